@@ -1,0 +1,39 @@
+# Two commands a newcomer needs:
+#   make report              from a fresh clone to reports/scaling.pdf (STUDY=movielens for another study)
+#   make test                from a fresh clone to a passed test suite
+# Both create .venv and install on first use, and again when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+STUDY ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: report test test-slow lint clean
+.DEFAULT_GOAL := report
+
+report: $(INSTALLED)
+	@$(BIN)/python workflow/run.py reports/scaling.pdf $(if $(STUDY),--config study=$(STUDY))
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/python workflow/lint.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .snakemake .cache logs reports/scaling.pdf

@@ -1,0 +1,1 @@
+"""From records to fits, comparisons and verdicts. Imports no torch."""

@@ -1,0 +1,250 @@
+"""Rules of the claims about ranking quality. Thresholds and margins come from the claims alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from harness.analysis import accuracy, statistics
+from harness.analysis.accuracy import Runs
+from harness.analysis.findings import Findings, conjunction, margin, missing, number, span, threshold
+from harness.analysis.results import AccuracyDifference, ClaimVerdict
+from harness.analysis.statistics import LEVEL, Estimate
+from harness.study import Claim, Verdict
+
+# One-sided level that belongs to a two-sided 95 % interval.
+_ONE_SIDED = (1 - LEVEL) / 2
+Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One comparison of the timing partner with one label."""
+
+    row: AccuracyDifference
+    absolute: Estimate
+    relative: Estimate
+    evidence: tuple[str, ...]
+    below_reference: bool
+
+
+def ranks_better(claim: Claim, findings: Findings) -> Ruling:
+    """The timing partner ranks better than every trained baseline, per data set and over all.
+
+    Supported when every single comparison, at the same length and on the same split, has its whole
+    interval above the threshold (intersection-union, no correction); refuted when a comparison lies
+    below after Holm's correction. Overall the same over all comparisons of all data sets. One seed
+    decides nothing.
+    """
+    own_name = findings.model_name(findings.partner)
+    baselines = [
+        label
+        for label in findings.folder.labels()
+        if findings.model_name(label) != own_name and not _reference(findings, label)
+    ]
+    return _against(claim, findings, baselines, by_dataset=True, nothing="training cells of a baseline")
+
+
+def kernel(claim: Claim, findings: Findings) -> Ruling:
+    """The timing partner ranks better than its own model with every other kernel, by the same rule.
+
+    The other reading of the Legendre kernel (`legendre-mlp`) counts as Legendre.
+    """
+    own_name = findings.model_name(findings.partner)
+    others = []
+    for cell in findings.folder.manifest.cells:
+        options = cell.spec["model"]["options"]
+        other = not str(options.get("kernel", "legendre")).startswith("legendre")
+        if (
+            cell.kind == "training"
+            and cell.spec["model"]["name"] == own_name
+            and other
+            and cell.label != findings.partner
+        ):
+            others.append(cell.label)
+    wanted = list(dict.fromkeys(others))
+    nothing = f"training cells of {findings.partner} variants with other kernels"
+    return _against(claim, findings, wanted, by_dataset=False, nothing=nothing)
+
+
+def no_sacrifice(claim: Claim, findings: Findings) -> Ruling:
+    """Where the timing partner is faster than attention, it ranks no worse; per kernel.
+
+    Faster: simultaneous interval above 1 and the effect above the noise floor. Supported when the
+    relative difference's whole interval lies above minus the margin at all those lengths, refuted when
+    one lies wholly below (after Holm's correction). Overall: every kernel.
+    """
+    allowed = margin(claim)
+    variants = []
+    for label in findings.attention():
+        faster = {
+            p.length for p in findings.speedups if p.label == label and p.faster and _at_tokens(findings, p.sweep)
+        }
+        timed = {p.length for p in findings.speedups if p.label == label and _at_tokens(findings, p.sweep)}
+        pairs = _pairs(findings, [label])
+        trained = sorted({p.row.length for p in pairs if p.row.length is not None})
+        decisive = [p for p in pairs if p.row.length in faster]
+        if not decisive:
+            lacks = _absent(findings, [label]) if not pairs else []
+            if not timed:
+                lacks.append(f"paired speed cells of {label} at constant tokens")
+            if pairs and timed:
+                at = ", ".join(f"{length:,}" for length in trained)
+                lacks.append(
+                    f"training cells at a length where {findings.partner} is faster than {label} (trained at {at})"
+                )
+            variants.append(missing(claim, label, lacks))
+            continue
+        variants.append(
+            _rule(
+                claim,
+                label,
+                decisive,
+                _absent(findings, [label]),
+                bound=-allowed,
+                value=lambda p: p.relative,
+                words=f"relative NDCG@10 difference at lengths where {findings.partner} is faster",
+            )
+        )
+    return conjunction(claim, variants, "training cells of an attention model"), variants
+
+
+def _against(claim: Claim, findings: Findings, labels: list[str], *, by_dataset: bool, nothing: str) -> Ruling:
+    bound = threshold(claim)
+    datasets = list(dict.fromkeys(c.spec["dataset"] for c in findings.folder.manifest.cells if c.kind == "training"))
+    trained = {c.label for c in findings.folder.manifest.cells if c.kind == "training"}
+    wanted = [label for label in labels if label in trained]
+    variants, everything, lacks = [], [], []
+    groups = [(d, wanted, [d]) for d in datasets] if by_dataset else [(label, [label], datasets) for label in wanted]
+    for name, members, sets in groups if wanted else []:
+        pairs = [p for p in _pairs(findings, members) if p.row.dataset in sets]
+        absent = _absent(findings, members, sets)
+        everything += pairs
+        lacks += absent if pairs else absent or [nothing]
+        if pairs:
+            variants.append(
+                _rule(claim, name, pairs, absent, bound=bound, value=lambda p: p.absolute, words="NDCG@10 difference")
+            )
+        else:
+            variants.append(missing(claim, name, absent or [nothing]))
+    overall = conjunction(claim, variants, nothing)
+    if everything and len(variants) > 1:
+        # Over all, Holm's correction counts the comparisons of all variants together.
+        joint = _rule(
+            claim, "", everything, lacks, bound=bound, value=lambda p: p.absolute, words="NDCG@10 difference over all"
+        )
+        parts = ", ".join(f"{v.variant}: {v.verdict}{number(v.statistic)}" for v in variants)
+        overall = msgspec.structs.replace(joint, missing=list(dict.fromkeys(lacks)), detail=f"{parts}. {joint.detail}")
+    return overall, variants
+
+
+def _rule(
+    claim: Claim,
+    name: str,
+    pairs: Sequence[_Pair],
+    absent: list[str],
+    *,
+    bound: float,
+    value: Callable[[_Pair], Estimate],
+    words: str,
+) -> ClaimVerdict:
+    """Intersection-union for support, Holm for refutation, against `bound`."""
+    estimates = [value(p) for p in pairs]
+    intervals = [e.interval() for e in estimates]
+    several = [p.row.seeds > 1 for p in pairs]
+    below = statistics.holm(
+        [accuracy.p_values(e, bound)[1] if many else 1.0 for e, many in zip(estimates, several, strict=True)]
+    )
+    verdict: Verdict = "inconclusive"
+    if min(below) < _ONE_SIDED:
+        verdict = "refuted"
+        place = below.index(min(below))
+    else:
+        place = min(range(len(pairs)), key=lambda i: (intervals[i] or (estimates[i].mean, 0.0))[0])
+        above = all(i is not None and i[0] > bound and many for i, many in zip(intervals, several, strict=True))
+        if above and not absent:
+            verdict = "supported"
+    weakest, estimate = pairs[place], estimates[place]
+    row = weakest.row
+    at = f" at length {row.length:,}" if row.length is not None else ""
+    seeds = f"{row.seeds} seeds" if row.seeds > 1 else "one seed, which decides nothing"
+    low = any(p.below_reference for p in pairs)
+    reference = f" {row.partner} ranks below the best untrained reference." if low else ""
+    size = None
+    if verdict == "inconclusive" and not absent:
+        size = _seeds(weakest, estimate, bound)
+    lengths = [p.row.length for p in pairs if p.row.length is not None]
+    return ClaimVerdict(
+        id=claim.id,
+        variant=name,
+        verdict=verdict,
+        statistic=estimate.mean,
+        interval=intervals[place],
+        threshold=claim.threshold,
+        margin=claim.margin,
+        window=(min(lengths), max(lengths)) if lengths else None,
+        evidence=list(dict.fromkeys(path for p in pairs for path in p.evidence)),
+        detail=f"Weakest of {len(pairs)} comparisons, {row.partner} less {row.label} on {row.dataset}{at}: {words} "
+        f"{estimate.mean:+.3g} ({span(intervals[place])}; {seeds}; {row.method}).{reference}",
+        missing=absent,
+        sample_size=size,
+        sample_unit="seeds" if size else "",
+    )
+
+
+def _seeds(pair: _Pair, estimate: Estimate, bound: float) -> int | None:
+    """Seeds that would decide; five, the least for a t interval, where the spread is not known yet."""
+    if pair.row.seeds == 1 or estimate.error is None:
+        return accuracy.SEEDS_FOR_T
+    size = statistics.sample_size(estimate, abs(estimate.mean - bound))
+    return None if size is None else max(size, accuracy.SEEDS_FOR_T)
+
+
+def _pairs(findings: Findings, labels: Sequence[str]) -> list[_Pair]:
+    found = []
+    rows = {(r.dataset, r.split_sha256, r.label, r.length): r for r in accuracy.rows(findings.runs, findings.partner)}
+    for mine, other in accuracy.comparable(findings.runs, findings.partner):
+        result = accuracy.difference(mine, other) if other.label in labels else None
+        if result is not None:
+            own = rows[mine.dataset, mine.split, mine.label, mine.length]
+            found.append(_Pair(*result, evidence=(*mine.paths, *other.paths), below_reference=own.below_best_reference))
+    return found
+
+
+def _absent(findings: Findings, labels: Sequence[str], datasets: Sequence[str] | None = None) -> list[str]:
+    """What keeps a comparison from being made: cells without a result, collapsed runs, another split."""
+    found: list[str] = []
+    wanted = [
+        d
+        for d in dict.fromkeys(c.spec["dataset"] for c in findings.folder.manifest.cells if c.kind == "training")
+        if datasets is None or d in datasets
+    ]
+    for dataset in wanted:
+        splits = {r.split for r in _runs(findings, dataset, findings.partner)}
+        for label in [findings.partner, *labels]:
+            found += findings.training_gaps(label, dataset)
+            own = _runs(findings, dataset, label)
+            found += [
+                f"a run of {label} on {dataset} that did not collapse" for r in own if r.collapsed and not r.records
+            ]
+            if splits and own and not splits & {r.split for r in own}:
+                found.append(f"records of {label} on {dataset} with the split of {findings.partner}; theirs is another")
+    if not wanted:
+        found.append(f"training cells of {findings.partner} and {', '.join(labels)}")
+    return found
+
+
+def _runs(findings: Findings, dataset: str, label: str) -> list[Runs]:
+    return [r for r in findings.runs if (r.dataset, r.label) == (dataset, label)]
+
+
+def _reference(findings: Findings, label: str) -> bool:
+    return any(
+        c.label == label and c.kind == "training" and c.spec["length"] is None for c in findings.folder.manifest.cells
+    )
+
+
+def _at_tokens(findings: Findings, sweep: str) -> bool:
+    return any(g.sweep == sweep and g.constant == "tokens" for g in findings.groups)

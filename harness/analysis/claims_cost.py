@@ -1,0 +1,365 @@
+"""Rules of the claims about time and memory. Thresholds and margins come from the claims alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.analysis import memory as memory_module
+from harness.analysis import speedup, statistics
+from harness.analysis.findings import Findings, conjunction, margin, missing, span, threshold
+from harness.analysis.results import ClaimVerdict, Interval, SpeedupPoint
+from harness.analysis.rows import Challenge, Law, ScalingLaw
+from harness.analysis.scaling import rise
+from harness.analysis.statistics import MINIMUM_PROCESSES, Estimate
+from harness.study import Claim, Verdict
+
+STREAM = "stream"
+Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
+
+
+def linear_time(claim: Claim, findings: Findings) -> Ruling:
+    """The timing partner's cost per token does not rise with length.
+
+    Supported when over the upper 8× of lengths it rises by at most the threshold (whole interval) and
+    the constant law, fitted up to a quarter of the largest length, predicts the largest within the
+    same tolerance. Refuted when the whole interval of the rise lies above the threshold.
+    """
+    limit = threshold(claim)
+    partner = findings.partner
+    variants = []
+    for name, label, sweep in findings.arms([partner]):
+        law, series = findings.law(label, sweep), findings.series.get((label, sweep, "step"))
+        gaps = findings.gaps(label, sweep)
+        if law is None or series is None:
+            variants.append(missing(claim, name, gaps or [f"three lengths of {label} in {sweep}"]))
+            continue
+        risen = rise(series)
+        check = _challenge(law, "constant")
+        bounds = law.rise_interval
+        verdict: Verdict = "inconclusive"
+        size = None
+        if risen is None:
+            why = "The lengths do not span a factor of eight."
+        else:
+            why = (
+                f"Over {_window(law.rise_window)} the cost per token changes by a factor of {law.rise:.3g} "
+                f"({span(bounds)}), allowed {limit:.3g}; {_challenge_words(check)}."
+            )
+        if bounds is not None and bounds[0] > limit:
+            verdict = "refuted"
+        elif bounds is not None and bounds[1] <= limit and check is not None and check.passed:
+            verdict = "supported"
+        elif risen is not None and (bounds is None or bounds[1] > limit):
+            size = _processes(risen[0], abs(math.log(limit) - risen[0].mean))
+        variants.append(
+            ClaimVerdict(
+                id=claim.id,
+                variant=name,
+                verdict=verdict,
+                statistic=law.rise,
+                interval=bounds,
+                threshold=limit,
+                margin=claim.margin,
+                window=law.rise_window or (law.lengths[0], law.lengths[-1]),
+                evidence=findings.evidence([label], sweep),
+                detail=why + findings.bounded(label, sweep),
+                missing=gaps,
+                sample_size=size,
+                sample_unit="processes" if size else "",
+            )
+        )
+    return _single(claim, variants, f"speed cells of {partner} at constant tokens")
+
+
+def quadratic_attention(claim: Claim, findings: Findings) -> Ruling:
+    """The cost per token of attention grows as length, per kernel.
+
+    Supported when the growth v of the law T·(u + v·L) has an interval above 0 and the law's challenge
+    holds within the claim's margin. Refuted when the data single out a law that grows more slowly and
+    the challenge of the linear one fails. Overall: every kernel.
+    """
+    margin(claim)
+    variants = []
+    for name, label, sweep in findings.arms(findings.attention()):
+        law, gaps = findings.law(label, sweep), findings.gaps(label, sweep)
+        if law is None:
+            variants.append(missing(claim, name, gaps or [f"three lengths of {label} in {sweep}"]))
+            continue
+        fit = next(f for f in law.fits if f.law == "linear")
+        check = _challenge(law, "linear")
+        grows = fit.growth_interval is not None and fit.growth_interval[0] > 0
+        verdict: Verdict = "inconclusive"
+        if grows and check is not None and check.passed and law.chosen in (None, "linear"):
+            verdict = "supported"
+        elif law.chosen in ("constant", "log") and check is not None and check.passed is False:
+            verdict = "refuted"
+        few = law.processes < MINIMUM_PROCESSES
+        chosen = f"the data single out the {law.chosen} law" if law.chosen else "no single law is singled out"
+        variants.append(
+            ClaimVerdict(
+                id=claim.id,
+                variant=name,
+                verdict=verdict,
+                statistic=fit.growth_seconds,
+                interval=fit.growth_interval,
+                threshold=claim.threshold,
+                margin=claim.margin,
+                window=(law.lengths[0], law.lengths[-1]),
+                evidence=findings.evidence([label], sweep),
+                detail=f"Growth of the cost per token {fit.growth_seconds:.3g} s per event of length "
+                f"({span(fit.growth_interval)}); {_challenge_words(check)}; {chosen}.{findings.bounded(label, sweep)}",
+                missing=gaps,
+                sample_size=MINIMUM_PROCESSES if few else None,
+                sample_unit="processes" if few else "",
+            )
+        )
+    return conjunction(claim, variants, "speed cells of an attention model at constant tokens"), variants
+
+
+def speedup_6x(claim: Claim, findings: Findings) -> Ruling:
+    """The paired speed-up over attention reaches the threshold somewhere, per kernel.
+
+    Supported when the largest simultaneous lower bound over the lengths reaches the threshold and the
+    speed-up is above the A/A noise floor; refuted, within the measured lengths, when all upper bounds
+    lie below and every length of the study was tried.
+
+    A speed-up over `math` is another claim than one over `flash`: each kernel has its verdict, and the
+    overall claim, "than attention", holds only if it holds over every kernel measured and is refuted
+    by any.
+    """
+    limit = threshold(claim)
+    variants = []
+    for name, label, sweep in findings.arms(findings.attention()):
+        points, gaps = findings.points(label, sweep), findings.gaps(label, sweep)
+        if not points:
+            variants.append(missing(claim, name, gaps or [f"paired speed cells of {label} in {sweep}"]))
+            continue
+        estimates = speedup.estimates(points)
+        bounds = [p.simultaneous for p in points]
+        complete = [b for b in bounds if b is not None]
+        if complete:
+            place = max(range(len(points)), key=lambda i: (bounds[i] or (0.0, 0.0))[0])
+        else:
+            place = max(range(len(points)), key=lambda i: points[i].speedup)
+        best, floor = points[place], findings.floor(sweep)
+        lacks = [*gaps, *_control_gaps(findings, sweep)]
+        verdict: Verdict = "inconclusive"
+        if (
+            best.simultaneous is not None
+            and best.simultaneous[0] >= limit
+            and floor is not None
+            and best.speedup > floor
+        ):
+            verdict = "supported"
+        elif len(complete) == len(points) and all(b[1] < limit for b in complete) and not gaps and floor is not None:
+            verdict = "refuted"
+        size = None
+        if verdict == "inconclusive" and floor is not None:
+            size = _processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
+        cross = next((c.sentence for c in findings.crossovers if (c.label, c.sweep) == (label, sweep)), "")
+        within = " within the measured lengths" if verdict == "refuted" else ""
+        variants.append(
+            ClaimVerdict(
+                id=claim.id,
+                variant=name,
+                verdict=verdict,
+                statistic=best.speedup,
+                interval=best.simultaneous,
+                threshold=limit,
+                margin=claim.margin,
+                window=(points[0].length, points[-1].length),
+                evidence=findings.evidence([label, findings.partner], sweep),
+                detail=f"Largest speed-up over {label}{within}: {best.speedup:.3g}× at length {best.length:,} "
+                f"(simultaneous {span(best.simultaneous, '×')}{_unpaired(points)}). {cross}"
+                f"{findings.bounded(label, sweep)}",
+                missing=lacks,
+                sample_size=size,
+                sample_unit="processes" if size else "",
+            )
+        )
+    return conjunction(claim, variants, "paired speed cells of an attention model at constant tokens"), variants
+
+
+def long_sequences(claim: Claim, findings: Findings) -> Ruling:
+    """The speed-up over attention grows with length, per kernel.
+
+    The statistic is the slope of the log speed-up in log length. Supported when its whole interval
+    lies above the threshold and the change over the window is above the A/A noise floor; refuted when
+    its whole interval lies at or below the threshold. Overall: every kernel.
+    """
+    limit = threshold(claim)
+    variants = []
+    for name, label, sweep in findings.arms(findings.attention()):
+        points, gaps = findings.points(label, sweep), findings.gaps(label, sweep)
+        found = speedup.trend(points) if len(points) >= 3 else None
+        if found is None:
+            variants.append(missing(claim, name, gaps or [f"three lengths of {label} in {sweep}"]))
+            continue
+        trend, estimate = found
+        floor, interval = findings.floor(sweep), trend.interval
+        change = abs(trend.slope) * math.log(trend.window[1] / trend.window[0])
+        above_noise = floor is not None and change > math.log(floor)
+        verdict: Verdict = "inconclusive"
+        if interval is not None and interval[0] > limit and above_noise:
+            verdict = "supported"
+        elif interval is not None and interval[1] <= limit and floor is not None:
+            verdict = "refuted"
+        size = None
+        if verdict == "inconclusive" and (interval is None or interval[0] <= limit):
+            size = _processes(estimate, abs(trend.slope - limit))
+        variants.append(
+            ClaimVerdict(
+                id=claim.id,
+                variant=name,
+                verdict=verdict,
+                statistic=trend.slope,
+                interval=interval,
+                threshold=limit,
+                margin=claim.margin,
+                window=trend.window,
+                evidence=findings.evidence([label, findings.partner], sweep),
+                detail=f"The speed-up over {label} goes as length to the power {trend.slope:.3g} ({span(interval)}), "
+                f"from {points[0].speedup:.3g}× at {points[0].length:,} to {points[-1].speedup:.3g}× at "
+                f"{points[-1].length:,}.{findings.bounded(label, sweep)}",
+                missing=[*gaps, *_control_gaps(findings, sweep)],
+                sample_size=size,
+                sample_unit="processes" if size else "",
+            )
+        )
+    return conjunction(claim, variants, "paired speed cells of an attention model at constant tokens"), variants
+
+
+def linear_memory(claim: Claim, findings: Findings) -> Ruling:
+    """The timing partner's net peak at a constant batch is linear in length.
+
+    Supported when the whole interval of the exponent lies at or below the threshold, refuted when it
+    lies above, over four lengths or more.
+    """
+    limit = threshold(claim)
+    partner = findings.partner
+    variants = []
+    for name, label, sweep in findings.arms([partner], constant="batch", measure="memory"):
+        points = memory_module.series(findings.memory, label, sweep)
+        found, gaps = memory_module.slope(points), findings.gaps(label, sweep)
+        if found is None:
+            least = memory_module.MINIMUM_LENGTHS
+            have = f"{least} lengths with a memory pass of {label} in {sweep}, there are {len(points)}"
+            variants.append(missing(claim, name, [have, *gaps]))
+            continue
+        interval = found.interval()
+        verdict: Verdict = "inconclusive"
+        if interval is not None and interval[1] <= limit:
+            verdict = "supported"
+        elif interval is not None and interval[0] > limit:
+            verdict = "refuted"
+        wanted = {p.length for p in points}
+        paths = [
+            c.path for c, r in findings.folder.speed() if (r.label, r.sweep) == (label, sweep) and r.length in wanted
+        ]
+        variants.append(
+            ClaimVerdict(
+                id=claim.id,
+                variant=name,
+                verdict=verdict,
+                statistic=found.mean,
+                interval=interval,
+                threshold=limit,
+                margin=claim.margin,
+                window=(points[0].length, points[-1].length),
+                evidence=paths,
+                detail=f"Peak memory of {label} less the peak at a tiny batch goes as length to the power "
+                f"{found.mean:.3g} ({span(interval)}) over {len(points)} lengths.{findings.bounded(label, sweep)}",
+                missing=gaps,
+            )
+        )
+    return _single(claim, variants, f"memory passes of {partner} at a constant batch")
+
+
+def streaming(claim: Claim, findings: Findings) -> Ruling:
+    """The streamed step's time does not grow with the history.
+
+    The statistic is its time at the longest over that at the shortest history. Supported when the
+    whole interval lies at or below the threshold, refuted when it lies above.
+    """
+    limit = threshold(claim)
+    partner = findings.partner
+    variants = []
+    sweeps = dict.fromkeys(sweep for label, sweep, phase in findings.series if (label, phase) == (partner, STREAM))
+    for sweep in sweeps:
+        series = findings.series[partner, sweep, STREAM]
+        name = partner if len(sweeps) == 1 else f"{partner} ({sweep})"
+        window = (series.lengths[0], series.lengths[-1])
+        if window[0] == window[1]:
+            variants.append(missing(claim, name, [f"streamed steps of {partner} at two lengths or more"]))
+            continue
+        found = statistics.combine([1.0, -1.0], [series.logs[-1], series.logs[0]])
+        interval = statistics.exponential(found.interval())
+        verdict: Verdict = "inconclusive"
+        if interval is not None and interval[1] <= limit:
+            verdict = "supported"
+        elif interval is not None and interval[0] > limit:
+            verdict = "refuted"
+        size = _processes(found, abs(math.log(limit) - found.mean)) if verdict == "inconclusive" else None
+        ratio = math.exp(found.mean)
+        variants.append(
+            ClaimVerdict(
+                id=claim.id,
+                variant=name,
+                verdict=verdict,
+                statistic=ratio,
+                interval=interval,
+                threshold=limit,
+                margin=claim.margin,
+                window=window,
+                evidence=findings.evidence([partner], sweep, STREAM),
+                detail=f"One more event costs {ratio:.3g} times as much after {window[1]:,} events as after "
+                f"{window[0]:,} ({span(interval)}).",
+                missing=findings.gaps(partner, sweep),
+                sample_size=size,
+                sample_unit="processes" if size else "",
+            )
+        )
+    return _single(claim, variants, f"streamed steps of {partner} in speed cells")
+
+
+def _single(claim: Claim, variants: list[ClaimVerdict], nothing: str) -> Ruling:
+    """A claim about one label: the overall verdict says it all unless there are several sweeps."""
+    return conjunction(claim, variants, nothing), variants if len(variants) > 1 else []
+
+
+def _processes(found: Estimate, gap: float, comparisons: int = 1) -> int | None:
+    """Processes that would decide; the least that can where the spread is not known yet."""
+    return MINIMUM_PROCESSES if found.error is None else statistics.sample_size(found, gap, comparisons)
+
+
+def _challenge(law: ScalingLaw, name: Law) -> Challenge | None:
+    return next((c for c in law.challenges if c.law == name), None)
+
+
+def _challenge_words(check: Challenge | None) -> str:
+    if check is None:
+        return "too few small lengths to challenge the law"
+    end = {True: "passed", False: "failed", None: "undecided"}[check.passed]
+    return (
+        f"challenge {end}: the {check.law} law fitted up to {check.fitted_lengths[-1]:,} meets {check.ratio:.3g} times "
+        f"its prediction at {check.length:,} ({span(check.interval)}, tolerance {check.tolerance:.0%})"
+    )
+
+
+def _control_gaps(findings: Findings, sweep: str) -> list[str]:
+    if findings.floor(sweep) is not None:
+        return []
+    return [
+        f"the A/A control: {MINIMUM_PROCESSES} processes of {findings.partner} at every length of {sweep}",
+        *findings.gaps(findings.partner, sweep),
+    ]
+
+
+def _unpaired(points: Sequence[SpeedupPoint]) -> str:
+    apart = [f"{p.length:,}" for p in points if not p.paired]
+    return f"; timed one after the other at {', '.join(apart)}" if apart else ""
+
+
+def _window(window: Interval | tuple[int, int] | None) -> str:
+    return "no window" if window is None else f"{window[0]:,} to {window[1]:,}"

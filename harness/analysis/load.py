@@ -1,0 +1,209 @@
+"""A folder of records: what counts, what does not, and why. One bad file never hides the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import environment
+from harness.analysis.results import CellStatus, FailedCell, RefusedFile
+from harness.errors import UserError
+from harness.record import FAILED_SUFFIX, Ranking, Record, SpeedRecord, TrainingRecord, read
+from harness.study import Cell, Manifest, read_manifest
+
+_SERIES_SUFFIX = ".series.json"
+_METRIC_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One cell of the study with what its folder holds for it.
+
+    Attributes:
+        record: The cell's record, if there is a good one.
+        status: Of the record; else of the failed attempt; else `refused` or `missing`.
+        detail: Why there is no result, or null.
+        stale: Whether its sources changed since; None where that cannot be told here.
+    """
+
+    cell: Cell
+    record: Record | None
+    status: CellStatus
+    detail: str | None
+    stale: bool | None
+
+    @property
+    def path(self) -> str:
+        """Path of the record below the folder."""
+        return self.cell.path
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A study with all its records. Only records that a cell asks for are in `counted`."""
+
+    manifest: Manifest
+    counted: list[Counted]
+    failed: list[FailedCell]
+    refused: list[RefusedFile]
+    orphans: list[str]
+
+    def speed(self) -> Iterator[tuple[Counted, SpeedRecord]]:
+        """Counted speed records."""
+        for counted in self.counted:
+            if isinstance(counted.record, SpeedRecord):
+                yield counted, counted.record
+
+    def training(self) -> Iterator[tuple[Counted, TrainingRecord]]:
+        """Counted training records."""
+        for counted in self.counted:
+            if isinstance(counted.record, TrainingRecord):
+                yield counted, counted.record
+
+    def labels(self) -> list[str]:
+        """Labels in the order of the study: the timing partner, the others, the references."""
+        found = dict.fromkeys([self.manifest.study.timing_partner])
+        trained = [c for c in self.manifest.cells if c.kind == "speed" or c.spec["length"] is not None]
+        found.update(dict.fromkeys(c.label for c in [*trained, *self.manifest.cells]))
+        present = {c.label for c in self.manifest.cells}
+        return [label for label in found if label in present]
+
+    def unmeasured(self, *, kind: str, label: str | None = None, sweep: str | None = None) -> list[str]:
+        """Paths of cells without a final record."""
+        return [
+            c.path
+            for c in self.counted
+            if c.record is None
+            and c.cell.kind == kind
+            and label in {None, c.cell.label}
+            and sweep in {None, c.cell.spec.get("sweep")}
+        ]
+
+
+def load(folder: Path) -> Folder:
+    """Read study.json and every record below `folder`.
+
+    Raises:
+        UserError: The folder has no readable study.json.
+    """
+    manifest = read_manifest(folder)
+    places = {cell.path: cell for cell in manifest.cells}
+    identities: dict[tuple[str, str, str], str] = {(c.kind, c.label, c.digest): c.path for c in manifest.cells}
+    digests: dict[tuple[str, ...], str | None] = {}
+    refused: list[RefusedFile] = []
+    failed: list[FailedCell] = []
+    failures: dict[str, Record] = {}
+    records: dict[str, Record] = {}
+    orphans: list[str] = []
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        try:
+            record = read(path)
+            if name.endswith(FAILED_SUFFIX):
+                failed.append(
+                    FailedCell(path=name, label=record.label, status=record.status, detail=record.detail or "")
+                )
+                failures[name.removesuffix(FAILED_SUFFIX) + ".json"] = record
+            elif name in places:
+                _check(record, places[name])
+                records[name] = record
+            else:
+                kind = "speed" if isinstance(record, SpeedRecord) else "training"
+                twin = identities.get((kind, record.label, record.spec_digest))
+                if twin is not None:
+                    raise UserError(f"a second record of the cell {twin}; only that path counts, delete this file")
+                orphans.append(name)
+        except UserError as error:
+            refused.append(RefusedFile(path=name, message=str(error).removeprefix(f"{path}: ")))
+        except OSError as error:
+            refused.append(RefusedFile(path=name, message=f"cannot be read: {error.strerror}"))
+    messages = {r.path: r.message for r in refused}
+    counted = []
+    for cell in manifest.cells:
+        record_of_cell = records.get(cell.path)
+        failure = failures.get(cell.path)
+        status: CellStatus = "missing"
+        detail: str | None = None
+        if record_of_cell is not None:
+            status, detail = record_of_cell.status, record_of_cell.detail
+        elif cell.path in messages:
+            status, detail = "refused", messages[cell.path]
+        elif failure is not None:
+            status, detail = failure.status, failure.detail
+        stale = None if record_of_cell is None else _stale(cell, record_of_cell, digests)
+        counted.append(Counted(cell, record_of_cell, status, detail, stale))
+    return Folder(manifest, counted, failed, refused, orphans)
+
+
+def _files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for kind in ("speed", "training"):
+        found += [
+            p
+            for p in (folder / kind).rglob("*.json")
+            if not p.name.startswith(".") and not p.name.endswith(_SERIES_SUFFIX)
+        ]
+    return sorted(found)
+
+
+def _stale(cell: Cell, record: Record, digests: dict[tuple[str, ...], str | None]) -> bool | None:
+    key = (cell.kind, *(cell.spec[side]["name"] for side in ("model", "partner") if side in cell.spec))
+    if key not in digests:
+        try:
+            digests[key] = environment.cell_digest(cell.spec)
+        except KeyError:
+            # A plugin that is not installed here: its sources cannot be compared.
+            digests[key] = None
+    current = digests[key]
+    return None if current is None else current != record.provenance.source_digest
+
+
+def _check(record: Record, cell: Cell) -> None:
+    """Refuse a record that is not this cell's, or that no measurement can have written."""
+    kind = "speed" if isinstance(record, SpeedRecord) else "training"
+    if (kind, record.label, record.spec_digest) != (cell.kind, cell.label, cell.digest):
+        raise UserError(
+            f"holds the {kind} record {record.label} with spec {record.spec_digest}, not the {cell.kind} record "
+            f"{cell.label} with spec {cell.digest} that its name says; delete it and the cell is measured again"
+        )
+    if isinstance(record, SpeedRecord):
+        _check_speed(record, cell)
+    else:
+        _check_training(record)
+
+
+def _check_speed(record: SpeedRecord, cell: Cell) -> None:
+    for field in ("sweep", "length", "batch", "replicate"):
+        if getattr(record, field) != cell.spec[field]:
+            raise UserError(f"{field} is {getattr(record, field)}, its cell says {cell.spec[field]}; delete the file")
+    if record.status == "ok" and record.timing is None and record.memory is None and not record.flags:
+        raise UserError("status ok, but neither timing nor memory nor a flag that says why; delete the file")
+    if record.timing is not None:
+        for number, block in enumerate(record.timing.blocks):
+            if not (block.steps > 0 and block.seconds > 0 and math.isfinite(block.seconds)):
+                raise UserError(
+                    f"block {number} has {block.steps} steps in {block.seconds} s; "
+                    "both must be above 0; delete the file"
+                )
+
+
+def _check_training(record: TrainingRecord) -> None:
+    if record.status != "ok":
+        return
+    if record.test is None:
+        raise UserError("status ok, but no test ranking; delete the file")
+    if any(not (rank >= 1 and math.isfinite(rank)) for rank in record.test.ranks):
+        raise UserError("a rank below 1, which no ranking gives; delete the file")
+    if "ndcg@10" not in record.test.metrics:
+        raise UserError("the test ranking has no ndcg@10; delete the file")
+    stated, found = record.test.metrics["ndcg@10"], _ndcg10(record.test)
+    if found is not None and abs(found - stated) > _METRIC_TOLERANCE:
+        raise UserError(f"ndcg@10 is {stated:.6f}, but its ranks give {found:.6f}; delete the file")
+
+
+def _ndcg10(ranking: Ranking) -> float | None:
+    if not ranking.ranks:
+        return None
+    return math.fsum(1 / math.log2(rank + 1) for rank in ranking.ranks if rank < 11) / len(ranking.ranks)

@@ -1,0 +1,230 @@
+"""What a reader must know about these very records: machines, versions, gaps, threats to validity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+import harness
+from harness.analysis.load import Counted, Folder
+from harness.analysis.results import AccuracyRow, Completeness, Machine, RecordRow, Versions
+from harness.analysis.rows import ControlPoint, NoiseFloor
+from harness.analysis.statistics import MINIMUM_PROCESSES
+from harness.analysis.timing import step_seconds
+from harness.record import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
+
+
+def _records(folder: Folder) -> list[Record]:
+    return [c.record for c in folder.counted if c.record is not None]
+
+
+def machines(folder: Folder) -> list[Machine]:
+    """The machines of the counted records, the commonest first."""
+    groups: dict[tuple[str, str, int, str | None], list[Record]] = {}
+    for record in _records(folder):
+        own = record.environment
+        device = own.device_before or own.device_after
+        key = (own.cpu, own.system, own.cores, device.name if device else None)
+        groups.setdefault(key, []).append(record)
+    result = []
+    for members in sorted(groups.values(), key=len, reverse=True):
+        own = members[0].environment
+        device = own.device_before or own.device_after
+        result.append(
+            Machine(
+                name=device.name if device else own.cpu,
+                cpu=own.cpu,
+                cores=own.cores,
+                cores_usable=own.cores_usable,
+                memory_bytes=own.memory_bytes,
+                system=own.system,
+                accelerator=device.name if device else None,
+                accelerator_memory_bytes=device.memory_total_bytes if device else None,
+                driver=device.driver if device else None,
+                power_limit_watts=device.power_limit_watts if device else None,
+                threads=sorted({m.environment.threads for m in members if m.environment.threads is not None}),
+                allocator=next((m.environment.allocator for m in members if m.environment.allocator), {}),
+                tf32=own.tf32,
+                records=len(members),
+            )
+        )
+    return result
+
+
+def versions(folder: Folder) -> Versions:
+    """Software and provenance of the counted records."""
+    found = _records(folder)
+    packages: dict[str, set[str]] = {}
+    for record in found:
+        for name, version in record.environment.packages.items():
+            packages.setdefault(name, set()).add(version)
+    starts = sorted(r.provenance.started_at for r in found)
+    return Versions(
+        harness=harness.__version__,
+        record_schema=SCHEMA_VERSION,
+        python=sorted({r.environment.python for r in found}),
+        packages={name: sorted(packages[name]) for name in sorted(packages)},
+        cuda=sorted({r.environment.cuda for r in found if r.environment.cuda is not None}),
+        git_commits=sorted({r.provenance.git_commit for r in found if r.provenance.git_commit is not None}),
+        git_dirty_records=sum(1 for r in found if r.provenance.git_dirty),
+        started_first=starts[0] if starts else None,
+        started_last=starts[-1] if starts else None,
+        elapsed_seconds=sum(r.provenance.elapsed_seconds or 0.0 for r in found),
+    )
+
+
+def completeness(folder: Folder) -> Completeness:
+    """How many cells of the study have which status."""
+    states = [c.status for c in folder.counted]
+    return Completeness(
+        cells=len(states),
+        ok=states.count("ok"),
+        censored=states.count("oom") + states.count("timeout"),
+        failed=states.count("killed") + states.count("error") + states.count("refused"),
+        missing=states.count("missing"),
+    )
+
+
+def stale(folder: Folder) -> list[str]:
+    """Paths of records made from other sources than those here."""
+    return [c.path for c in folder.counted if c.stale]
+
+
+def record_rows(folder: Folder) -> list[RecordRow]:
+    """The full table: one row per cell of the study."""
+    return [_row(c) for c in folder.counted]
+
+
+def _row(counted: Counted) -> RecordRow:
+    cell, record = counted.cell, counted.record
+    seconds: dict[str, float | None] = {"model": None, "partner": None}
+    net, ndcg = None, None
+    if isinstance(record, SpeedRecord):
+        for side in seconds:
+            steps = step_seconds(record, side, "step")
+            seconds[side] = float(np.median(steps)) if steps.size else None
+        if record.memory is not None:
+            net = record.memory.peak_bytes - record.memory.tiny_peak_bytes
+    elif isinstance(record, TrainingRecord) and record.test is not None:
+        ndcg = record.test.metrics["ndcg@10"]
+    return RecordRow(
+        kind=cell.kind,
+        label=cell.label,
+        coordinates=cell.coordinates,
+        where=str(cell.spec.get("sweep", cell.spec.get("dataset"))),
+        length=cell.spec["length"],
+        number=int(cell.spec.get("replicate", cell.spec.get("seed", 0))),
+        status=counted.status,
+        flags=record.flags if record is not None else [],
+        stale=counted.stale,
+        step_seconds=seconds["model"],
+        partner_step_seconds=seconds["partner"],
+        net_bytes=net,
+        ndcg10=ndcg,
+        detail=counted.detail or "",
+        path=counted.path,
+    )
+
+
+def threats(
+    folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[NoiseFloor], rows: Sequence[AccuracyRow]
+) -> list[str]:
+    """Threats to validity found in these records, one sentence each."""
+    return [
+        *_coverage(folder),
+        *_speed(folder, controls, floors),
+        *_accuracy(rows),
+        *_provenance(folder),
+    ]
+
+
+def _coverage(folder: Folder) -> Iterable[str]:
+    found = completeness(folder)
+    if found.missing:
+        yield f"{_count(found.missing, 'cell')} of {found.cells} were never measured."
+    if found.failed:
+        yield f"{_count(found.failed, 'cell')} failed or cannot be read; they are tried again by the next run."
+    censored = dict.fromkeys(
+        f"{c.cell.label} at {c.cell.spec['length']:,} ({c.status})"
+        for c in folder.counted
+        if c.status in ("oom", "timeout")
+    )
+    if censored:
+        yield f"Censored by memory or time, so absent from every fit: {', '.join(censored)}."
+    if folder.orphans:
+        yield f"{_count(len(folder.orphans), 'record')} no cell of this study asks for; they count nowhere."
+
+
+def _speed(folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[NoiseFloor]) -> Iterable[str]:
+    timed = [(c, r) for c, r in folder.speed() if r.timing is not None]
+    flagged = [r for _, r in timed if r.flags]
+    if flagged:
+        labels = ", ".join(dict.fromkeys(r.label for r in flagged))
+        yield f"{len(flagged)} of {len(timed)} timed cells carry a flag ({labels}); none was dropped."
+    apart = dict.fromkeys(
+        f"{r.label} at {r.length:,}" for _, r in timed if r.timing is not None and not r.timing.paired
+    )
+    if apart:
+        yield f"Timed one side after the other, so drift does not cancel: {', '.join(apart)}."
+    few: dict[tuple[str, str, int], int] = {}
+    for _, record in timed:
+        key = (record.label, record.sweep, record.length)
+        few[key] = few.get(key, 0) + 1
+    short = dict.fromkeys(label for (label, _, _), count in few.items() if count < MINIMUM_PROCESSES)
+    if short:
+        yield f"Fewer than {MINIMUM_PROCESSES} processes at some length, so no interval there: {', '.join(short)}."
+    for floor in floors:
+        off = [f"{c.length:,}" for c in controls if c.sweep == floor.sweep and c.covers_one is False]
+        if off:
+            where = f"{floor.sweep} at length {', '.join(off)}"
+            yield f"The A/A control of {where} does not cover 1: timing is biased there."
+    if timed and not any(f.factor is not None for f in floors):
+        yield "There is no A/A control with an interval, so the noise floor is unknown and no speed-up is ruled on."
+
+
+def _accuracy(rows: Sequence[AccuracyRow]) -> Iterable[str]:
+    trained = [r for r in rows if not r.is_reference]
+    for dataset in dict.fromkeys(r.dataset for r in trained):
+        own = [r for r in trained if r.dataset == dataset]
+        if all(len(r.seeds) <= 1 for r in own):
+            yield f"One seed on {dataset}: its accuracy figures describe, they decide nothing."
+        elif any(len(r.seeds) <= 1 for r in own):
+            yield f"One seed on {dataset}: {', '.join(dict.fromkeys(r.label for r in own if len(r.seeds) <= 1))}."
+        if len({r.split_sha256 for r in rows if r.dataset == dataset}) > 1:
+            yield f"Records on {dataset} come from different splits; only those of the same split are compared."
+    for row in trained:
+        where = f"{row.label} on {row.dataset}"
+        if row.collapsed_seeds:
+            yield f"{where}: {_count(len(row.collapsed_seeds), 'run')} collapsed and is left out of the mean."
+        if row.below_best_reference:
+            yield f"{where} ranks below the best untrained reference."
+        others = [flag for flag in row.flags if not flag.startswith("collapsed")]
+        if others:
+            yield f"{where}: {'; '.join(others)}."
+
+
+def _provenance(folder: Folder) -> Iterable[str]:
+    old = stale(folder)
+    if old:
+        yield f"{_count(len(old), 'record')} from sources that changed since (stale); measure them again."
+    unknown = sum(1 for c in folder.counted if c.record is not None and c.stale is None)
+    if unknown:
+        yield f"{_count(unknown, 'record')} of models not installed here: whether they are stale cannot be told."
+    found = _records(folder)
+    dirty = sum(1 for r in found if r.provenance.git_dirty)
+    if dirty:
+        yield f"{_count(dirty, 'record')} from a checkout with uncommitted changes."
+    places = machines(folder)
+    if len(places) > 1:
+        yield f"Records of {len(places)} machines are mixed: {', '.join(f'{m.name} ({m.records})' for m in places)}."
+    threads = {r.environment.threads for r in found if isinstance(r, SpeedRecord)}
+    if len(threads) > 1:
+        yield f"Timed with different numbers of threads: {', '.join(sorted(str(t) for t in threads))}."
+    torch = {r.environment.packages.get("torch", "unknown") for r in found}
+    if len(torch) > 1:
+        yield f"Records of different torch versions are mixed: {', '.join(sorted(torch))}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,69 @@
+"""Which data sets exist: format, file, checksum, where to get it. No torch, no files touched."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Format = Literal["synthetic", "pairs", "sequences"]
+
+
+class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where one data set comes from.
+
+    Attributes:
+        format: `synthetic` (generated), `pairs` (`user item` a line, grouped by user, oldest
+            first) or `sequences` (`user item item …` a line, oldest first).
+        file: Path below the data folder.
+        sha256: Checksum of that file; None accepts any file and records what it was.
+        url: Where a user may fetch it; None where there is no stable public address.
+        citation: What to cite.
+        sentinel_ndcg10: NDCG@10 above which a result means a wrong split, where one is known.
+    """
+
+    format: Format
+    file: str | None = None
+    sha256: str | None = None
+    url: str | None = None
+    citation: str = ""
+    sentinel_ndcg10: float | None = None
+
+
+_MCAULEY = "McAuley et al., Image-based recommendations on styles and substitutes, SIGIR 2015"
+
+SOURCES: dict[str, DataSource] = {
+    "synthetic": DataSource(format="synthetic", citation="built in, see harness/data/synthetic.py"),
+    "ml-1m": DataSource(
+        format="pairs",
+        file="ml-1m/ml-1m.txt",
+        sha256="b725f3acb3986fe3130bffd1e77a74d182a1f51799567a236dbd60270f95b0a2",
+        url="https://raw.githubusercontent.com/kang205/SASRec/master/data/ml-1m.txt",
+        citation="Harper and Konstan, The MovieLens datasets, TiiS 2015; file of Kang and McAuley, SASRec, ICDM 2018",
+        sentinel_ndcg10=0.25,
+    ),
+    "beauty": DataSource(
+        format="sequences",
+        file="amazon/Beauty.txt",
+        sha256="226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8",
+        citation=_MCAULEY,
+    ),
+    "sports": DataSource(
+        format="sequences",
+        file="amazon/Sports_and_Outdoors.txt",
+        sha256="2a095e0648872beb9982408958290f5d655db5be2911c3756b5446de9f0b8de2",
+        citation=_MCAULEY,
+    ),
+    "video-games": DataSource(
+        format="sequences",
+        file="amazon/Video_Games.txt",
+        sha256="929cd5d06b806927bcdc4374140b3840f07209ebababd5960e5d411ba7aa44f8",
+        citation=_MCAULEY,
+    ),
+    "video": DataSource(
+        format="pairs",
+        file="amazon/Video_sasrec.txt",
+        sha256="b7376fe24430743f411dc7f567285657b2adb3f74361cc7ba0aee94f3024b651",
+        citation=_MCAULEY,
+    ),
+}

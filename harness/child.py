@@ -1,0 +1,110 @@
+"""The child process of one cell: `python -m harness.child REQUEST`, started by the supervisor.
+
+It reads a request, runs one measurement, and writes one result. Out of memory is a result; any
+other exception ends the process with a traceback, which the supervisor keeps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.environment import describe
+from harness.record import encode, write_atomic
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor asks of a child.
+
+    Attributes:
+        spec: Resolved spec of the cell.
+        measure: `time` or `memory` for a speed cell, `training` for a training cell.
+        result: Where to write the result.
+        checkpoint: Where a training cell keeps its checkpoint.
+        parent: Process that must stay alive for this one to go on.
+        memory_limit_bytes: Private memory this process may allocate; null on a GPU, whose driver
+            maps more than it uses.
+    """
+
+    spec: dict[str, Any]
+    measure: str
+    result: str
+    checkpoint: str
+    parent: int
+    memory_limit_bytes: int | None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child leaves behind: a final status and the record fields it measured."""
+
+    status: str
+    detail: str | None
+    fields: dict[str, Any]
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, so that no orphan disturbs a timing.
+
+    Args:
+        parent: Expected parent; if it is gone already, this process ends at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    """Run the request named on the command line."""
+    request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Request)
+    die_with_parent(request.parent)
+    # Imports that load torch come after the line above: they take seconds.
+    from harness import runtime
+
+    if request.memory_limit_bytes is not None:
+        _limit_memory(request.memory_limit_bytes)
+    try:
+        result = Result(status="ok", detail=None, fields=_measure(request))
+    except (RuntimeError, MemoryError) as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        detail = (str(error) or "MemoryError").splitlines()[0]
+        result = Result(status="oom", detail=detail, fields={"environment": _environment(request)})
+    write_atomic(Path(request.result), encode(result))
+
+
+def _measure(request: Request) -> dict[str, Any]:
+    if request.measure == "training":
+        from harness.training import cell as training_cell
+
+        return training_cell.run(request.spec, Path(request.checkpoint), _environment(request))
+    from harness.metering import cell as speed_cell
+
+    return speed_cell.run(request.spec, request.measure, _environment(request))
+
+
+def _environment(request: Request) -> Any:
+    from harness import runtime
+
+    return describe(request.spec["threads"], runtime.allocator())
+
+
+def _limit_memory(limit: int) -> None:
+    import resource
+
+    # RLIMIT_DATA counts private writable memory, which is what malloc hands out; torch then
+    # reports that it cannot allocate, where the kernel would kill some process or other.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""The command line. Thin: one subcommand per workflow rule, plus what people call themselves.
+
+Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all supported, 1 any refuted,
+2 any inconclusive or missing; `speed`, `train` and `sweep` 1 when a cell ended without a result;
+`check` 1 when a finding failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from harness import __version__
+from harness import record as records
+from harness.errors import UserError, unknown
+from harness.study import Cell, Study, cells, default_study, load_study
+
+USAGE, INTERNAL = 64, 70
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("interrupted; finished records are kept", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a fault of the harness; the lines above say where", file=sys.stderr)
+        return INTERNAL
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m harness", description="Is a fast sequence model really faster, and at what cost?")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    data = add("data", _data, "find or fetch a data set, verify and prepare it, print its statistics and split hash")
+    data.add_argument("dataset")
+    data.add_argument("--study", help="study whose data sets and data folder count too")
+
+    for name, kind in (("speed", "speed"), ("train", "training")):
+        command = add(name, _cell, f"run one {kind} cell of a study")
+        command.set_defaults(kind=kind)
+        command.add_argument("--study", default=None, help="name or path (default: after the machine)")
+        command.add_argument("--cell", required=True, metavar="LABEL/COORDINATES-DIGEST", help="`cells` lists them")
+        command.add_argument("--output", required=True, type=Path, metavar="RECORD")
+        command.add_argument("--log", type=Path, help="keep all that the child prints")
+        command.add_argument("--die-with-parent", type=int, metavar="PID", help="end when this parent process ends")
+
+    command = add("cells", _cells, "list the cells of a study and which of them have a record")
+    command.add_argument("study", nargs="?")
+    command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
+
+    command = add("sweep", _sweep, "run all missing cells of a study without Snakemake, most informative first")
+    command.add_argument("study", nargs="?")
+    command.add_argument("--minutes", type=float, help="stop in time")
+    command.add_argument("--kind", choices=["speed", "training"], help="only these cells")
+    command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
+
+    command = add(
+        "manifest", _manifest, "write a study with its claims and cells as JSON, as it lies beside its records"
+    )
+    command.add_argument("study", nargs="?")
+    command.add_argument("--output", required=True, type=Path)
+
+    command = add("analyse", _analyse, "fits, comparisons and verdicts of a folder of records, as JSON")
+    command.add_argument("folder", type=Path)
+    command.add_argument("--output", required=True, type=Path)
+
+    command = add("report", _report, "the PDF of a folder of records, or of an analysis file; never measures")
+    command.add_argument("folder", type=Path, metavar="DIR_OR_ANALYSIS")
+    command.add_argument("--output", type=Path, default=Path("reports/scaling.pdf"))
+    command.add_argument("--figures", type=Path, help="also write the figures as SVG into this folder")
+
+    command = add("verify", _verify, "the verdict table; exit 0 all supported, 1 any refuted, 2 any open")
+    command.add_argument("folder", nargs="?", type=Path, help="default: results/<study after the machine>")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--markdown", action="store_true")
+
+    command = add("models", _models, "what is registered")
+    command.add_argument("--json", action="store_true")
+
+    command = add("check", _check, "the conformance suite for one model")
+    command.add_argument("model")
+    return parser
+
+
+def _study(name: str | None) -> Study:
+    return load_study(name or default_study())
+
+
+def _data(options: argparse.Namespace) -> int:
+    from harness.data.summary import summary
+
+    study = load_study(options.study) if options.study else None
+    sources = study.sources() if study else Study(name="none").sources()
+    if options.dataset not in sources:
+        raise unknown("data set", options.dataset, sources)
+    print(summary(options.dataset, sources[options.dataset], study.data_folder if study else None))
+    return 0
+
+
+def _cell(options: argparse.Namespace) -> int:
+    from harness.child import die_with_parent
+    from harness.supervisor import run_cell
+
+    if options.die_with_parent is not None:
+        die_with_parent(options.die_with_parent)
+    study = _study(options.study)
+    cell = _find(study, options.kind, options.cell)
+    result = run_cell(study, cell, options.output, log=options.log)
+    print(f"{options.output}: {_outcome(result)}")
+    if result.status in records.FINAL:
+        return 0
+    print(f"error: {cell.key}: {result.status}: {result.detail}", file=sys.stderr)
+    return 1
+
+
+def _find(study: Study, kind: str, key: str) -> Cell:
+    known = {cell.key: cell for cell in cells(study) if cell.kind == kind}
+    if key not in known:
+        raise UserError(
+            f"study '{study.name}' has no {kind} cell '{key}'; `python -m harness cells {study.name}` lists its "
+            f"{len(known)} (a changed study asks for new cells)"
+        )
+    return known[key]
+
+
+def _outcome(result: records.Record) -> str:
+    if result.status != "ok":
+        return f"{result.status}: {result.detail}"
+    if isinstance(result, records.TrainingRecord):
+        test = result.test.metrics["ndcg@10"] if result.test else float("nan")
+        return f"ok, test NDCG@10 {test:.4f}"
+    parts = []
+    if result.timing is not None:
+        own = [b for b in result.timing.blocks if b.side == "model" and b.phase == "step"]
+        parts.append(f"{1e3 * sum(b.seconds for b in own) / sum(b.steps for b in own):.1f} ms a step")
+    if result.memory is not None:
+        parts.append(f"peak {result.memory.peak_bytes / 2**20:.0f} MiB")
+    return ", ".join(["ok", *parts, *result.flags])
+
+
+def _cells(options: argparse.Namespace) -> int:
+    study = _study(options.study)
+    folder = options.results or Path("results") / study.name
+    for cell in cells(study):
+        print(f"{'done   ' if (folder / cell.path).is_file() else 'missing'} {cell.kind:8} {cell.key}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from harness.sweep import sweep
+
+    study = _study(options.study)
+    folder = options.results or Path("results") / study.name
+    done = sweep(study, folder, minutes=options.minutes, kind=options.kind)
+    print(f"{folder}: {len(done.measured)} measured, {len(done.failed)} failed, {len(done.left)} left for want of time")
+    for cell in done.failed:
+        print(f"error: {cell.key} has no result, see {folder / cell.path}", file=sys.stderr)
+    return 1 if done.failed else 0
+
+
+def _manifest(options: argparse.Namespace) -> int:
+    from harness.study import manifest
+
+    records.write_atomic(options.output, records.encode(manifest(_study(options.study))))
+    return 0
+
+
+def _analyse(options: argparse.Namespace) -> int:
+    from harness.analysis.analyse import analyse, write
+
+    write(analyse(options.folder), options.output)
+    return 0
+
+
+def _analysis(path: Path) -> Any:
+    from harness.analysis.analyse import analyse, read
+
+    if path.is_file():
+        return read(path)
+    if not path.is_dir():
+        raise UserError(
+            f"'{path}' is neither a folder of records nor an analysis file; a study's lies at results/<study>"
+        )
+    return analyse(path)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from harness.reporting.document import build
+
+    build(_analysis(options.folder), options.output, figures_folder=options.figures)
+    print(f"{options.output}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from harness.reporting.tables import verdict_markdown, verdict_table
+
+    analysis = _analysis(options.folder or Path("results") / default_study())
+    if options.json:
+        rows = [
+            {
+                "sentence": claim.sentence,
+                "source": claim.source,
+                **msgspec.to_builtins(claim.overall),
+                "variants": msgspec.to_builtins(claim.variants),
+            }
+            for claim in analysis.claims
+        ]
+        print(msgspec.json.format(msgspec.json.encode({"claims": rows}), indent=2).decode())
+    elif options.markdown:
+        print(verdict_markdown(analysis))
+    else:
+        print(verdict_table(analysis))
+    words = {claim.overall.verdict for claim in analysis.claims}
+    return 1 if "refuted" in words else 2 if words & {"inconclusive", "missing"} else 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from harness.inventory import inventory
+
+    rows = inventory()
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        return 0
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        causal = "causal" if row["causal"] else "not causal"
+        print(f"{row['name']:{width}}  {row['family']:12} {causal:10} {row['parameters']:>9,}  {row['citation']}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from harness.conformance import check
+    from models import registry
+
+    if options.model not in registry.names():
+        raise unknown("model", options.model, registry.names())
+    findings = check(options.model)
+    for finding in findings:
+        print(f"{'passed' if finding.passed else 'FAILED'}  {finding.test:28} {finding.detail}")
+    return 0 if all(f.passed for f in findings) else 1

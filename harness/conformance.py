@@ -1,0 +1,379 @@
+"""The conformance suite: what every registered model promises, checked by running it.
+
+`check(name)` is used by the tests, for all registered names, and by the command `check`.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.errors import unknown
+from models import registry
+from models.base import Scorer, SequenceModel
+
+NUM_ITEMS = 50
+MAX_LENGTH = 48
+COST_LENGTHS = (128, 512)
+COST_TOLERANCE = 0.25
+SLOPE_TOLERANCE = 0.15
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One promise and whether it was kept.
+
+    Attributes:
+        test: Name of the promise.
+        passed: Whether the model keeps it.
+        detail: The figures that decide it.
+    """
+
+    test: str
+    passed: bool
+    detail: str
+
+
+Result = tuple[bool, str]
+
+
+def check(name: str, options: dict[str, Any] | None = None) -> list[Finding]:
+    """Run every check that applies to a registered model or reference.
+
+    Args:
+        name: Registered name.
+        options: Options of the model's config, over its defaults.
+
+    Returns:
+        One finding per promise; a check that raises is a failed one and says what was raised.
+
+    Raises:
+        UserError: No such name, or no such option.
+    """
+    if name not in registry.names():
+        raise unknown("model", name, registry.names())
+    options = options or {}
+    legal = {} if registry.entries()[name].reference else registry.options(name)
+    for option in options:
+        if option not in legal:
+            raise unknown(f"option of {name}", option, legal)
+    return check_class(registry.load(name), options)
+
+
+def check_class(kind: type[SequenceModel] | type[Scorer], options: dict[str, Any] | None = None) -> list[Finding]:
+    """`check` for a class, registered under a name or not; options are taken as they are."""
+    if issubclass(kind, Scorer):
+        return [_run(test, partial(run, kind)) for test, run in _REFERENCE_CHECKS.items()]
+    subject = _Subject(kind, options or {})
+    return [_run(test, partial(run, subject)) for test, run in _MODEL_CHECKS.items()]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A model class with options; every check builds its own."""
+
+    kind: type[SequenceModel]
+    options: dict[str, Any]
+
+    def build(self, max_length: int = MAX_LENGTH, seed: int = 0) -> SequenceModel:
+        torch.manual_seed(seed)
+        chosen = {"num_items": NUM_ITEMS, "max_length": max_length, **self.options}
+        model = self.kind(self.kind.CONFIG(**chosen))
+        return model.eval()
+
+
+def _run(test: str, run: Callable[[], Result]) -> Finding:
+    try:
+        return Finding(test, *run())
+    except Exception as error:
+        return Finding(test, False, f"{type(error).__name__}: {error}")
+
+
+def _items(batch: int, length: int, seed: int = 1) -> Tensor:
+    return torch.randint(1, NUM_ITEMS + 1, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def _largest(difference: Tensor) -> float:
+    return float(difference.detach().abs().max()) if difference.numel() else 0.0
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> Result:
+    gap = _largest(a - b)
+    return gap <= tolerance, f"largest difference {gap:.1e}, tolerance {tolerance:.2g}"
+
+
+def _shape(subject: _Subject) -> Result:
+    model, items = subject.build(), _items(3, 20)
+    hidden = model(items)
+    rows = model.item_embedding.num_embeddings
+    expected = (3, 20, model.config.hidden_size)
+    fine = hidden.shape == expected and hidden.dtype == torch.float32 and rows in {NUM_ITEMS + 1, NUM_ITEMS + 2}
+    return fine, f"{list(hidden.shape)} {hidden.dtype}, {rows} embedding rows"
+
+
+def _padding_row(subject: _Subject) -> Result:
+    embedding = subject.build().item_embedding
+    largest = _largest(embedding.weight[0])
+    return embedding.padding_idx == 0 and largest == 0.0, f"padding_idx {embedding.padding_idx}, row 0 up to {largest}"
+
+
+def _autocast(subject: _Subject) -> Result:
+    model, items = subject.build(), _items(3, 20)
+    exact = model(items)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = model(items)
+    hidden.float().square().sum().backward()
+    finite = all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+    near, detail = _close(hidden.float(), exact, 0.15)
+    fine = near and finite and hidden.dtype in {torch.float32, torch.bfloat16}
+    return fine, f"{hidden.dtype}, {detail}, gradients {'finite' if finite else 'not finite'}"
+
+
+def _causality(subject: _Subject) -> Result:
+    """The past must not move when the future changes; a model declared non-causal must show it does."""
+    model = subject.build()
+    worst = 0.0
+    for cut in (1, 7, MAX_LENGTH // 2, MAX_LENGTH - 1):
+        items = _items(4, MAX_LENGTH)
+        changed = items.clone()
+        changed[:, cut:] = _items(4, MAX_LENGTH, seed=2)[:, cut:]
+        worst = max(worst, _largest(model(items)[:, :cut] - model(changed)[:, :cut]))
+    if model.CAUSAL:
+        return worst <= 1e-4, f"declared causal; changing the future moves the past by {worst:.1e}"
+    return worst > 1e-4, f"declared non-causal; changing the future moves the past by {worst:.1e}"
+
+
+def _padding(subject: _Subject) -> Result:
+    """Zeros on the right change no real position and no gradient."""
+    model, length = subject.build(), MAX_LENGTH // 2 + 1
+    items = _items(4, length)
+    items[1, length // 2 :] = 0
+    padded = torch.nn.functional.pad(items, (0, MAX_LENGTH - length))
+    real = (items != 0)[..., None]
+    targets = torch.randn(*items.shape, model.config.hidden_size, generator=torch.Generator().manual_seed(3))
+    outcomes = []
+    for batch in (items, padded):
+        model.zero_grad()
+        hidden = model(batch)[:, :length] * real
+        (hidden * targets).sum().backward()
+        gradients = [_gradient(p) for p in model.parameters()]
+        outcomes.append((hidden.detach(), gradients))
+    (hidden, gradients), (hidden_padded, gradients_padded) = outcomes
+    moved = _largest(hidden - hidden_padded)
+    scale = max(_largest(g) for g in gradients)
+    gap = max(_largest(a - b) for a, b in zip(gradients, gradients_padded, strict=True)) / max(scale, 1e-12)
+    fine = moved <= 1e-4 and gap <= 1e-4
+    return fine, f"hidden states move by {moved:.1e}, gradients by {gap:.1e} of the largest"
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+
+
+def _batch_independence(subject: _Subject) -> Result:
+    model, items = subject.build(), _items(5, 30)
+    items[2, 11:] = 0
+    together = model(items)
+    alone = torch.cat([model(row[None]) for row in items])
+    real = (items != 0)[..., None]
+    return _close(together * real, alone * real)
+
+
+def _gradients(subject: _Subject) -> Result:
+    model = subject.build().train()
+    hidden = model(_items(8, MAX_LENGTH))
+    (hidden * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
+    dead = [n for n, p in model.named_parameters() if p.requires_grad and not bool(_gradient(p).any())]
+    broken = [n for n, p in model.named_parameters() if not bool(torch.isfinite(_gradient(p)).all())]
+    detail = f"without gradient: {', '.join(dead) or 'none'}; not finite: {', '.join(broken) or 'none'}"
+    return not dead and not broken, detail
+
+
+def _extremes(subject: _Subject) -> Result:
+    model = subject.build()
+    blank = _items(3, 20)
+    blank[1] = 0
+    batches = {"length 1": _items(2, 1), f"length {MAX_LENGTH}": _items(2, MAX_LENGTH), "all-padding row": blank}
+    bad = []
+    for what, items in batches.items():
+        model.zero_grad()
+        hidden = model(items)
+        hidden.square().sum().backward()
+        tensors = [hidden, *(_gradient(p) for p in model.parameters())]
+        if not all(bool(torch.isfinite(t).all()) for t in tensors):
+            bad.append(what)
+    return not bad, f"not finite at: {', '.join(bad) or 'none'} of {', '.join(batches)}"
+
+
+def _determinism(subject: _Subject) -> Result:
+    items = _items(4, 30)
+    runs = []
+    for _ in range(2):
+        model = subject.build().train()
+        torch.manual_seed(5)
+        runs.append(model(items).detach())
+    return _close(runs[0], runs[1], 0.0)
+
+
+def _round_trip(subject: _Subject) -> Result:
+    model = subject.build()
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = subject.build(seed=1)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    items = _items(3, 20)
+    return _close(other(items), model(items), 0.0)
+
+
+def _untouched(subject: _Subject) -> Result:
+    """A forward pass changes neither its input nor, in evaluation, the weights and buffers."""
+    model, items = subject.build(), _items(3, 20)
+    before, weights = items.clone(), copy.deepcopy(model.state_dict())
+    model(items)
+    changed = [n for n, value in model.state_dict().items() if not torch.equal(value, weights[n])]
+    same = torch.equal(items, before)
+    return (
+        same and not changed,
+        f"input {'kept' if same else 'changed'}; weights changed: {', '.join(changed) or 'none'}",
+    )
+
+
+def _cost(subject: _Subject) -> Result:
+    """Declared against counted operations at two lengths, and the growth between them."""
+    declared, counted = [], []
+    for length in COST_LENGTHS:
+        model = subject.build(max_length=length)
+        declared.append(model.cost(2, length).operations)
+        counted.append(_counted_operations(model, _items(2, length)))
+    ratios = [d / c if c else math.inf for d, c in zip(declared, counted, strict=True)]
+    if math.inf in ratios:
+        return False, "no operation was counted"
+    span = math.log(COST_LENGTHS[1] / COST_LENGTHS[0])
+    slopes = [math.log(values[1] / values[0]) / span for values in (declared, counted)]
+    fine = all(abs(r - 1) <= COST_TOLERANCE for r in ratios) and abs(slopes[0] - slopes[1]) <= SLOPE_TOLERANCE
+    detail = ", ".join(f"L={n}: declared/counted {r:.2f}" for n, r in zip(COST_LENGTHS, ratios, strict=True))
+    return fine, f"{detail}; slope declared {slopes[0]:.2f}, counted {slopes[1]:.2f}"
+
+
+def _cost_positive(subject: _Subject) -> Result:
+    cost = subject.build().cost(2, MAX_LENGTH)
+    values = (cost.operations, cost.bytes_moved, cost.state)
+    return all(math.isfinite(v) and v > 0 for v in values), "operations {:.3g}, bytes {:.3g}, state {:.3g}".format(
+        *values
+    )
+
+
+def _counted_operations(model: SequenceModel, items: Tensor) -> float:
+    """Matrix products as torch counts them, with formulas for what it counts as nothing."""
+    aten = torch.ops.aten
+    formulas = {
+        aten._fft_r2c: _transform_operations,
+        aten._fft_c2r: _transform_operations,
+        aten._fft_c2c: _transform_operations,
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations,
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
+        model(items)
+    return float(counter.get_total_flops())
+
+
+def _transform_operations(x: Any, dimensions: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """2.5 n log₂ n for a real transform of length n (5 n log₂ n a complex one, on half the points)."""
+    line = max(x[dimensions[-1]], out_shape[dimensions[-1]])
+    signals = math.prod(x) // x[dimensions[-1]]
+    return int(signals * 2.5 * line * math.log2(line)) if line > 1 else signals
+
+
+def _attention_operations(query: Any, key: Any, value: Any, *options: Any, out_shape: Any, **named: Any) -> int:
+    """Two products over all pairs, or over half of them where the mask is causal."""
+    batch, heads, length, width = query
+    causal = named.get("is_causal", len(options) > 1 and options[1])
+    return int(4 * batch * heads * length * key[2] * width * (0.5 if causal else 1.0))
+
+
+_MODEL_CHECKS: dict[str, Callable[[_Subject], Result]] = {
+    "shape": _shape,
+    "padding-row": _padding_row,
+    "bfloat16-autocast": _autocast,
+    "causality": _causality,
+    "right-padding": _padding,
+    "batch-independence": _batch_independence,
+    "gradients": _gradients,
+    "extremes": _extremes,
+    "determinism": _determinism,
+    "state-dict": _round_trip,
+    "no-side-effects": _untouched,
+    "cost": _cost,
+    "cost-finite": _cost_positive,
+}
+
+
+@dataclass(frozen=True)
+class _Events:
+    """Random training events, users one after the other."""
+
+    num_items: int
+    items: np.ndarray[Any, np.dtype[np.int32]]
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def _fitted(kind: type[Scorer]) -> Scorer:
+    random = np.random.default_rng(0)
+    lengths = random.integers(0, 20, size=60)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    events = random.integers(1, NUM_ITEMS - 5, size=int(offsets[-1])).astype(np.int32)
+    scorer = kind()
+    scorer.fit(_Events(NUM_ITEMS, events, offsets))
+    return scorer
+
+
+def _histories() -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Five histories, from one event to fifteen; the last item of one was never seen in training."""
+    lengths = np.array([1, 3, 15, 7, 11], dtype=np.int64)
+    items = np.random.default_rng(1).integers(1, NUM_ITEMS + 1, size=(5, 15))
+    items[1, 2] = NUM_ITEMS
+    items[np.arange(15) >= lengths[:, None]] = 0
+    return items, lengths
+
+
+def _reference_shape(kind: type[Scorer]) -> Result:
+    scores = _fitted(kind).scores(*_histories())
+    return scores.shape == (5, NUM_ITEMS) and scores.dtype == np.float64, f"{list(scores.shape)} {scores.dtype}"
+
+
+def _reference_finite(kind: type[Scorer]) -> Result:
+    scores = _fitted(kind).scores(*_histories())
+    return bool(np.isfinite(scores).all()) and float(np.ptp(scores)) > 0, f"{scores.min():.3g} … {scores.max():.3g}"
+
+
+def _reference_independence(kind: type[Scorer]) -> Result:
+    scorer, (items, lengths) = _fitted(kind), _histories()
+    alone = np.concatenate([scorer.scores(items[[i]], lengths[[i]]) for i in range(len(items))])
+    gap = float(np.abs(alone - scorer.scores(items, lengths)).max())
+    return gap <= 1e-12, f"largest difference {gap:.1e}"
+
+
+def _reference_padding(kind: type[Scorer]) -> Result:
+    scorer, (items, lengths) = _fitted(kind), _histories()
+    padded = np.pad(items, ((0, 0), (0, 6)))
+    gap = float(np.abs(scorer.scores(padded, lengths) - scorer.scores(items, lengths)).max())
+    return gap == 0.0, f"largest difference {gap:.1e}"
+
+
+_REFERENCE_CHECKS: dict[str, Callable[[type[Scorer]], Result]] = {
+    "shape": _reference_shape,
+    "finite": _reference_finite,
+    "batch-independence": _reference_independence,
+    "right-padding": _reference_padding,
+}

@@ -1,0 +1,1 @@
+"""Interaction data: find, read, prepare, split, and cut into batches."""

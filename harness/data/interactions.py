@@ -1,0 +1,122 @@
+"""Interactions in memory-mapped arrays: a billion events cost address space, not memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+Items = np.ndarray[Any, np.dtype[np.int32]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_META = "meta.json"
+
+
+@dataclass(frozen=True)
+class StoredInteractions:
+    """Events of all users, users one after the other, oldest first.
+
+    Implements `models.base.Interactions`.
+
+    Attributes:
+        items: `[N]` int32, items 1 … V.
+        offsets: `[U + 1]` int64: user u owns `items[offsets[u]:offsets[u + 1]]`.
+        num_items: Catalogue size V.
+        timestamps: `[N]` int64 seconds, where the data has them.
+    """
+
+    items: Items
+    offsets: Integers
+    num_items: int
+    timestamps: Integers | None = None
+
+    @property
+    def num_users(self) -> int:
+        """Number of users U."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_events(self) -> int:
+        """Number of events N."""
+        return len(self.items)
+
+    @property
+    def lengths(self) -> Integers:
+        """`[U]` events per user."""
+        return np.diff(self.offsets)
+
+
+class ArrayWriter:
+    """Appends to a one-dimensional .npy file whose length is known only at the end.
+
+    Args:
+        path: File to write.
+        dtype: Type of the elements.
+    """
+
+    def __init__(self, path: Path, dtype: type[np.integer[Any]]) -> None:
+        self._path = path
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+
+    def __enter__(self) -> ArrayWriter:
+        self._file: BinaryIO = self._path.open("wb")
+        self._write_header()
+        return self
+
+    def append(self, values: Iterable[int]) -> None:
+        """Write some more elements."""
+        block = np.fromiter(values, dtype=self._dtype)
+        self._file.write(block.tobytes())
+        self._length += len(block)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # numpy pads a header so that a longer shape fits in the same bytes.
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def _write_header(self) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def store(folder: Path, histories: Iterable[list[int]], meta: dict[str, Any]) -> None:
+    """Write histories, as a stream, into an existing folder.
+
+    Args:
+        folder: Where items.npy, offsets.npy and meta.json go.
+        histories: Item ids, user by user, oldest first.
+        meta: Further entries of meta.json; `num_items` is the highest item unless given.
+    """
+    end = highest = 0
+    with ArrayWriter(folder / "items.npy", np.int32) as items, ArrayWriter(folder / "offsets.npy", np.int64) as offsets:
+        offsets.append([0])
+        for history in histories:
+            items.append(history)
+            end += len(history)
+            highest = max(highest, *history)
+            offsets.append([end])
+    (folder / _META).write_text(json.dumps({"num_items": highest, **meta}, indent=1), encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[StoredInteractions, dict[str, Any]]:
+    """Map the arrays of a folder written by `store`, and read its meta.json."""
+    meta: dict[str, Any] = json.loads((folder / _META).read_text(encoding="utf-8"))
+    times = folder / "timestamps.npy"
+    interactions = StoredInteractions(
+        items=np.load(folder / "items.npy", mmap_mode="r"),
+        offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
+        num_items=meta["num_items"],
+        timestamps=np.load(times, mmap_mode="r") if times.is_file() else None,
+    )
+    return interactions, meta

@@ -1,0 +1,168 @@
+"""From a name in a study to prepared arrays: find or fetch a file, verify it, read it once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from harness.catalogue import DataSource
+from harness.data import interactions, readers, synthetic
+from harness.data.interactions import StoredInteractions
+from harness.errors import UserError
+
+DATA_VARIABLE = "HYENAREC_DATA"
+CACHE_VARIABLE = "HYENAREC_CACHE"
+_CHUNK = 1 << 20
+_FETCH_TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready to be split.
+
+    Attributes:
+        name: Name in the study.
+        interactions: Memory-mapped events.
+        data_sha256: Checksum of the file, or of the generated events.
+        folder: Where the arrays lie.
+    """
+
+    name: str
+    interactions: StoredInteractions
+    data_sha256: str
+    folder: Path
+
+
+def cache_folder() -> Path:
+    """Where prepared arrays and downloads go: HYENAREC_CACHE, else .cache/harness here."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(".cache") / "harness")
+
+
+def prepare(name: str, source: DataSource, data_folder: str | Path | None = None) -> Prepared:
+    """Find, verify and read a data set, once per machine.
+
+    Two processes may prepare the same data at once: they meet at a lock, and arrays appear under
+    their final name complete or not at all.
+
+    Args:
+        name: Name in the study.
+        source: Format, file, checksum and address.
+        data_folder: The study's folder of real data; the variable HYENAREC_DATA wins.
+
+    Raises:
+        UserError: The file is missing, has another checksum, or a malformed line.
+    """
+    if source.format == "synthetic":
+        parameters = hashlib.sha256(repr(synthetic.Parameters()).encode()).hexdigest()
+        folder = _folder(name, parameters, synthetic.GENERATOR_VERSION)
+    else:
+        expected = source.sha256 or sha256_of(locate(name, source, data_folder))
+        folder = _folder(name, expected, readers.READER_VERSION)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                _build(folder, name, source, data_folder)
+    stored, meta = interactions.load(folder)
+    return Prepared(name, stored, meta["data_sha256"], folder)
+
+
+def locate(name: str, source: DataSource, data_folder: str | Path | None = None) -> Path:
+    """Path of a data set's file, verified; downloaded into the cache if it has an address.
+
+    Raises:
+        UserError: Nowhere to be found, or not the file that the checksum names.
+    """
+    if source.file is None:
+        raise UserError(f"data set '{name}' of format '{source.format}' names no file; add `file:` to it in the study")
+    given = os.environ.get(DATA_VARIABLE) or data_folder
+    downloaded = cache_folder() / "files" / source.file
+    for path in [*([Path(given) / source.file] if given else []), downloaded]:
+        if path.is_file():
+            _verify(path, source)
+            return path
+    if source.url is None:
+        raise _missing(name, source, given, "it has no stable public address")
+    with filelock.FileLock(_lock_beside(downloaded)):
+        if not downloaded.is_file():
+            _fetch(name, source, source.url, downloaded, given)
+    return downloaded
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _folder(name: str, digest: str, version: int) -> Path:
+    return cache_folder() / "prepared" / f"{name}-{digest[:16]}-v{version}"
+
+
+def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path | None) -> None:
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        meta: dict[str, Any] = {"name": name, "format": source.format}
+        histories: Iterable[list[int]]
+        if source.format == "synthetic":
+            generated = synthetic.generate()
+            bounds = zip(generated.offsets[:-1], generated.offsets[1:], strict=True)
+            histories = (generated.items[start:end].tolist() for start, end in bounds)
+            meta |= {"data_sha256": generated.sha256, "num_items": synthetic.Parameters().num_items}
+        else:
+            path = locate(name, source, data_folder)
+            histories = readers.READERS[source.format](path, readers.ItemIds())
+            meta |= {"data_sha256": source.sha256 or sha256_of(path)}
+        interactions.store(aside, histories, meta)
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _verify(path: Path, source: DataSource) -> None:
+    if source.sha256 is not None and (found := sha256_of(path)) != source.sha256:
+        raise UserError(
+            f"{path}: sha256 is {found}, expected {source.sha256}; "
+            f"it is another file or a damaged one. Replace it{f' from {source.url}' if source.url else ''}"
+        )
+
+
+def _fetch(name: str, source: DataSource, url: str, path: Path, given: str | Path | None) -> None:
+    print(f"data {name}: fetching {url}", file=sys.stderr, flush=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_SECONDS) as answer:
+            shutil.copyfileobj(answer, file, _CHUNK)
+        _verify(Path(aside), source)
+        Path(aside).replace(path)
+    except OSError as error:
+        raise _missing(name, source, given, f"fetching it failed ({error})") from None
+    finally:
+        Path(aside).unlink(missing_ok=True)
+
+
+def _lock_beside(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"{path}.lock"
+
+
+def _missing(name: str, source: DataSource, given: str | Path | None, reason: str) -> UserError:
+    place = Path(given) / str(source.file) if given else f"a folder that {DATA_VARIABLE} names, as {source.file}"
+    return UserError(
+        f"data set '{name}' is missing: {reason}. Get {source.url or source.citation or 'the file'}, "
+        f"sha256 {source.sha256 or 'any'}, and put it at {place}"
+    )

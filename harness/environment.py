@@ -1,0 +1,156 @@
+"""Machine, software, git and source digest of a cell. Imports no torch."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from harness.record import Environment
+from models import registry
+
+PACKAGES = ("torch", "triton", "flash-attn", "mamba-ssm", "flash-linear-attention", "numpy", "scipy", "pandas")
+ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE_ROOTS = ("harness", "models")
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU is visible, told without loading a driver or torch."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in {"", "-1"}:
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Physical memory, or the container's limit where that is lower."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    try:
+        text = limit.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(text)) if text.isdigit() else total
+
+
+def describe(threads: int | None, allocator: dict[str, str]) -> Environment:
+    """The machine and the installed software."""
+    return Environment(
+        cpu=_cpu_name(),
+        cores=os.cpu_count() or 1,
+        cores_usable=usable_cores(),
+        memory_bytes=memory_bytes(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        packages=_versions(PACKAGES),
+        threads=threads,
+        allocator=allocator,
+    )
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the checkout this package lies in; nulls outside one."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit, dirty
+
+
+def source_digest(modules: Iterable[str], extra_files: Iterable[Path] = ()) -> str:
+    """sha256 over the sources that a cell executes, and only those.
+
+    Args:
+        modules: Roots, such as `harness.metering.cell` and `models.sasrec`; what they import from
+            this project is followed, also inside functions.
+        extra_files: Further files (a plugin's).
+    """
+    digest = hashlib.sha256()
+    for path in [*_closure(modules), *sorted(extra_files)]:
+        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)
+        digest.update(f"{name.as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _closure(modules: Iterable[str]) -> list[Path]:
+    seen: set[Path] = set()
+    queue = list(modules)
+    while queue:
+        path = _module_path(queue.pop())
+        if path is None or path in seen:
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                queue += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                queue.append(node.module)
+                queue += [f"{node.module}.{alias.name}" for alias in node.names]
+    return sorted(seen)
+
+
+def _module_path(module: str) -> Path | None:
+    if module.split(".")[0] not in _PACKAGE_ROOTS:
+        return None
+    base = ROOT.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cell_digest(spec: dict[str, object]) -> str:
+    """Source digest of one cell, from its resolved spec.
+
+    Follows the child's own module and the models it builds; a plugin counts with its file and its
+    distribution's version.
+
+    Raises:
+        KeyError: A model of the spec is not registered here.
+    """
+    roots = ["harness.metering.cell" if spec["kind"] == "speed" else "harness.training.cell"]
+    plugins: list[Path] = []
+    for side in ("model", "partner"):
+        model = spec.get(side)
+        if isinstance(model, dict):
+            entry = registry.entries()[model["name"]]
+            roots.append(entry.module)
+            if entry.distribution is not None:
+                plugins.append(entry.path)
+    return source_digest(roots, plugins)

@@ -1,0 +1,1 @@
+"""One speed cell: paired stopwatch, memory, NVML."""

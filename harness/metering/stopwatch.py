@@ -1,0 +1,200 @@
+"""Paired timing: two sides alternately, block by block, in balanced order, in one process.
+
+Machines drift by more than the effects we report. The ratio of two neighbouring blocks does not:
+whatever slowed one slowed the other. So the model and the study's timing partner run A B B A A B
+B A …, every block is kept, and all statistics come later, from the record.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from harness.record import Block, Warmup
+
+Phase = Literal["step", "forward"]
+SideName = Literal["model", "partner"]
+
+MAXIMUM_PAIRS = 16
+_WARMUP_SECONDS = 2.0
+_WARMUP_STEPS = 50
+_STABLE = 0.10
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a pair: what to run for each phase, and what building it took."""
+
+    name: SideName
+    run: dict[Phase, Callable[[], None]]
+    build_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many pairs of blocks, and how many steps a block of each side holds."""
+
+    pairs: int
+    model_steps: int
+    partner_steps: int
+
+
+class Clock:
+    """Times a window of steps: CUDA events on a GPU, `perf_counter` on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def time(self, run: Callable[[], None], steps: int) -> tuple[float, int]:
+        """Seconds and minor page faults of `steps` consecutive runs."""
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        if self.device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize(self.device)
+            start.record()
+            for _ in range(steps):
+                run()
+            end.record()
+            torch.cuda.synchronize(self.device)
+            seconds = start.elapsed_time(end) / 1e3
+        else:
+            begin = time.perf_counter()
+            for _ in range(steps):
+                run()
+            seconds = time.perf_counter() - begin
+        return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+
+
+def warm_up(side: Side, phase: Phase, clock: Clock) -> tuple[Warmup, float]:
+    """Run until two consecutive windows agree within 10 %, at most about two seconds.
+
+    Returns:
+        What happened, and the seconds of one step as last seen.
+    """
+    run = side.run[phase]
+    first, _ = clock.time(run, 1)
+    total, steps, last, stable = first, 1, first, False
+    while not stable and (steps < 2 or (total < _WARMUP_SECONDS and steps < _WARMUP_STEPS)):
+        window = max(1, min(10, int(0.05 / max(last, 1e-6))))
+        seconds, _ = clock.time(run, window)
+        step = seconds / window
+        # The first step pays for lazy initialisation; it is never one of the two that agree.
+        stable = steps > 1 and abs(step - last) <= _STABLE * min(step, last)
+        total, steps, last = total + seconds, steps + window, step
+    warmup = Warmup(
+        side=side.name,
+        build_seconds=side.build_seconds,
+        compile_seconds=max(0.0, first - last),
+        steps=steps,
+        seconds=total,
+        stable=stable,
+    )
+    return warmup, last
+
+
+def plan(
+    model_seconds: float, partner_seconds: float, *, minimum_seconds: float, minimum_steps: int, budget_seconds: float
+) -> Plan:
+    """Blocks for two step times: the minimum per side, an even number of pairs, within the budget.
+
+    A slow side gets one step a block. Where even the minimum exceeds the budget there are fewer
+    pairs, never less than two; `flags` then says so.
+    """
+    steps_model = max(minimum_steps, math.ceil(minimum_seconds / model_seconds))
+    steps_partner = max(minimum_steps, math.ceil(minimum_seconds / partner_seconds))
+    pairs = min(steps_model, steps_partner, MAXIMUM_PAIRS)
+    pairs += pairs % 2
+    while True:
+        result = Plan(pairs, math.ceil(steps_model / pairs), math.ceil(steps_partner / pairs))
+        predicted = pairs * (result.model_steps * model_seconds + result.partner_steps * partner_seconds)
+        if predicted <= budget_seconds or pairs <= 2:
+            return result
+        # Fewer pairs first keep their steps; the steps a block holds must not grow in exchange.
+        steps_model = min(steps_model, (pairs - 1) * result.model_steps)
+        steps_partner = min(steps_partner, (pairs - 1) * result.partner_steps)
+        pairs -= 1
+
+
+def measure_pair(model: Side, partner: Side, phase: Phase, clock: Clock, plan_: Plan) -> list[Block]:
+    """Time both sides in balanced order: A B B A, again and again."""
+    blocks: list[Block] = []
+    with _no_garbage_collection():
+        for pair in range(plan_.pairs):
+            order = ((model, plan_.model_steps), (partner, plan_.partner_steps))
+            for side, steps in order if pair % 2 == 0 else reversed(order):
+                blocks.append(_block(side, phase, clock, steps))
+    return blocks
+
+
+def measure_alone(side: Side, phase: Phase, clock: Clock, steps: int, blocks: int) -> list[Block]:
+    """Time one side by itself, for a pair that does not fit in memory together."""
+    with _no_garbage_collection():
+        return [_block(side, phase, clock, steps) for _ in range(blocks)]
+
+
+def _block(side: Side, phase: Phase, clock: Clock, steps: int) -> Block:
+    seconds, faults = clock.time(side.run[phase], steps)
+    return Block(side=side.name, phase=phase, steps=steps, seconds=seconds, minor_faults=faults)
+
+
+class _no_garbage_collection:  # noqa: N801 - used as a statement
+    def __enter__(self) -> None:
+        gc.collect()
+        gc.disable()
+
+    def __exit__(self, *exception: object) -> None:
+        gc.enable()
+
+
+def flags(
+    blocks: Iterable[Block],
+    warmups: Iterable[Warmup],
+    *,
+    minimum_seconds: float,
+    minimum_steps: int,
+    page_bytes: int,
+    peak_bytes: int | None,
+) -> list[str]:
+    """What a reader must know about these blocks; nothing is dropped because of it.
+
+    Args:
+        blocks: All blocks of a cell.
+        warmups: Its warm-ups.
+        minimum_seconds: Least a side was to measure.
+        minimum_steps: Least number of steps a side was to measure.
+        page_bytes: Bytes of one page fault.
+        peak_bytes: Peak resident bytes of the process above its baseline, if known.
+    """
+    found = [f"{w.side}: warm-up did not settle within {_STABLE:.0%}" for w in warmups if not w.stable]
+    groups: dict[tuple[str, str], list[Block]] = {}
+    for block in blocks:
+        groups.setdefault((block.side, block.phase), []).append(block)
+    for (side, phase), group in groups.items():
+        where = f"{side} {phase}"
+        times = [b.seconds / b.steps for b in group]
+        median = statistics.median(times)
+        if len(times) >= 4:
+            low, _, high = statistics.quantiles(times, n=4)
+            if high - low > 0.10 * median:
+                found.append(f"{where}: quartiles {(high - low) / median:.0%} of the median apart")
+        off = max(abs(t - median) / median for t in times)
+        if off > 0.50:
+            found.append(f"{where}: a block is {off:.0%} off the median")
+        if len(times) > 2 and times[0] > 1.10 * max(times[1:]):
+            found.append(f"{where}: the first block is slower than all others")
+        steps, seconds = sum(b.steps for b in group), sum(b.seconds for b in group)
+        if steps < minimum_steps or seconds < 0.8 * minimum_seconds:
+            found.append(f"{where}: only {steps} steps in {seconds:.1f} s fitted the budget")
+        faults = [b.minor_faults / b.steps for b in group if b.minor_faults is not None]
+        if faults and peak_bytes and statistics.median(faults) * page_bytes > 0.10 * peak_bytes:
+            share = statistics.median(faults) * page_bytes / peak_bytes
+            found.append(f"{where}: each step faults in {share:.0%} of the peak; the allocator is being timed")
+    return found

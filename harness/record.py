@@ -1,0 +1,344 @@
+"""The only schema of a measurement: one cell = one frozen, versioned record = one JSON file.
+
+Field names carry units. Raw samples are kept, never only means. JSON has no NaN or Infinity: null
+means not measured, and `detail` says why.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from harness.errors import UserError
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "oom", "timeout", "killed", "error"]
+FINAL: frozenset[str] = frozenset({"ok", "oom", "timeout"})
+FAILED_SUFFIX = ".failed.json"
+
+
+class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything written to disk."""
+
+
+class ModelFacts(_Frozen, frozen=True):
+    """What the report needs of a model, so that it never has to import one.
+
+    Attributes:
+        label: Name in the study (a variant such as `sasrec-math`).
+        name: Registered name of the model.
+        family: attention, recurrent, state_space, convolution or reference.
+        causal: Whether position t depends on items ≤ t only.
+        citation: Paper.
+        options: Every option with its value.
+        parameters: Number of trainable parameters; 0 for references.
+        operations: Predicted floating-point operations of one forward pass of the cell's batch.
+        bytes_moved: Predicted bytes moved by that pass.
+        state: Predicted numbers kept per sequence to continue it by one event.
+        backends: What really ran, by operator.
+    """
+
+    label: str
+    name: str
+    family: str
+    causal: bool
+    citation: str
+    options: dict[str, Any]
+    parameters: int = 0
+    operations: float | None = None
+    bytes_moved: float | None = None
+    state: float | None = None
+    backends: dict[str, str] = {}
+
+
+class DeviceState(_Frozen, frozen=True):
+    """An accelerator at one moment, through NVML; null where the driver does not say."""
+
+    name: str
+    uuid: str
+    driver: str | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    energy_joules: float | None = None
+    sm_clock_hertz: float | None = None
+    memory_clock_hertz: float | None = None
+    temperature_celsius: float | None = None
+    utilisation_percent: float | None = None
+    throttle_reasons: list[str] | None = None
+    other_processes: int | None = None
+
+
+class Environment(_Frozen, frozen=True):
+    """The machine and the software a cell ran on."""
+
+    cpu: str
+    cores: int
+    cores_usable: int
+    memory_bytes: int
+    system: str
+    python: str
+    packages: dict[str, str]
+    threads: int | None = None
+    allocator: dict[str, str] = {}
+    cuda: str | None = None
+    tf32: bool | None = None
+    device_before: DeviceState | None = None
+    device_after: DeviceState | None = None
+
+
+class Provenance(_Frozen, frozen=True):
+    """Where a record comes from.
+
+    Attributes:
+        git_commit: Commit of the checkout, if there is one.
+        git_dirty: Whether tracked files differed from it.
+        started_at: UTC, ISO 8601.
+        source_digest: sha256 over the sources that the cell executes, and only those.
+        data_sha256: Checksum of the data file (or of the generator's parameters).
+        split_sha256: Checksum of the split: which event is held out for whom.
+        elapsed_seconds: Wall time of the whole cell, child start to record.
+    """
+
+    git_commit: str | None
+    git_dirty: bool | None
+    started_at: str
+    source_digest: str
+    data_sha256: str | None = None
+    split_sha256: str | None = None
+    elapsed_seconds: float | None = None
+
+
+class Block(_Frozen, frozen=True):
+    """Some consecutive steps of one side, timed as one window.
+
+    Attributes:
+        side: `model`, or `partner` (the study's timing partner; in its own cell a second copy).
+        phase: `step` (forward, loss, backward, optimiser), `forward`, or `stream` (one more event).
+        steps: Number of steps in the window.
+        seconds: Length of the window.
+        minor_faults: Page faults served without disk during the window; null off Linux.
+    """
+
+    side: Literal["model", "partner"]
+    phase: Literal["step", "forward", "stream"]
+    steps: int
+    seconds: float
+    minor_faults: int | None = None
+
+
+class Warmup(_Frozen, frozen=True):
+    """What happened before the timed region, per side."""
+
+    side: Literal["model", "partner"]
+    build_seconds: float
+    compile_seconds: float | None
+    steps: int
+    seconds: float
+    stable: bool
+
+
+class Timing(_Frozen, frozen=True):
+    """All of a cell's timing. Blocks are in the order in which they ran (A B B A …)."""
+
+    paired: bool
+    warmups: list[Warmup]
+    blocks: list[Block]
+
+
+class MemoryUse(_Frozen, frozen=True):
+    """Peak memory from a pass of its own, with only one model alive.
+
+    Attributes:
+        method: How the numbers were read.
+        baseline_bytes: Before the model was built, after imports.
+        tiny_peak_bytes: Peak over training steps on one short sequence: what does not depend on
+            the batch (weights, optimiser state, catalogue).
+        peak_bytes: Peak over training steps on the cell's batch. Both peaks have the baseline
+            subtracted.
+        reserved_bytes: Peak held by the allocator (GPU).
+        device_peak_bytes: The device's own view, less its view before our context (GPU).
+        steps: Training steps the peak was taken over.
+    """
+
+    method: str
+    baseline_bytes: int
+    tiny_peak_bytes: int
+    peak_bytes: int
+    steps: int
+    reserved_bytes: int | None = None
+    device_peak_bytes: int | None = None
+
+
+class Energy(_Frozen, frozen=True):
+    """Energy of the model's side over a window of at least a second (GPU)."""
+
+    seconds: float
+    steps: int
+    energy_joules: float
+
+
+class SpeedRecord(_Frozen, frozen=True, tag="speed", tag_field="kind"):
+    """One speed cell: a model and the timing partner, alternately, at one length."""
+
+    schema_version: int
+    status: Status
+    study: str
+    label: str
+    sweep: str
+    length: int
+    batch: int
+    replicate: int
+    spec_digest: str
+    spec: dict[str, Any]
+    environment: Environment
+    provenance: Provenance
+    device: str
+    precision: str
+    model: ModelFacts | None = None
+    partner: ModelFacts | None = None
+    timing: Timing | None = None
+    memory: MemoryUse | None = None
+    energy: Energy | None = None
+    flags: list[str] = []
+    detail: str | None = None
+
+
+class Epoch(_Frozen, frozen=True):
+    """One pass over the training sequences; time excludes evaluation."""
+
+    epoch: int
+    train_seconds: float
+    evaluation_seconds: float
+    steps: int
+    tokens: int
+    loss: float
+    validation_ndcg10: float | None
+
+
+class Ranking(_Frozen, frozen=True):
+    """Full-catalogue ranking of one held-out event per user.
+
+    Attributes:
+        metrics: `hr@k`, `ndcg@k`, `mrr@k` for k in 1, 5, 10, 20, means over the users.
+        ranks: Per user in split order: 1 + number of items scored higher + half the ties.
+    """
+
+    metrics: dict[str, float]
+    ranks: list[float]
+
+
+class TrainingRecord(_Frozen, frozen=True, tag="training", tag_field="kind"):
+    """One training cell: a model trained (or a reference fitted) on one data set with one seed.
+
+    Attributes:
+        length: Longest history the model sees; null for references, which see all of it.
+        best_epoch: Epoch whose weights were tested, chosen on validation NDCG@10.
+        training_seconds: Sum over epochs, without evaluation.
+        tokens_per_second: Real (non-padding) training positions per second of training.
+        timed: Whether the cell ran alone; false bars it from every time figure.
+        resumed: How often it continued from a checkpoint.
+    """
+
+    schema_version: int
+    status: Status
+    study: str
+    label: str
+    dataset: str
+    length: int | None
+    seed: int
+    spec_digest: str
+    spec: dict[str, Any]
+    environment: Environment
+    provenance: Provenance
+    device: str
+    precision: str
+    timed: bool
+    model: ModelFacts | None = None
+    num_users: int | None = None
+    num_items: int | None = None
+    num_events: int | None = None
+    epochs: list[Epoch] = []
+    best_epoch: int | None = None
+    stopped_early: bool | None = None
+    training_seconds: float | None = None
+    tokens_per_second: float | None = None
+    validation: Ranking | None = None
+    test: Ranking | None = None
+    memory: MemoryUse | None = None
+    resumed: int = 0
+    flags: list[str] = []
+    detail: str | None = None
+
+
+Record = SpeedRecord | TrainingRecord
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file aside, flush it to disk and rename it: never half a file under `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def encode(value: Any) -> bytes:
+    """JSON, indented, keys in field order, one newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=1) + b"\n"
+
+
+def write(record: Record, path: Path) -> Path:
+    """Write a record atomically; one that is not final goes to `<record>.failed.json`.
+
+    Returns:
+        The path really written.
+    """
+    failed = path.with_suffix(FAILED_SUFFIX)
+    if record.status not in FINAL:
+        write_atomic(failed, encode(record))
+        return failed
+    write_atomic(path, encode(record))
+    failed.unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        UserError: The file is no JSON, of another schema version, or does not fit the schema.
+    """
+    content = path.read_bytes()
+    try:
+        header = msgspec.json.decode(content)
+    except msgspec.DecodeError as error:
+        raise UserError(
+            f"{path}: not a complete JSON file ({error}); delete it and its cell is measured again"
+        ) from None
+    version = header.get("schema_version") if isinstance(header, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: record schema {version}, this harness reads schema {SCHEMA_VERSION}; "
+            "read it with the version that wrote it, or delete it and measure again"
+        )
+    try:
+        record: Record = _decoder.decode(content)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: not a valid record: {error}") from None
+    return record

@@ -1,0 +1,1 @@
+"""From the analysis file to figures and the PDF. Imports no torch."""

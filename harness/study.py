@@ -1,0 +1,526 @@
+"""Study: what to compare. Typed, validated, and expanded to cells. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from harness.catalogue import SOURCES, DataSource
+from harness.environment import has_gpu
+from harness.errors import UserError, unknown
+from models import registry
+
+Measure = Literal["time", "memory"]
+Phase = Literal["step", "forward"]
+Verdict = Literal["supported", "refuted", "inconclusive", "missing"]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of a study's parts: unknown keys are errors."""
+
+
+class Sweep(_Section, frozen=True):
+    """Lengths at constant tokens per batch, or at a constant batch; exactly one of the two.
+
+    Attributes:
+        lengths: Sequence lengths, in events.
+        tokens: Tokens per batch; the batch is tokens / length.
+        batch: Sequences per batch.
+        replicates: Processes per point.
+        measure: `time` (paired), `memory` (a pass of its own, in replicate 0), or both.
+        models: Labels; default: the section's.
+    """
+
+    lengths: list[int]
+    tokens: int | None = None
+    batch: int | None = None
+    replicates: int = 3
+    measure: list[Measure] = msgspec.field(default_factory=lambda: ["time"])
+    models: list[str] | None = None
+
+    def batch_at(self, length: int) -> int:
+        """Sequences per batch at a length."""
+        return self.batch if self.batch is not None else max(1, (self.tokens or length) // length)
+
+
+class SpeedSection(_Section, frozen=True):
+    """Speed cells. A step is forward, loss, backward and optimiser step.
+
+    Attributes:
+        budget_seconds: Most a cell measures, both sides together.
+        minimum_seconds: Least a side measures.
+        minimum_steps: Least number of steps a side measures.
+        catalogue_items: Items of the random catalogue.
+        negatives: Shared negatives of the sampled softmax.
+    """
+
+    models: list[str]
+    sweeps: dict[str, Sweep]
+    phases: list[Phase] = msgspec.field(default_factory=lambda: ["step"])
+    budget_seconds: float = 8.0
+    minimum_seconds: float = 1.0
+    minimum_steps: int = 5
+    timeout_seconds: float = 600.0
+    catalogue_items: int = 10_000
+    negatives: int = 256
+    learning_rate: float = 1e-3
+    compile: bool = False
+
+
+class TrainingSection(_Section, frozen=True):
+    """Training cells.
+
+    Attributes:
+        lengths: Longest history a model sees, in events.
+        patience: Evaluations without a better validation NDCG@10 before stopping.
+        evaluate_every: Epochs between evaluations.
+        timed: False runs cells side by side and bars them from every time figure.
+    """
+
+    models: list[str]
+    datasets: list[str]
+    lengths: list[int]
+    references: list[str] = msgspec.field(default_factory=lambda: ["popularity", "markov", "decayed-markov"])
+    seeds: list[int] = msgspec.field(default_factory=lambda: [0])
+    epochs: int = 100
+    patience: int = 10
+    evaluate_every: int = 1
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    timed: bool = True
+    timeout_seconds: float = 7200.0
+
+
+class ModelDefaults(_Section, frozen=True):
+    """Options that all models of a study share."""
+
+    hidden_size: int = 64
+    num_layers: int = 2
+    dropout: float = 0.2
+
+
+class Study(_Section, frozen=True):
+    """One study file.
+
+    Attributes:
+        name: Folder under results/.
+        device: `cpu`, `cuda`, or `auto`: cuda where there is a GPU.
+        precision: `float32`, or `bfloat16` for autocast.
+        threads: CPU threads; null: the cores this process may use.
+        memory_limit_bytes: Resident memory at which a cell counts as out of memory; null: 90 %
+            of the machine's.
+        timing_partner: Label that every speed cell is paired with.
+        variants: Label → `{model: name, option: value, …}`; a registered name needs none.
+        data: Further data sets by name.
+        data_folder: Where real data lies; the environment variable HYENAREC_DATA wins.
+        claims: Ids of the claims to rule on; null: all.
+    """
+
+    name: str
+    description: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int | None = None
+    memory_limit_bytes: int | None = None
+    timing_partner: str = "hyenarec"
+    model: ModelDefaults = ModelDefaults()
+    variants: dict[str, dict[str, Any]] = {}
+    speed: SpeedSection | None = None
+    training: TrainingSection | None = None
+    data: dict[str, DataSource] = {}
+    data_folder: str | None = None
+    claims: list[str] | None = None
+
+    def sources(self) -> dict[str, DataSource]:
+        """All data sets this study may name."""
+        return {**SOURCES, **self.data}
+
+
+class Claim(_Section, frozen=True):
+    """A published sentence and the rule that decides it; fixed before measuring.
+
+    Attributes:
+        id: Short name.
+        sentence: The claim as published.
+        source: Where it was published.
+        statistic: What is computed, in words.
+        records: Which records it needs, in words.
+        threshold: Value the statistic is held against; null where the claim needs none.
+        margin: Tolerance or non-inferiority margin.
+    """
+
+    id: str
+    sentence: str
+    source: str
+    statistic: str
+    records: str
+    threshold: float | None = None
+    margin: float | None = None
+
+
+class Cell(_Section, frozen=True):
+    """One point of the grid = one job = one child process = one record.
+
+    Attributes:
+        kind: `speed` or `training`.
+        label: Model as the study names it.
+        coordinates: Readable point, such as `constant-tokens-L1024-r0`.
+        digest: First 8 hex digits of the resolved spec's sha256.
+        rank: Lower is more informative; cells of one rank run in shuffled order.
+        spec: Everything that decides the result.
+    """
+
+    kind: Literal["speed", "training"]
+    label: str
+    coordinates: str
+    digest: str
+    rank: int
+    spec: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """`label/coordinates-digest`, how a command names a cell."""
+        return f"{self.label}/{self.coordinates}-{self.digest}"
+
+    @property
+    def path(self) -> str:
+        """Record path below the study's folder."""
+        return f"{self.kind}/{self.key}.json"
+
+    @property
+    def shuffle(self) -> int:
+        """Place in a shuffled, reproducible order, so that drift is not confounded with length."""
+        return int(hashlib.sha256(self.path.encode()).hexdigest()[:8], 16)
+
+
+class Manifest(_Section, frozen=True):
+    """What a folder of records holds beside them, so that it explains itself (`study.json`)."""
+
+    study: Study
+    claims: list[Claim]
+    cells: list[Cell]
+
+
+# --- finding and reading -------------------------------------------------------------------------
+
+
+def workflow_folder() -> Path:
+    """The workflow folder: the working directory's, else the installed package's."""
+    return resource("workflow")
+
+
+def resource(name: str) -> Path:
+    """A folder shipped with the project: of the working directory, the checkout, or the wheel."""
+    package = Path(__file__).resolve().parent
+    for folder in (Path.cwd() / name, package.parent / name, package / "_resources" / name):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"no '{name}' folder in {Path.cwd()} or beside the installed package; reinstall the package")
+
+
+def study_names() -> list[str]:
+    """Studies that can be named without a path."""
+    return sorted(p.stem for p in (workflow_folder() / "studies").glob("*.yaml"))
+
+
+def default_study() -> str:
+    """The study that follows the machine: `gpu` with one, `cpu` without."""
+    return "gpu" if has_gpu() else "cpu"
+
+
+def find_study(name_or_path: str) -> Path:
+    """The file of a study named by name or by path."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise UserError(
+                f"no study file '{name_or_path}'; name an existing YAML file or one of: {', '.join(study_names())}"
+            )
+        return path
+    if name_or_path not in study_names():
+        raise unknown("study", name_or_path, study_names(), "Or give the path of a YAML file.")
+    return workflow_folder() / "studies" / f"{name_or_path}.yaml"
+
+
+def load_study(name_or_path: str) -> Study:
+    """Read and validate a study.
+
+    Raises:
+        UserError: One line that names the value, the legal values and the remedy.
+    """
+    path = find_study(name_or_path)
+    study: Study = _decode(path, Study)
+    _validate(study, str(path))
+    return study
+
+
+def load_claims(path: Path | None = None) -> list[Claim]:
+    """Read workflow/claims.yaml (or another file of the same form)."""
+    claims: list[Claim] = _decode(path or workflow_folder() / "claims.yaml", list[Claim])
+    return claims
+
+
+def manifest(study: Study) -> Manifest:
+    """The study with its claims and cells, as written beside its records."""
+    claims = load_claims()
+    if study.claims is not None:
+        legal = {c.id for c in claims}
+        for wanted in study.claims:
+            if wanted not in legal:
+                raise unknown("claim", wanted, legal)
+        claims = [c for c in claims if c.id in study.claims]
+    return Manifest(study=study, claims=claims, cells=list(cells(study)))
+
+
+def manifest_digest(study: Study) -> str:
+    """sha256 of the manifest: whether the one beside the records is still the study's."""
+    return hashlib.sha256(msgspec.json.encode(manifest(study), order="deterministic")).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `study.json` of a folder of records."""
+    path = folder / "study.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no study.json, so this is no folder of records; the workflow and `sweep` write one")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise UserError(f"{path}: {error}; delete it and run the workflow or `sweep` again") from None
+
+
+def _decode(path: Path, kind: Any) -> Any:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {_explain(str(error), kind)}") from None
+
+
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]+)`(?: - at `([^`]+)`)?")
+_BAD_ENUM = re.compile(r"Invalid enum value '([^']+)'(?: - at `([^`]+)`)?")
+
+
+def _explain(message: str, kind: Any) -> str:
+    """Msgspec's message with the legal values added."""
+    if match := _UNKNOWN_FIELD.match(message):
+        target = _type_at(kind, match[2] or "$")
+        legal = [f.name for f in msgspec.structs.fields(target)] if target is not None else []
+        return str(unknown(f"key{_at(match[2])}", match[1], legal))
+    if match := _BAD_ENUM.match(message):
+        target = _type_at(kind, match[2] or "$")
+        return str(unknown(f"value{_at(match[2])}", match[1], [str(a) for a in getattr(target, "__args__", ())]))
+    return message.replace("$.", "").replace("`$`", "the file")
+
+
+def _at(path: str | None) -> str:
+    return f" in {path[2:]}" if path and len(path) > 2 else ""
+
+
+def _type_at(kind: Any, path: str) -> Any:
+    """Follow a path such as `$.speed.sweeps[...].lengths` through the types."""
+    from typing import get_args, get_type_hints
+
+    for part in re.findall(r"\.(\w+)|(\[[^\]]*\])", path):
+        kind = _strip_optional(kind)
+        if part[0]:
+            kind = get_type_hints(kind).get(part[0]) if isinstance(kind, type) else None
+        else:
+            arguments = get_args(kind)
+            kind = arguments[-1] if arguments else None
+    return _strip_optional(kind)
+
+
+def _strip_optional(kind: Any) -> Any:
+    arguments = [a for a in getattr(kind, "__args__", ()) if a is not type(None)]
+    is_union = type(None) in getattr(kind, "__args__", ())
+    return arguments[0] if is_union and len(arguments) == 1 else kind
+
+
+# --- checking ------------------------------------------------------------------------------------
+
+
+def _validate(study: Study, where: str) -> None:
+    def fail(message: str) -> UserError:
+        return UserError(f"{where}: {message}")
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", study.name):
+        raise fail(f"name '{study.name}' must be letters, digits, '.', '_' or '-', since it names a folder")
+    if study.threads is not None and study.threads < 1:
+        raise fail(f"threads {study.threads} must be at least 1, or left out for all cores")
+    labels = [*(study.speed.models if study.speed else []), *(study.training.models if study.training else [])]
+    for sweep in study.speed.sweeps.values() if study.speed else ():
+        labels += sweep.models or []
+    if study.speed:
+        labels.append(study.timing_partner)
+    try:
+        for label in [*labels, *study.variants]:
+            resolve_model(study, label)
+        if study.training:
+            for reference in study.training.references:
+                if reference not in registry.names(reference=True):
+                    raise unknown("reference", reference, registry.names(reference=True))
+            for dataset in study.training.datasets:
+                if dataset not in study.sources():
+                    raise unknown("data set", dataset, study.sources())
+    except UserError as error:
+        raise fail(str(error)) from None
+    for name, sweep in (study.speed.sweeps if study.speed else {}).items():
+        if (sweep.tokens is None) == (sweep.batch is None):
+            raise fail(f"speed.sweeps.{name} needs exactly one of 'tokens' and 'batch'")
+        _positive(fail, f"speed.sweeps.{name}.lengths", sweep.lengths)
+        _positive(fail, f"speed.sweeps.{name}.replicates", [sweep.replicates])
+        if sweep.tokens is not None:
+            for length in sweep.lengths:
+                if sweep.tokens % length:
+                    raise fail(f"speed.sweeps.{name}: {sweep.tokens} tokens are no multiple of length {length}")
+    if study.training:
+        _positive(fail, "training.lengths", study.training.lengths)
+        for field in ("epochs", "patience", "evaluate_every", "batch_size"):
+            _positive(fail, f"training.{field}", [getattr(study.training, field)])
+
+
+def _positive(fail: Any, what: str, values: list[int]) -> None:
+    if not values or min(values) < 1 or len(set(values)) < len(values):
+        raise fail(f"{what} = {values} must be distinct whole numbers of at least 1")
+
+
+def resolve_model(study: Study, label: str) -> dict[str, Any]:
+    """`{"label", "name", "options"}` of a label, every option filled in.
+
+    Raises:
+        UserError: Unknown model, option or option value.
+    """
+    given = dict(study.variants.get(label, {"model": label}))
+    trained = registry.names(reference=False)
+    if "model" not in given:
+        raise UserError(f"variant '{label}' needs a 'model': one of {', '.join(trained)}")
+    name = given.pop("model")
+    if name not in trained:
+        legal = trained if label in study.variants else [*trained, *study.variants]
+        raise unknown("model", str(name), legal)
+    legal_options = registry.options(name)
+    values: dict[str, Any] = {k: o.default for k, o in legal_options.items()}
+    values.update(msgspec.structs.asdict(study.model))
+    for key, value in given.items():
+        if key not in legal_options:
+            raise unknown(f"option of {name} in variant '{label}'", key, legal_options)
+        option = legal_options[key]
+        if option.legal is not None and value not in option.legal:
+            raise unknown(f"{key} of {name} in variant '{label}'", str(value), [str(v) for v in option.legal])
+        if option.type_name in _SCALARS and not _fits(value, option.type_name):
+            raise UserError(f"{key} of {name} in variant '{label}' is {value!r}; it must be of type {option.type_name}")
+        values[key] = value
+    return {"label": label, "name": name, "options": dict(sorted(values.items()))}
+
+
+_SCALARS = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+def _fits(value: Any, type_name: str) -> bool:
+    if isinstance(value, bool) and type_name != "bool":
+        return False
+    return isinstance(value, _SCALARS[type_name])  # type: ignore[arg-type]
+
+
+# --- expanding -----------------------------------------------------------------------------------
+
+
+def cells(study: Study) -> Iterator[Cell]:
+    """All cells of a study."""
+    device = study.device if study.device != "auto" else ("cuda" if has_gpu() else "cpu")
+    shared = {"device": device, "precision": study.precision, "threads": study.threads}
+    if study.memory_limit_bytes is not None:
+        shared["memory_limit_bytes"] = study.memory_limit_bytes
+    if study.speed:
+        yield from _speed_cells(study, study.speed, shared)
+    if study.training:
+        yield from _training_cells(study, study.training, shared)
+
+
+def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) -> Iterator[Cell]:
+    for sweep_name, sweep in section.sweeps.items():
+        for label in sweep.models or section.models:
+            for length in sweep.lengths:
+                for replicate in range(sweep.replicates):
+                    measure = [m for m in sweep.measure if m == "time" or replicate == 0]
+                    if not measure:
+                        continue
+                    spec = {
+                        **shared,
+                        "kind": "speed",
+                        "model": resolve_model(study, label),
+                        "partner": resolve_model(study, study.timing_partner),
+                        "sweep": sweep_name,
+                        "constant": "batch" if sweep.batch is not None else "tokens",
+                        "length": length,
+                        "batch": sweep.batch_at(length),
+                        "replicate": replicate,
+                        "measure": measure,
+                        **{f: getattr(section, f) for f in _SPEED_FIELDS},
+                    }
+                    yield _cell("speed", label, f"{sweep_name}-L{length}-r{replicate}", replicate, spec)
+
+
+_SPEED_FIELDS = (
+    "phases",
+    "budget_seconds",
+    "minimum_seconds",
+    "minimum_steps",
+    "timeout_seconds",
+    "catalogue_items",
+    "negatives",
+    "learning_rate",
+    "compile",
+)
+_TRAINING_FIELDS = ("epochs", "patience", "evaluate_every", "batch_size", "learning_rate")
+
+
+def _training_cells(study: Study, section: TrainingSection, shared: dict[str, Any]) -> Iterator[Cell]:
+    for dataset in section.datasets:
+        source = msgspec.to_builtins(study.sources()[dataset])
+        common = {
+            **shared,
+            "kind": "training",
+            "dataset": dataset,
+            "source": {k: source[k] for k in ("format", "file", "sha256")},
+            "split": "leave-one-out",
+            "seen_items": "filtered",
+            "timed": section.timed,
+            # Cells that run side by side would fight for the cores that null stands for.
+            "threads": study.threads or (None if section.timed else 1),
+            "timeout_seconds": section.timeout_seconds,
+        }
+        for label in section.references:
+            model = {"label": label, "name": label, "options": {}}
+            yield _cell(
+                "training", label, f"{dataset}-all-s0", 0, {**common, "model": model, "length": None, "seed": 0}
+            )
+        for place, seed in enumerate(section.seeds):
+            for label in section.models:
+                for length in section.lengths:
+                    spec = {
+                        **common,
+                        "model": resolve_model(study, label),
+                        "length": length,
+                        "seed": seed,
+                        "objective": "declared",
+                        "optimiser": "adam",
+                        **{f: getattr(section, f) for f in _TRAINING_FIELDS},
+                    }
+                    yield _cell("training", label, f"{dataset}-L{length}-s{seed}", place + 1, spec)
+
+
+def _cell(kind: Literal["speed", "training"], label: str, coordinates: str, rank: int, spec: dict[str, Any]) -> Cell:
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return Cell(kind=kind, label=label, coordinates=coordinates, digest=digest, rank=rank, spec=spec)

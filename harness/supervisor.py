@@ -1,0 +1,237 @@
+"""Runs one cell in child processes and turns whatever happens to them into a record.
+
+Final: `ok`; `oom`, only with evidence; `timeout`. Not final: `killed` and `error`, written to
+`<record>.failed.json` and tried again next time. Imports no torch: a cell's overhead is its
+child's.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from harness import record as records
+from harness.environment import cell_digest, describe, git_state, memory_bytes
+from harness.record import Provenance, Record, SpeedRecord, TrainingRecord
+from harness.study import Cell, Study
+
+# glibc hands large freed blocks back to the system, and a model with large temporaries then times
+# page faults. Timing children keep their blocks; the memory pass must not, to read a true peak.
+KEEP_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+RETURN_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+
+_POLL_SECONDS = 0.25
+_DETAIL_LINES = 12
+_CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one child ended."""
+
+    status: records.Status
+    detail: str | None
+    fields: dict[str, Any]
+
+
+def run_cell(
+    study: Study, cell: Cell, output: Path, *, log: Path | None = None, command: list[str] | None = None
+) -> Record:
+    """Run one cell and write its record.
+
+    Args:
+        study: The study the cell belongs to.
+        cell: The cell.
+        output: Path of the record; a status that is not final goes to `<record>.failed.json`.
+        log: Where to keep everything the child printed; None keeps only the last lines.
+        command: Child command without its request argument (tests replace it).
+
+    Returns:
+        The record as written.
+    """
+    started = datetime.datetime.now(datetime.UTC)
+    begin = time.monotonic()
+    measures = cell.spec["measure"] if cell.kind == "speed" else ["training"]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fields: dict[str, Any] = {}
+    outcome = Outcome("error", "nothing was measured", {})
+    for measure in measures:
+        outcome = _run_child(cell, measure, output, log, command)
+        fields = _merge(fields, outcome.fields)
+        if outcome.status != "ok":
+            break
+    fields.pop("status", None)
+    commit, dirty = git_state()
+    provenance = Provenance(
+        git_commit=commit,
+        git_dirty=dirty,
+        started_at=started.isoformat(timespec="seconds"),
+        source_digest=cell_digest(cell.spec),
+        data_sha256=fields.pop("data_sha256", None),
+        split_sha256=fields.pop("split_sha256", None),
+        elapsed_seconds=round(time.monotonic() - begin, 3),
+    )
+    fields.setdefault("environment", describe(cell.spec["threads"], {}))
+    result = _record(study, cell, outcome, provenance, fields)
+    records.write(result, output)
+    return result
+
+
+def _merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    # The first child's environment and model facts stand: they are those of the timed pass.
+    return {**more, **fields, "flags": [*fields.get("flags", []), *more.get("flags", [])]}
+
+
+def _record(study: Study, cell: Cell, outcome: Outcome, provenance: Provenance, fields: dict[str, Any]) -> Record:
+    spec = cell.spec
+    common = {
+        "schema_version": records.SCHEMA_VERSION,
+        "status": outcome.status,
+        "study": study.name,
+        "label": cell.label,
+        "spec_digest": cell.digest,
+        "spec": spec,
+        "provenance": provenance,
+        "device": spec["device"],
+        "precision": spec["precision"],
+        "detail": outcome.detail,
+        **fields,
+    }
+    if cell.kind == "speed":
+        coordinates = {k: spec[k] for k in ("sweep", "length", "batch", "replicate")}
+        return msgspec.convert(msgspec.to_builtins({**common, **coordinates, "kind": "speed"}), SpeedRecord)
+    coordinates = {k: spec[k] for k in ("dataset", "length", "seed", "timed")}
+    return msgspec.convert(msgspec.to_builtins({**common, **coordinates, "kind": "training"}), TrainingRecord)
+
+
+def _run_child(cell: Cell, measure: str, output: Path, log: Path | None, command: list[str] | None) -> Outcome:
+    limit = cell.spec.get("memory_limit_bytes") or int(0.9 * memory_bytes())
+    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+        result = Path(folder) / "result.json"
+        request = Path(folder) / "request.json"
+        request.write_bytes(
+            msgspec.json.encode(
+                {
+                    "spec": cell.spec,
+                    "measure": measure,
+                    "result": str(result),
+                    "checkpoint": str(output.with_suffix(".checkpoint")),
+                    "parent": os.getpid(),
+                    "memory_limit_bytes": limit if cell.spec["device"] == "cpu" else None,
+                }
+            )
+        )
+        child = subprocess.Popen(
+            [*(command or [sys.executable, "-m", "harness.child"]), str(request)],
+            env={**_clean_environment(), **(RETURN_BLOCKS if measure == "memory" else KEEP_BLOCKS)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        assert child.stdout is not None
+        tail: deque[str] = deque(maxlen=_DETAIL_LINES)
+        reader = threading.Thread(target=_pump, args=(child.stdout, tail, log), daemon=True)
+        reader.start()
+        kills_before = _oom_kills()
+        try:
+            verdict = _watch(child, cell.spec["timeout_seconds"], limit)
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        reader.join(timeout=5)
+        if verdict is not None:
+            return verdict
+        return _judge(child.returncode, result, tail, _oom_kills() - kills_before)
+
+
+def _watch(child: subprocess.Popen[str], timeout_seconds: float, limit: int) -> Outcome | None:
+    """Wait for the child; end it at its time limit or its memory limit."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            child.wait(timeout=_POLL_SECONDS)
+            return None
+        except subprocess.TimeoutExpired:
+            pass
+        if time.monotonic() > deadline:
+            child.kill()
+            child.wait()
+            return Outcome("timeout", f"still running after {timeout_seconds:g} s", {})
+        resident = _resident_bytes(child.pid)
+        if resident > limit:
+            child.kill()
+            child.wait()
+            return Outcome("oom", f"resident memory {resident} bytes above the limit of {limit}", {})
+
+
+def _judge(code: int, result: Path, tail: deque[str], oom_kills: int) -> Outcome:
+    if code == 0 and result.is_file():
+        value = msgspec.json.decode(result.read_bytes())
+        return Outcome(value["status"], value["detail"], value["fields"])
+    last = "\n".join(tail).strip()
+    if code < 0:
+        name = signal.Signals(-code).name
+        if oom_kills > 0:
+            return Outcome("oom", f"killed by {name}; the cgroup counted {oom_kills} out-of-memory kill(s)", {})
+        return Outcome("killed", f"killed by {name}. {last}".strip(), {})
+    return Outcome("error", last or f"the child ended with status {code} and left no result", {})
+
+
+def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
+    """Show the child's lines as they come, keep the last ones, and log all."""
+    writer: Callable[[str], object] | None = None
+    handle = None
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handle = log.open("a", encoding="utf-8")
+        writer = handle.write
+    try:
+        for line in stream:
+            tail.append(line.rstrip("\n"))
+            print(line, end="", file=sys.stderr, flush=True)
+            if writer is not None:
+                writer(line)
+    finally:
+        if handle is not None:
+            handle.close()
+
+
+def _clean_environment() -> dict[str, str]:
+    # Allocator settings and thread counts of the caller would silently become part of the
+    # experiment; the harness sets its own.
+    dropped = ("MALLOC_", "OMP_", "MKL_NUM_", "OPENBLAS_NUM_", "GOMP_", "KMP_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _oom_kills() -> int:
+    try:
+        for line in _CGROUP_EVENTS.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0

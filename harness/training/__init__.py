@@ -1,0 +1,1 @@
+"""One training cell: train or fit, rank the held-out events, keep checkpoints."""

@@ -1,0 +1,1 @@
+"""Sequence models and untrained references; see models.base for the contract."""

@@ -1,0 +1,200 @@
+"""The contract between a model and the harness.
+
+Adding a baseline is one file in this folder: a config, a module, and one `register` line. The
+harness owns losses, batches, optimiser and evaluation; models differ in the model and in nothing
+else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Family = Literal["attention", "recurrent", "state_space", "convolution", "reference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every model is built from; a model's own options are fields of a subclass.
+
+    Options must have literal defaults and plain or `Literal[...]` annotations: the harness reads
+    them from the source, without importing the model, to check a study.
+
+    Attributes:
+        num_items: Catalogue size V; items are 1 … V, 0 is padding.
+        max_length: Longest history the model is built for, in events.
+        hidden_size: Width D of the hidden states.
+        num_layers: Number of blocks.
+        dropout: Probability, after the embedding, the mixer and the FFN.
+    """
+
+    num_items: int
+    max_length: int
+    hidden_size: int = 64
+    num_layers: int = 2
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted cost of one forward pass, without the head that the harness owns.
+
+    Attributes:
+        operations: Floating-point operations (a multiply-add counts two).
+        bytes_moved: Bytes read and written by the dominant operators, at float32.
+        state: Numbers kept per sequence to continue it by one event.
+    """
+
+    operations: float
+    bytes_moved: float
+    state: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and a batch transform of the harness, by name."""
+
+    loss: str = "cross-entropy"
+    batch: str = "next-item"
+
+
+class SequenceModel(nn.Module, ABC):
+    """A network that turns item histories into hidden states.
+
+    Subclasses set `item_embedding`: an `nn.Embedding(num_items + 1 [+ 1 mask row], hidden_size,
+    padding_idx=0)`.
+    """
+
+    NAME: ClassVar[str]
+    FAMILY: ClassVar[Family]
+    CAUSAL: ClassVar[bool]
+    CITATION: ClassVar[str]
+    CONFIG: ClassVar[type[ModelConfig]]
+
+    item_embedding: nn.Embedding
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
+        """Hidden states of a batch.
+
+        Args:
+            items: `[B, L]` int64, 0 = padding on the right, oldest first, L ≤ max_length.
+            timestamps: `[B, L]` int64 seconds where the data has them, else None.
+
+        Returns:
+            `[B, L, D]`; in a causal model position t depends on items ≤ t only.
+        """
+
+    @abstractmethod
+    def cost(self, batch: int, length: int) -> Cost:
+        """Predicted cost of `forward` on `[batch, length]`; the derivation is in the docstring."""
+
+    def objective(self) -> Objective:
+        """What the model is trained on; the default is the next item under full cross-entropy."""
+        return Objective()
+
+    def backends(self) -> dict[str, str]:
+        """What really ran, by operator (for instance `{"attention": "math"}`), for the record."""
+        return {}
+
+
+class Interactions(Protocol):
+    """What a `Scorer` is fitted on: the training events, user by user, oldest first."""
+
+    @property
+    def num_items(self) -> int:
+        """Catalogue size V."""
+
+    @property
+    def items(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """`[N]` item of every event, users one after the other."""
+
+    @property
+    def offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """`[U + 1]`: user u owns `items[offsets[u]:offsets[u + 1]]`."""
+
+
+class Scorer(ABC):
+    """An untrained reference: counts instead of gradients. Family `reference`."""
+
+    NAME: ClassVar[str]
+    FAMILY: ClassVar[Family] = "reference"
+    CAUSAL: ClassVar[bool] = True
+    CITATION: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, interactions: Interactions) -> None:
+        """Count over the training events."""
+
+    @abstractmethod
+    def scores(
+        self,
+        items: np.ndarray[Any, np.dtype[np.int64]],
+        lengths: np.ndarray[Any, np.dtype[np.int64]],
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Scores of every item as the next event.
+
+        Args:
+            items: `[B, L]` histories, 0 = padding on the right, oldest first.
+            lengths: `[B]` number of real events of each row, ≥ 1.
+
+        Returns:
+            `[B, V]` float64; column j is item j + 1.
+        """
+
+
+_M = TypeVar("_M", bound=SequenceModel)
+_S = TypeVar("_S", bound=Scorer)
+
+
+def register(
+    name: str,
+    *,
+    family: Family,
+    causal: bool,
+    citation: str,
+    config: type[ModelConfig] = ModelConfig,
+) -> Callable[[type[_M]], type[_M]]:
+    """Give a model its name; the file must be `name` with `-` written as `_`.
+
+    Args:
+        name: Name used in studies.
+        family: Family the report groups by.
+        causal: Whether position t depends on items ≤ t only.
+        citation: Paper the equations come from.
+        config: The model's own config class.
+    """
+
+    def decorate(cls: type[_M]) -> type[_M]:
+        cls.NAME, cls.FAMILY, cls.CAUSAL, cls.CITATION, cls.CONFIG = name, family, causal, citation, config
+        return cls
+
+    return decorate
+
+
+def register_reference(name: str, *, citation: str) -> Callable[[type[_S]], type[_S]]:
+    """Give an untrained reference its name."""
+
+    def decorate(cls: type[_S]) -> type[_S]:
+        cls.NAME, cls.CITATION = name, citation
+        return cls
+
+    return decorate
+
+
+def initialise_embedding(embedding: nn.Embedding, deviation: float = 0.02) -> None:
+    """N(0, 0.02) with a zero padding row, as all models share it."""
+    nn.init.normal_(embedding.weight, std=deviation)
+    if embedding.padding_idx is not None:
+        with torch.no_grad():
+            embedding.weight[embedding.padding_idx].zero_()

@@ -1,0 +1,118 @@
+"""LRURec: linear recurrent units for sequential recommendation (Yue et al., WSDM 2024).
+
+    h_t = Λ h_{t−1} + exp(γ) ⊙ B u_t,   y_t = Re(C h_t) + u_t,   u = LN(x)
+    Λ = diag(exp(−exp(ν) + i·exp(θ)))
+
+with 2D complex states, of the linear recurrent unit (Orvieto et al., ICML 2023, equations 2 to 7),
+then a D → 4D → D network with GELU, each in a residual block. Λ starts on a ring of radius 0.8 to
+0.99 with any phase, and γ at log √(1 − |Λ|²). Departures: the norm comes before the residual branch;
+a chunked scan instead of log₂ L passes over a sequence padded to a power of two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
+from models.ops.blocks import Dropout, FeedForward, ResidualBlock
+from models.ops.linear_recurrence import linear_recurrence, recurrence_operations
+
+MIN_RADIUS, MAX_RADIUS = 0.8, 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
+class LRURecConfig(ModelConfig):
+    """LRURec's options.
+
+    Attributes:
+        state_expansion: Complex states per hidden unit.
+    """
+
+    state_expansion: int = 2
+
+
+class LinearRecurrentUnit(nn.Module):
+    """`Re(C h) + u`; the states are channel-major, real plane first."""
+
+    def __init__(self, width: int, states: int) -> None:
+        super().__init__()
+        radius_squared = torch.rand(states) * (MAX_RADIUS**2 - MIN_RADIUS**2) + MIN_RADIUS**2
+        self.log_rate = nn.Parameter((-0.5 * radius_squared.log()).log())
+        self.log_phase = nn.Parameter((2 * math.pi * torch.rand(states).clamp(min=1e-4)).log())
+        self.log_gain = nn.Parameter(0.5 * (1 - radius_squared).log())
+        self.input = nn.Parameter(torch.randn(states, 2, width) * (2 * width) ** -0.5)
+        self.output = nn.Parameter(torch.randn(width, states, 2) * states**-0.5)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """`[B, L, D]` to `[B, L, D]`."""
+        batch, length, width = u.shape
+        flat = u.reshape(-1, width)
+        gain = self.log_gain.exp()[:, None, None]
+        driven = (gain * self.input).view(-1, width) @ flat.t()
+        h = linear_recurrence(driven.view(-1, 2, batch, length), -self.log_rate.exp(), self.log_phase.exp())
+        # Re(C h) = Re C · Re h − Im C · Im h; the sign of Im C is a convention of the weight.
+        y = h.reshape(-1, batch * length).t() @ self.output.view(width, -1).t()
+        return (y + flat).view(batch, length, width)
+
+
+@register(
+    "lrurec",
+    family="state_space",
+    causal=True,
+    citation="Yue et al., Linear recurrent units for sequential recommendation, WSDM 2024",
+    config=LRURecConfig,
+)
+class LRURec(SequenceModel):
+    """LRURec in pre-norm form; see the module's docstring for the equations.
+
+    Raises:
+        ValueError: `state_expansion` below 1.
+    """
+
+    config: LRURecConfig
+
+    def __init__(self, config: LRURecConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        if config.state_expansion < 1:
+            raise ValueError(f"state_expansion {config.state_expansion} must be at least 1")
+        self.states = config.state_expansion * width
+        self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
+        initialise_embedding(self.item_embedding)
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(width, LinearRecurrentUnit(width, self.states), FeedForward(width, 4 * width), config.dropout)
+            for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
+        """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
+        x = self.dropout(self.item_embedding(items))
+        for block in self.blocks:
+            x = block(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+    def cost(self, batch: int, length: int) -> Cost:
+        """Matrix products of a forward pass, for S complex states; norms and activations are left out.
+
+        Per block and position: into and out of the state 4DS each, FFN 16D²; the scan 8C(1 + 1/C)
+        a state at chunk length C, and the same on a sequence C times shorter for the carries.
+        Bytes: operators read inputs and write outputs once, float32; the scan writes four real
+        products a state and reads them. State: 2S real numbers a block.
+        """
+        width, states = self.config.hidden_size, self.states
+        tokens = batch * length
+        block = tokens * (8.0 * width * states + 16.0 * width * width) + batch * states * recurrence_operations(length)
+        moved = 4.0 * tokens * (16 * width + 14 * states)
+        layers = self.config.num_layers
+        return Cost(layers * block, layers * moved, 2.0 * layers * states)
+
+    def backends(self) -> dict[str, str]:
+        """The scan."""
+        return {"recurrence": "chunked-scan"}

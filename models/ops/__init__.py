@@ -1,0 +1,1 @@
+"""Operators that models share; their naive references live in tests/models."""

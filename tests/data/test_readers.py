@@ -1,0 +1,83 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data.readers import ItemIds, read_pairs, read_sequences
+from harness.errors import UserError
+
+TOKEN = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1, max_size=6)
+HISTORIES = st.dictionaries(TOKEN, st.lists(TOKEN, min_size=1, max_size=6), min_size=1, max_size=6)
+BLANKS = st.sampled_from(["", "\n", "  \n", "\t\r\n"])
+
+
+def expected(histories):
+    ids = {}
+    rows = [[ids.setdefault(token, len(ids) + 1) for token in items] for items in histories.values()]
+    return rows, ids
+
+
+@given(HISTORIES, BLANKS)
+def test_pairs_give_back_what_was_written(tmp_path_factory, histories, blank):
+    path = tmp_path_factory.mktemp("pairs") / "file.txt"
+    text = "".join(f"{user}\t{item}\n{blank}" for user, items in histories.items() for item in items)
+    path.write_text(text, encoding="utf-8", newline="")
+    ids = ItemIds()
+    rows, known = expected(histories)
+    assert list(read_pairs(path, ids)) == rows
+    assert dict(ids) == known
+
+
+@given(HISTORIES, BLANKS)
+def test_sequences_give_back_what_was_written(tmp_path_factory, histories, blank):
+    path = tmp_path_factory.mktemp("sequences") / "file.txt"
+    text = "".join(f"{blank}{user} {' '.join(items)}\n" for user, items in histories.items())
+    path.write_text(text, encoding="utf-8", newline="")
+    ids = ItemIds()
+    rows, known = expected(histories)
+    assert list(read_sequences(path, ids)) == rows
+    assert dict(ids) == known
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_with_file_and_line(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("bytes") / "file.txt"
+    path.write_bytes(content)
+    for read in (read_pairs, read_sequences):
+        try:
+            histories = list(read(path, ItemIds()))
+        except UserError as error:
+            histories, message = [], str(error)
+        else:
+            message = f"{path}, line "
+        assert f"{path}, line " in message
+        assert all(history and min(history) >= 1 for history in histories)
+
+
+@pytest.mark.parametrize("line", ["u", "u a b", "u a 5 1"])
+def test_malformed_pair_names_file_line_text_and_form(tmp_path, line):
+    path = tmp_path / "file.txt"
+    path.write_text(f"u a\n\n{line}\n")
+    with pytest.raises(UserError, match="'user item', grouped by user") as caught:
+        list(read_pairs(path, ItemIds()))
+    assert f"{path}, line 3: '{line}'" in str(caught.value)
+
+
+def test_a_user_who_comes_back_is_refused(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("u a\nv a\nu b\n")
+    with pytest.raises(UserError, match=r"line 3: user 'u' comes back.*[Ss]ort"):
+        list(read_pairs(path, ItemIds()))
+
+
+def test_a_user_with_two_lines_is_refused(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("u a b\nv a\nu c\n")
+    with pytest.raises(UserError, match="line 3: user 'u' has two lines"):
+        list(read_sequences(path, ItemIds()))
+
+
+def test_a_line_without_items_is_refused(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("u a b\nv\n")
+    with pytest.raises(UserError, match="line 2: 'v' has 1 field"):
+        list(read_sequences(path, ItemIds()))

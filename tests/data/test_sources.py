@@ -1,0 +1,141 @@
+import hashlib
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.catalogue import SOURCES, DataSource
+from harness.data import sources
+from harness.data.summary import summary
+from harness.errors import UserError
+
+TEXT = b"u a\nu b\nu c\nv a\n"
+SHA = hashlib.sha256(TEXT).hexdigest()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+def source(**changes):
+    return DataSource(**{"format": "pairs", "file": "x.txt", "sha256": SHA, **changes})
+
+
+def test_missing_file_names_checksum_place_and_remedy(place):
+    with pytest.raises(UserError) as caught:
+        sources.prepare("toy", source(citation="Somebody 2020"), place)
+    for part in ("'toy' is missing", "Somebody 2020", SHA, str(place / "x.txt")):
+        assert part in str(caught.value)
+
+
+def test_wrong_checksum_names_both(place):
+    (place / "x.txt").write_bytes(TEXT + b"w a\n")
+    with pytest.raises(UserError) as caught:
+        sources.prepare("toy", source(), place)
+    assert SHA in str(caught.value)
+    assert hashlib.sha256(TEXT + b"w a\n").hexdigest() in str(caught.value)
+
+
+def test_environment_variable_wins_over_the_study(place, tmp_path, monkeypatch):
+    (place / "x.txt").write_bytes(TEXT)
+    monkeypatch.setenv("HYENAREC_DATA", str(place))
+    prepared = sources.prepare("toy", source(), tmp_path / "elsewhere")
+    assert prepared.interactions.items.tolist() == [1, 2, 3, 1]
+    assert prepared.data_sha256 == SHA
+
+
+def test_prepared_arrays_serve_without_the_file(place):
+    (place / "x.txt").write_bytes(TEXT)
+    first = sources.prepare("toy", source(), place)
+    (place / "x.txt").unlink()
+    again = sources.prepare("toy", source(), place)
+    assert again.folder == first.folder
+    assert again.interactions.offsets.tolist() == [0, 3, 4]
+
+
+def test_without_a_checksum_the_file_decides(place):
+    (place / "x.txt").write_bytes(TEXT)
+    first = sources.prepare("toy", source(sha256=None), place)
+    (place / "x.txt").write_bytes(TEXT + b"w z\n")
+    second = sources.prepare("toy", source(sha256=None), place)
+    assert first.data_sha256 == SHA
+    assert second.data_sha256 != SHA
+    assert second.interactions.num_users == 3
+
+
+def test_download_is_verified_and_kept(place, tmp_path, capsys):
+    origin = tmp_path / "origin.txt"
+    origin.write_bytes(TEXT)
+    found = sources.locate("toy", source(url=origin.as_uri()), place)
+    assert found == tmp_path / "cache" / "files" / "x.txt"
+    assert "fetching" in capsys.readouterr().err
+    origin.unlink()
+    assert sources.locate("toy", source(url=origin.as_uri()), place) == found
+
+
+def test_a_bad_download_leaves_nothing(place, tmp_path):
+    origin = tmp_path / "origin.txt"
+    origin.write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match="expected " + SHA):
+        sources.locate("toy", source(url=origin.as_uri()), place)
+    assert [p.name for p in (tmp_path / "cache" / "files").iterdir() if p.suffix != ".lock"] == []
+
+
+def test_failed_download_says_where_to_put_the_file(place, tmp_path):
+    with pytest.raises(UserError, match=r"fetching it failed .*put it at"):
+        sources.locate("toy", source(url=(tmp_path / "nothing").as_uri()), place)
+
+
+def test_a_malformed_file_leaves_no_arrays(place, tmp_path):
+    (place / "x.txt").write_bytes(b"u a b\n")
+    with pytest.raises(UserError, match="line 1"):
+        sources.prepare("toy", source(sha256=None), place)
+    assert [p.name for p in (tmp_path / "cache" / "prepared").iterdir() if p.suffix != ".lock"] == []
+
+
+def _prepare(folder, barrier, results):
+    barrier.wait()
+    prepared = sources.prepare("toy", DataSource(format="sequences", file="big.txt"), folder)
+    results.put((str(prepared.folder), prepared.interactions.num_events, int(prepared.interactions.items[-1])))
+
+
+def test_two_processes_may_prepare_at_once(place):
+    (place / "big.txt").write_text("".join(f"u{u} {' '.join(map(str, range(u, u + 50)))}\n" for u in range(3000)))
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=_prepare, args=(place, barrier, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    found = {results.get(timeout=60) for _ in workers}
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert {events for _, events, _ in found} == {150_000}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        (
+            "ml-1m",
+            "6,040 users, 3,416 items, 999,611 events\nhistory: min 18, median 96, mean 165.5, p99 906, max 2277",
+        ),
+        ("beauty", "22,363 users, 12,101 items, 198,502 events\nhistory: min 5, median 6, mean 8.9, p99 43, max 204"),
+        ("video", "31,013 users, 23,715 items, 287,107 events\nhistory: min 1, median 6, mean 9.3, p99 50, max 860"),
+    ],
+)
+def test_real_files(name, facts, tmp_path, monkeypatch):
+    folder = os.environ.get("HYENAREC_DATA")
+    if not folder:
+        pytest.skip("HYENAREC_DATA names no folder of real data")
+    if not (Path(folder) / SOURCES[name].file).is_file():
+        pytest.skip(f"{SOURCES[name].file} is not in HYENAREC_DATA")
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path))
+    assert facts in summary(name, SOURCES[name])

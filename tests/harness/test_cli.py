@@ -1,0 +1,104 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from harness import cli
+
+
+def run(*arguments, cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sweep", "movilens"], ["movilens", "movielens"]),
+        (["data", "ml-2m"], ["ml-2m", "ml-1m"]),
+        (["verify", "no-such-folder"], ["no-such-folder"]),
+        (["check", "sasrek"], ["sasrek", "sasrec"]),
+        (["report", "no-such-folder"], ["no-such-folder"]),
+        (["nonsense"], ["nonsense", "verify"]),
+        (["speed", "--study", "cpu", "--cell", "x/y", "--output", "z"], ["x/y", "cells"]),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line_and_exit_64(capsys, arguments, words):
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 64
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    for word in words:
+        assert word in last
+
+
+def test_an_internal_fault_is_70_with_a_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "load_study", lambda _: 1 / 0)
+    assert cli.main(["cells", "cpu"]) == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_models_lists_what_is_registered(capsys):
+    assert cli.main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"hyenarec", "sasrec", "gru4rec", "lrurec", "popularity", "markov", "decayed-markov"} <= set(rows)
+    for row in rows.values():
+        assert {"name", "family", "causal", "citation", "parameters"} <= set(row)
+        assert (row["parameters"] == 0) == (row["family"] == "reference")
+
+
+TINY = {
+    "name": "tiny",
+    "device": "cpu",
+    "threads": 1,
+    "timing_partner": "gru4rec",
+    "speed": {
+        "models": ["gru4rec", "lrurec"],
+        "budget_seconds": 0.5,
+        "minimum_seconds": 0.05,
+        "minimum_steps": 2,
+        "catalogue_items": 100,
+        "negatives": 8,
+        "sweeps": {"constant-tokens": {"lengths": [16, 32], "tokens": 64, "replicates": 1}},
+    },
+}
+
+
+def test_sweep_analyse_report_and_verify_without_a_workflow_engine(tmp_path):
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump(TINY))
+    swept = run("sweep", str(study), cwd=tmp_path)
+    assert swept.returncode == 0, swept.stderr
+    assert "4 measured, 0 failed, 0 left" in swept.stdout
+    again = run("sweep", str(study), cwd=tmp_path)
+    assert "0 measured" in again.stdout
+    folder = tmp_path / "results" / "tiny"
+    report = run("report", "results/tiny", "--output", "out.pdf", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    assert (tmp_path / "out.pdf").read_bytes().startswith(b"%PDF")
+    verify = run("verify", "results/tiny", "--json", cwd=tmp_path)
+    assert verify.returncode == 2, verify.stderr
+    claims = json.loads(verify.stdout)["claims"]
+    for claim in claims:
+        assert {"id", "verdict", "statistic", "interval", "threshold", "evidence"} <= set(claim)
+    assert {c["id"]: c["verdict"] for c in claims}["accuracy"] == "missing"
+    # One replicate gives no interval: nothing may be decided.
+    assert {c["verdict"] for c in claims} <= {"inconclusive", "missing"}
+    (folder / "study.json").unlink()
+    broken = run("verify", "results/tiny", cwd=tmp_path)
+    assert broken.returncode == 64
+    assert "study.json" in broken.stderr

@@ -1,0 +1,141 @@
+import contextlib
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import UserError
+from harness.study import Study, cells, find_study, load_study, manifest, read_manifest, study_names
+
+BASE = {
+    "name": "tiny",
+    "device": "cpu",
+    "variants": {"sasrec-math": {"model": "sasrec", "attention": "math"}},
+    "speed": {
+        "models": ["hyenarec", "sasrec-math"],
+        "sweeps": {"constant-tokens": {"lengths": [64, 128], "tokens": 128}},
+    },
+    "training": {"models": ["hyenarec"], "datasets": ["synthetic"], "lengths": [64], "epochs": 2},
+}
+
+
+def changed(path, value):
+    """BASE with one entry replaced; `path` is dotted."""
+    study = msgspec.json.decode(msgspec.json.encode(BASE))
+    *parents, last = path.split(".")
+    node = study
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    return study
+
+
+def load(tmp_path, value):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(value))
+    return load_study(str(file))
+
+
+def test_every_shipped_study_is_valid_and_expands_to_distinct_cells():
+    assert {"cpu", "gpu", "paper", "movielens"} <= set(study_names())
+    for name in study_names():
+        paths = [c.path for c in cells(load_study(name))]
+        assert len(paths) == len(set(paths)) > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("speed.models", ["hyenarek"], ["hyenarek", "hyenarec", "sasrec-math"]),
+        ("timing_partner", "hyena", ["hyena", "hyenarec"]),
+        ("training.datasets", ["syntetic"], ["syntetic", "synthetic", "ml-1m"]),
+        ("training.references", ["markof"], ["markof", "decayed-markov", "popularity"]),
+        ("variants.sasrec-math", {"model": "sasrec", "attention": "mth"}, ["mth", "math", "sdpa"]),
+        ("variants.sasrec-math", {"model": "sasrec", "atention": "math"}, ["atention", "attention"]),
+        ("variants.sasrec-math", {"attention": "math"}, ["needs a 'model'"]),
+        ("variants.sasrec-math", {"model": "sasrec", "num_heads": "two"}, ["num_heads", "int"]),
+        ("speed.sweps", {}, ["sweps", "sweeps"]),
+        ("precision", "float16", ["float16", "bfloat16", "float32"]),
+        ("training.epochs", "many", ["int", "training.epochs"]),
+        ("training.epochs", 0, ["training.epochs", "at least 1"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [64]}, ["tokens", "batch"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [48], "tokens": 128}, ["48", "128"]),
+        ("name", "a/b", ["a/b"]),
+    ],
+)
+def test_a_mistake_gives_one_line_with_the_value_and_the_legal_values(tmp_path, path, value, words):
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, changed(path, value))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_unknown_study_names_the_known_ones():
+    with pytest.raises(UserError, match=r"movilens.*Did you mean 'movielens'.*cpu"):
+        find_study("movilens")
+
+
+def digests(study):
+    return {c.path for c in cells(study)}
+
+
+def test_adding_a_model_asks_only_for_its_cells(tmp_path):
+    before = digests(load(tmp_path, BASE))
+    after = digests(load(tmp_path, changed("speed.models", ["hyenarec", "sasrec-math", "gru4rec"])))
+    assert before < after
+    assert all("/gru4rec/" in path for path in after - before)
+
+
+def test_changing_the_epochs_asks_for_new_training_cells_and_no_speed_cells(tmp_path):
+    before = digests(load(tmp_path, BASE))
+    after = digests(load(tmp_path, changed("training.epochs", 3)))
+    assert before - after == {p for p in before if p.startswith("training/hyenarec")}
+    assert {p.split("/")[0] for p in after - before} == {"training"}
+
+
+def test_a_description_changes_no_cell(tmp_path):
+    assert digests(load(tmp_path, BASE)) == digests(load(tmp_path, changed("description", "other words")))
+
+
+def test_replicates_share_nothing_but_the_point(tmp_path):
+    value = load(tmp_path, BASE)
+    speed = [c for c in cells(value) if c.kind == "speed" and c.label == "hyenarec" and c.spec["length"] == 64]
+    assert [c.spec["replicate"] for c in speed] == [0, 1, 2]
+    assert len({c.digest for c in speed}) == 3
+
+
+def test_constant_tokens_keep_the_tokens(tmp_path):
+    for cell in cells(load(tmp_path, BASE)):
+        if cell.kind == "speed":
+            assert cell.spec["batch"] * cell.spec["length"] == 128
+
+
+def test_manifest_round_trip(tmp_path):
+    value = manifest(load(tmp_path, BASE))
+    (tmp_path / "study.json").write_bytes(msgspec.json.encode(value))
+    assert read_manifest(tmp_path) == value
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"study\.json"):
+        read_manifest(tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=12,
+    )
+)
+def test_any_yaml_is_either_a_study_or_a_user_error(tmp_path_factory, value):
+    file = tmp_path_factory.mktemp("any") / "study.yaml"
+    file.write_text(yaml.safe_dump(value))
+    # Anything but a Study or a UserError fails by raising.
+    with contextlib.suppress(UserError):
+        assert isinstance(load_study(str(file)), Study)

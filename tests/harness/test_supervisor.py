@@ -1,0 +1,179 @@
+"""Every status, produced for real: children that allocate, sleep, raise, are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness import record as records
+from harness.record import read
+from harness.study import Study, cells
+from harness.supervisor import run_cell
+
+SPEED = {
+    "models": ["gru4rec"],
+    "budget_seconds": 0.5,
+    "minimum_seconds": 0.05,
+    "minimum_steps": 2,
+    "timeout_seconds": 60.0,
+    "catalogue_items": 100,
+    "negatives": 8,
+    "sweeps": {"constant-tokens": {"lengths": [16], "tokens": 64, "replicates": 1}},
+}
+
+
+def study(**changes):
+    value = {"name": "tiny", "device": "cpu", "threads": 1, "timing_partner": "gru4rec", "speed": {**SPEED, **changes}}
+    return msgspec.convert(value, Study)
+
+
+def one_cell(study_):
+    return next(iter(cells(study_)))
+
+
+def child(tmp_path, body):
+    """A child command that runs `body` with `request` in scope."""
+    script = tmp_path / "child.py"
+    script.write_text(
+        "import json, os, signal, sys, time\nrequest = json.load(open(sys.argv[1]))\n" + textwrap.dedent(body)
+    )
+    return [sys.executable, str(script)]
+
+
+def test_ok(tmp_path):
+    value = study()
+    cell = one_cell(value)
+    path = tmp_path / cell.path
+    result = run_cell(value, cell, path, log=tmp_path / "cell.log")
+    assert result.status == "ok", result.detail
+    again = read(path)
+    assert again == result
+    sides = [b.side for b in result.timing.blocks]
+    assert sides[:4] == ["model", "partner", "partner", "model"]
+    assert result.environment.threads == 1
+    assert result.environment.allocator["MALLOC_MMAP_THRESHOLD_"] == "4294967296"
+    assert result.provenance.source_digest
+    assert result.model.parameters > 0
+
+
+def test_memory_pass_has_its_own_allocator_setting(tmp_path):
+    sweep = {"lengths": [16], "batch": 4, "replicates": 1, "measure": ["memory"]}
+    value = study(sweeps={"constant-batch": sweep})
+    result = run_cell(value, one_cell(value), tmp_path / "r.json")
+    assert result.status == "ok", result.detail
+    assert result.environment.allocator == {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    assert result.memory.peak_bytes >= result.memory.tiny_peak_bytes > 0
+
+
+def test_oom_by_a_child_that_allocates_past_the_limit(tmp_path):
+    command = child(tmp_path, "data = bytearray(400_000_000)\ntime.sleep(30)")
+    value = msgspec.structs.replace(study(), memory_limit_bytes=200_000_000)
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=command)
+    assert result.status == "oom"
+    assert "above the limit of 200000000" in result.detail
+    assert (tmp_path / "r.json").is_file()
+
+
+def test_oom_by_torch_itself(tmp_path):
+    # Torch alone needs a few hundred MB; the batch's activations cannot fit in what is left.
+    value = study(sweeps={"constant-tokens": {"lengths": [4096], "tokens": 4_194_304, "replicates": 1}})
+    value = msgspec.structs.replace(value, memory_limit_bytes=1_500_000_000)
+    result = run_cell(value, one_cell(value), tmp_path / "r.json")
+    assert result.status == "oom"
+    assert "allocate" in result.detail
+
+
+def test_timeout(tmp_path):
+    value = study(timeout_seconds=0.6)
+    begin = time.monotonic()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=child(tmp_path, "time.sleep(60)"))
+    assert time.monotonic() - begin < 10
+    assert result.status == "timeout"
+    assert "0.6 s" in result.detail
+    assert read(tmp_path / "r.json").status == "timeout"
+
+
+def test_killed_is_not_final(tmp_path):
+    command = child(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+    value = study()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=command)
+    assert result.status == "killed"
+    assert "SIGKILL" in result.detail
+    assert not (tmp_path / "r.json").exists()
+    assert read(tmp_path / "r.failed.json").status == "killed"
+
+
+def test_error_keeps_the_last_lines_and_a_later_success_clears_it(tmp_path):
+    value = study()
+    cell = one_cell(value)
+    result = run_cell(
+        value, cell, tmp_path / "r.json", command=child(tmp_path, "raise ValueError('broken on purpose')")
+    )
+    assert result.status == "error"
+    assert "broken on purpose" in result.detail
+    assert (tmp_path / "r.failed.json").exists()
+    run_cell(value, cell, tmp_path / "r.json")
+    assert not (tmp_path / "r.failed.json").exists()
+    assert read(tmp_path / "r.json").status == "ok"
+
+
+def test_a_child_that_leaves_no_result_is_an_error(tmp_path):
+    value = study()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=child(tmp_path, "pass"))
+    assert result.status == "error"
+    assert "no result" in result.detail
+
+
+def test_no_half_written_file_is_left(tmp_path):
+    with pytest.raises(TypeError):
+        records.write_atomic(tmp_path / "x.json", "not bytes")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_killed_supervisor_takes_its_child_along(tmp_path):
+    pid_file = tmp_path / "pid"
+    body = f"""
+        from harness.child import die_with_parent
+        die_with_parent(request["parent"])
+        open({str(pid_file)!r}, "w").write(str(os.getpid()))
+        time.sleep(120)
+    """
+    command = child(tmp_path, body)
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom test_supervisor import *\nvalue = study()\n"
+        f"run_cell(value, one_cell(value), Path({str(tmp_path / 'r.json')!r}), command={command!r})\n"
+    )
+    supervisor = subprocess.Popen([sys.executable, str(driver)])
+    assert wait_until(lambda: pid_file.exists() and pid_file.read_text())
+    pid = int(pid_file.read_text())
+    assert alive(pid)
+    supervisor.send_signal(signal.SIGKILL)
+    supervisor.wait()
+    assert wait_until(lambda: not alive(pid)), "the orphan keeps running"
+    assert not (tmp_path / "r.json").exists()

@@ -1,0 +1,194 @@
+import random
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from harness.conformance import check, check_class
+from harness.errors import UserError
+from models import registry
+from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding
+
+
+def alternatives():
+    """Every model with each other legal value of each option that lists its values."""
+    for name in registry.names(reference=False):
+        for option, field in registry.options(name).items():
+            legal = (True, False) if field.type_name == "bool" else field.legal or ()
+            for value in legal:
+                if value != field.default:
+                    yield pytest.param(name, {option: value}, id=f"{name}-{option}-{value}")
+
+
+def failures(findings):
+    return {f.test: f.detail for f in findings if not f.passed}
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_keeps_every_promise(name):
+    assert failures(check(name)) == {}
+
+
+@pytest.mark.parametrize(("name", "options"), list(alternatives()))
+def test_keeps_every_promise_with_every_option(name, options):
+    assert failures(check(name, options)) == {}
+
+
+@pytest.mark.parametrize("name", registry.names(reference=False))
+def test_keeps_every_promise_at_other_sizes(name):
+    assert failures(check(name, {"hidden_size": 24, "num_layers": 3})) == {}
+
+
+def test_errors_name_the_value():
+    with pytest.raises(UserError, match="'hyenarek'"):
+        check("hyenarek")
+    with pytest.raises(UserError, match="'heads'"):
+        check("sasrec", {"heads": 3})
+
+
+class Mean(SequenceModel):
+    """Keeps every promise; the classes below break one each."""
+
+    NAME, FAMILY, CAUSAL, CITATION, CONFIG = "mean", "attention", True, "", ModelConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=0)
+        initialise_embedding(self.item_embedding)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, items, timestamps=None):
+        return self.output(self.mix(self.item_embedding(items)))
+
+    def mix(self, x):
+        return x.cumsum(1)
+
+    def cost(self, batch, length):
+        return Cost(2.0 * batch * length * self.config.hidden_size**2, 1.0, 1.0)
+
+
+class LooksAhead(Mean):
+    def mix(self, x):
+        return x + x.roll(-1, 1)
+
+
+class SeesPadding(Mean):
+    CAUSAL = False
+
+    def mix(self, x):
+        return x + x.mean(1, keepdim=True)
+
+
+class ClaimsToLookAhead(Mean):
+    CAUSAL = False
+
+
+class MixesTheBatch(Mean):
+    def mix(self, x):
+        return x + x.mean(0, keepdim=True)
+
+
+class HasADeadParameter(Mean):
+    def __init__(self, config):
+        super().__init__(config)
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+class DividesByZero(Mean):
+    def mix(self, x):
+        return x / (x - x.mean(1, keepdim=True))
+
+
+class ForgetsState(Mean):
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = torch.rand(())
+
+    def mix(self, x):
+        return x.cumsum(1) * self.scale
+
+
+class IgnoresTheSeed(Mean):
+    def mix(self, x):
+        return x.cumsum(1) * random.random()
+
+
+class UnderstatesItsCost(Mean):
+    def cost(self, batch, length):
+        return Cost(batch * length * 64.0**2, 1.0, 1.0)
+
+
+class Crashes(Mean):
+    def mix(self, x):
+        if x.shape[1] == 1:
+            raise RuntimeError("too short")
+        return x
+
+
+def test_a_sound_model_passes():
+    assert failures(check_class(Mean)) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "test"),
+    [
+        (LooksAhead, "causality"),
+        (ClaimsToLookAhead, "causality"),
+        (SeesPadding, "right-padding"),
+        (MixesTheBatch, "batch-independence"),
+        (HasADeadParameter, "gradients"),
+        (DividesByZero, "extremes"),
+        (ForgetsState, "state-dict"),
+        (IgnoresTheSeed, "determinism"),
+        (UnderstatesItsCost, "cost"),
+        (Crashes, "extremes"),
+    ],
+)
+def test_a_broken_promise_is_found(kind, test):
+    assert test in failures(check_class(kind))
+
+
+def test_a_crash_says_what_was_raised():
+    assert failures(check_class(Crashes))["extremes"] == "RuntimeError: too short"
+
+
+def tied_ranking_loss(model, items):
+    hidden = model(items[:, :-1])
+    scores = hidden @ model.item_embedding.weight[1 : model.config.num_items + 1].T
+    return nn.functional.cross_entropy(scores.flatten(0, 1), items[:, 1:].flatten() - 1)
+
+
+def second_order_batch(count, length, generator):
+    """The next of 100 items is a fixed function of the last two, so first-order counts say little."""
+    items = torch.randint(0, 100, (count, length), generator=generator)
+    for t in range(2, length):
+        items[:, t] = (items[:, t - 1] // 10 * 10 + items[:, t - 2] % 10 + 10) % 100
+        noise = torch.rand(count, generator=generator) < 0.1
+        items[noise, t] = torch.randint(0, 100, (int(noise.sum()),), generator=generator)
+    return items + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.names(reference=False))
+def test_learns_more_than_first_order_counts(name):
+    generator = torch.Generator().manual_seed(0)
+    held_out = second_order_batch(256, 33, generator)
+    counts = Counter()
+    kind = registry.load(name)
+    torch.manual_seed(0)
+    model = kind(kind.CONFIG(num_items=100, max_length=32, dropout=0.1))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(300):
+        items = second_order_batch(64, 33, generator)
+        for before, after in zip(items[:, :-1].flatten().tolist(), items[:, 1:].flatten().tolist(), strict=True):
+            counts[before, after] += 1
+        optimiser.zero_grad()
+        tied_ranking_loss(model, items).backward()
+        optimiser.step()
+    with torch.no_grad():
+        scores = model.eval()(held_out[:, :-1])[:, -1] @ model.item_embedding.weight[1:101].T
+    hits = float((scores.argmax(1) + 1 == held_out[:, -1]).float().mean())
+    best = {before: max(range(1, 101), key=lambda item: counts[before, item]) for before in range(1, 101)}
+    markov = sum(best[b] == a for b, a in held_out[:, -2:].tolist()) / len(held_out)
+    assert hits > markov + 0.1, (hits, markov)

@@ -1,0 +1,139 @@
+import json
+
+import msgspec
+import pytest
+import typst
+from examples import MODELS, example, with_labels
+
+from harness.errors import UserError
+from harness.reporting.document import assemble, build, render
+from harness.reporting.theme import font_folder
+
+ODD = {"gru4rec": "a_b#c*d<e>$f$@g[h]`\\", "sasrec-math": "_under*score_"}
+
+
+def query(source, selector):
+    found = typst.query(
+        str(source),
+        selector,
+        field="value",
+        one=True,
+        root=str(source.parent),
+        font_paths=[str(font_folder())],
+        ignore_system_fonts=True,
+    )
+    return json.loads(found)
+
+
+def test_writes_the_pdf_and_the_figures_and_twice_the_same_bytes(tmp_path):
+    analysis = example(energy=True)
+    build(analysis, tmp_path / "a.pdf", figures_folder=tmp_path / "figures")
+    build(analysis, tmp_path / "deep" / "b.pdf")
+    first = (tmp_path / "a.pdf").read_bytes()
+    assert first.startswith(b"%PDF-")
+    assert first == (tmp_path / "deep" / "b.pdf").read_bytes()
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"time.svg", "speedup.svg", "memory.svg", "energy.svg", "accuracy.svg", "laws.svg"} <= names
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_other_records_give_another_document(tmp_path):
+    build(example(), tmp_path / "a.pdf")
+    build(example(oom=()), tmp_path / "b.pdf")
+    assert (tmp_path / "a.pdf").read_bytes() != (tmp_path / "b.pdf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"training": False},
+        {"speed": False, "memory": False},
+        {"speed": False, "memory": False, "training": False, "problems": False, "oom": ()},
+        {"memory": False, "oom": ()},
+        {"oom": ("hyenarec", "sasrec-math"), "seeds": (0, 1, 2, 3, 4)},
+        {"labels": tuple(MODELS), "datasets": ("ml-1m", "beauty"), "training_lengths": (64, 256)},
+        {"labels": ("hyenarec",), "oom": ()},
+    ],
+    ids=["no-training", "no-speed", "nothing", "no-memory", "partner-oom", "seven-models", "partner-only"],
+)
+def test_builds_with_any_part_missing(contents, tmp_path):
+    source = assemble(example(**contents), tmp_path)
+    assert render(source).startswith(b"%PDF-")
+
+
+def test_builds_without_claims_models_machines_or_records(tmp_path):
+    bare = example(speed=False, memory=False, training=False, problems=False, oom=())
+    bare = msgspec.structs.replace(bare, claims=[], models=[], machines=[], records=[])
+    assert render(assemble(bare, tmp_path)).startswith(b"%PDF-")
+
+
+def test_null_intervals_and_unmeasured_numbers_do_not_break_it(tmp_path):
+    def emptied(value, key=""):
+        if isinstance(value, dict):
+            return {k: emptied(v, k) for k, v in value.items()}
+        if isinstance(value, list) and (key.endswith("interval") or key == "simultaneous"):
+            return None
+        if key in {"covers_one", "all_cover_one", "factor", "percent", "passed", "chosen", "rise"}:
+            return None
+        return [emptied(v) for v in value] if isinstance(value, list) else value
+
+    analysis = example()
+    bare = msgspec.convert(emptied(msgspec.to_builtins(analysis)), type(analysis))
+    assert bare.speedups[0].simultaneous is None
+    assert render(assemble(bare, tmp_path)).startswith(b"%PDF-")
+
+
+def test_verdicts_in_the_document_are_those_of_the_analysis(tmp_path):
+    analysis = example()
+    source = assemble(analysis, tmp_path)
+    found = query(source, "<verdicts>")
+    assert [(c["id"], c["verdict"], c["statistic"]) for c in found] == [
+        (c.id, c.overall.verdict, c.overall.statistic) for c in analysis.claims
+    ]
+    assert [[(v["variant"], v["verdict"]) for v in c["variants"]] for c in found] == [
+        [(v.variant, v.verdict) for v in c.variants] for c in analysis.claims
+    ]
+
+
+def test_figures_in_the_document_are_those_that_could_be_drawn(tmp_path):
+    source = assemble(example(training=False), tmp_path)
+    assert query(source, "<figures>") == ["time", "speedup", "memory", "noise", "laws"]
+
+
+def test_labels_are_text_and_never_markup(tmp_path):
+    analysis = with_labels(example(), ODD)
+    assert ODD["gru4rec"] in {m.label for m in analysis.models}
+    source = assemble(analysis, tmp_path)
+    assert render(source).startswith(b"%PDF-")
+    variants = {v["variant"] for c in query(source, "<verdicts>") for v in c["variants"]}
+    assert set(ODD.values()) <= variants
+
+
+def test_nothing_of_this_machine_is_in_the_document(tmp_path):
+    pdf = render(assemble(example(), tmp_path))
+    assert str(tmp_path).encode() not in pdf
+
+
+def test_a_template_with_a_warning_is_refused(tmp_path):
+    source = tmp_path / "scaling.typ"
+    source.write_text('#set text(font: "no such font")\nx')
+    with pytest.raises(UserError, match="warning"):
+        render(source)
+
+
+def test_a_template_with_an_error_is_refused_and_leaves_the_old_pdf(tmp_path, monkeypatch):
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "scaling.typ").write_text("#nonsense")
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "old.pdf"
+    output.write_bytes(b"old")
+    with pytest.raises(UserError, match="does not compile"):
+        build(example(training=False, memory=False), output)
+    assert output.read_bytes() == b"old"
+
+
+def test_a_missing_template_names_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "reports").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="repository"):
+        build(example(training=False, memory=False), tmp_path / "x.pdf")

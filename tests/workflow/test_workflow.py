@@ -1,0 +1,145 @@
+"""The workflow itself, with a tiny study, in a copy of the workflow files."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = {
+    "name": "tiny",
+    "device": "cpu",
+    "threads": 1,
+    "timing_partner": "gru4rec",
+    "speed": {
+        "models": ["gru4rec"],
+        "budget_seconds": 0.5,
+        "minimum_seconds": 0.05,
+        "minimum_steps": 2,
+        "catalogue_items": 100,
+        "negatives": 8,
+        "sweeps": {"constant-tokens": {"lengths": [16, 32], "tokens": 64, "replicates": 1}},
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    for name in ("Snakefile", "workflow", "reports/scaling.typ"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
+    write(tmp_path, TINY)
+    return tmp_path
+
+
+def write(folder, study):
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study))
+
+
+def start(folder, **options):
+    command = [sys.executable, "workflow/run.py", "reports/scaling.pdf", "--config", "study=tiny.yaml"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def make(folder):
+    process = start(folder)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def records(folder):
+    found = (folder / "results" / "tiny" / "speed").rglob("*.json")
+    return {p: p.stat().st_mtime_ns for p in found if not p.name.startswith(".")}
+
+
+def test_only_what_is_asked_for_is_measured(project):
+    code, output = make(project)
+    assert code == 0, output
+    first = records(project)
+    assert len(first) == 2
+    pdf = (project / "reports" / "scaling.pdf").stat().st_mtime_ns
+
+    code, output = make(project)
+    assert code == 0, output
+    assert "Nothing to be done" in output
+    assert records(project) == first
+    assert (project / "reports" / "scaling.pdf").stat().st_mtime_ns == pdf
+
+    study = {**TINY, "speed": {**TINY["speed"], "models": ["gru4rec", "lrurec"]}}
+    write(project, study)
+    code, output = make(project)
+    assert code == 0, output
+    second = records(project)
+    assert len(second) == 4
+    assert first.items() <= second.items()
+
+    gone = next(iter(first))
+    gone.unlink()
+    code, output = make(project)
+    assert code == 0, output
+    third = records(project)
+    assert {p for p in third if third[p] != second[p]} == {gone}
+
+
+def find(folder, word):
+    """Processes working in `folder` whose command line holds `word`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(folder) and any(word in part for part in process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.parametrize("victim", ["harness.child", "--die-with-parent", "snakemake"])
+def test_kill_9_loses_nothing_leaves_no_orphan_and_the_next_run_finishes(project, victim):
+    slow = {**TINY["speed"], "minimum_seconds": 6.0, "budget_seconds": 30.0}
+    write(project, {**TINY, "speed": slow})
+    process = start(project, start_new_session=True)
+    child = wait_for(lambda: find(project, "harness.child"))[0]
+    targets = [p for p in find(project, victim) if Path(p.cmdline()[0]).name != "bash"]
+    # Snakemake's own process, not the wrapper that started it.
+    target = targets[0] if victim != "snakemake" else next(p for p in targets if "run.py" not in " ".join(p.cmdline()))
+    os.kill(target.pid, signal.SIGKILL)
+    if victim != "harness.child":
+        wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    if victim == "snakemake":
+        process.communicate(timeout=60)
+        assert not find(project, "harness.child")
+    else:
+        # The workflow itself goes on with the other cell and reports the failed one.
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode != 0, output
+    assert not list((project / "results").rglob("*.part"))
+    write(project, TINY)
+    code, output = make(project)
+    assert code == 0, output
+    assert len([p for p in records(project) if not p.name.endswith(".failed.json")]) >= 2
+    assert (project / "reports" / "scaling.pdf").exists()
+
+
+def test_a_misspelt_study_or_model_is_one_line(project):
+    write(project, {**TINY, "timing_partner": "gru5rec"})
+    code, output = make(project)
+    assert code != 0
+    assert "unknown model 'gru5rec'. Did you mean 'gru4rec'?" in output
+    assert "Traceback" not in output

@@ -1,0 +1,46 @@
+# From records to the document. These rules take seconds; their params make them run again when
+# the code that they stand for changes.
+
+
+rule manifest:
+    output:
+        "results/{study}/study.json",
+    log:
+        "logs/{study}/manifest.log",
+    localrule: True
+    params:
+        digest=MANIFEST_DIGEST,
+    shell:
+        "exec python -m harness manifest {config[study]} --output {output} 2> {log}"
+
+
+rule analyse:
+    input:
+        f"results/{STUDY.name}/study.json",
+        CELLS,
+    output:
+        f"results/{STUDY.name}/analysis.json",
+    log:
+        f"logs/{STUDY.name}/analyse.log",
+    localrule: True
+    params:
+        source=source_digest(["harness.analysis.analyse"]),
+    shell:
+        "exec python -m harness analyse results/"
+        + STUDY.name
+        + " --output {output} 2> {log}"
+
+
+rule report:
+    input:
+        analysis=f"results/{STUDY.name}/analysis.json",
+        template=resource("reports") / "scaling.typ",
+    output:
+        "reports/scaling.pdf",
+    log:
+        f"logs/{STUDY.name}/report.log",
+    localrule: True
+    params:
+        source=source_digest(["harness.reporting.document"]),
+    shell:
+        "exec python -m harness report {input.analysis} --output {output} > {log} 2>&1"
