@@ -1,14 +1,12 @@
 """The child process of one cell: `python -m harness.child REQUEST`, started by the supervisor.
 
-It reads a request, runs one measurement, and writes one result. Out of memory is a result; any
-other exception ends the process with a traceback, which the supervisor keeps.
+It reads a request, runs one measurement, and writes one result. Out of memory is a result. A user's
+mistake ends the process with one line, any other exception with a traceback; the supervisor keeps
+either.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,11 @@ from typing import Any
 import msgspec
 
 from harness.environment import describe
+from harness.errors import UserError
+from harness.process import die_with_parent
 from harness.record import encode, write_atomic
 
-_PR_SET_PDEATHSIG = 1
+USAGE = 64
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,18 +50,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, so that no orphan disturbs a timing.
-
-    Args:
-        parent: Expected parent; if it is gone already, this process ends at once.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main() -> None:
     """Run the request named on the command line."""
     request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Request)
@@ -73,6 +61,9 @@ def main() -> None:
         _limit_memory(request.memory_limit_bytes)
     try:
         result = Result(status="ok", detail=None, fields=_measure(request))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
     except (RuntimeError, MemoryError) as error:
         if not runtime.is_out_of_memory(error):
             raise

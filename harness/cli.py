@@ -126,7 +126,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _cell(options: argparse.Namespace) -> int:
-    from harness.child import die_with_parent
+    from harness.process import die_with_parent
     from harness.supervisor import run_cell
 
     if options.die_with_parent is not None:

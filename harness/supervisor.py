@@ -69,7 +69,7 @@ def run_cell(
     fields: dict[str, Any] = {}
     outcome = Outcome("error", "nothing was measured", {})
     for measure in measures:
-        outcome = _run_child(cell, measure, output, log, command)
+        outcome = _run_child(cell, measure, output, log, command, study.data_folder)
         fields = _merge(fields, outcome.fields)
         if outcome.status != "ok":
             break
@@ -117,7 +117,9 @@ def _record(study: Study, cell: Cell, outcome: Outcome, provenance: Provenance, 
     return msgspec.convert(msgspec.to_builtins({**common, **coordinates, "kind": "training"}), TrainingRecord)
 
 
-def _run_child(cell: Cell, measure: str, output: Path, log: Path | None, command: list[str] | None) -> Outcome:
+def _run_child(
+    cell: Cell, measure: str, output: Path, log: Path | None, command: list[str] | None, data_folder: str | None
+) -> Outcome:
     limit = cell.spec.get("memory_limit_bytes") or int(0.9 * memory_bytes())
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
         result = Path(folder) / "result.json"
@@ -136,7 +138,7 @@ def _run_child(cell: Cell, measure: str, output: Path, log: Path | None, command
         )
         child = subprocess.Popen(
             [*(command or [sys.executable, "-m", "harness.child"]), str(request)],
-            env={**_clean_environment(), **(RETURN_BLOCKS if measure == "memory" else KEEP_BLOCKS)},
+            env={**_clean_environment(data_folder), **(RETURN_BLOCKS if measure == "memory" else KEEP_BLOCKS)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -212,11 +214,13 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
             handle.close()
 
 
-def _clean_environment() -> dict[str, str]:
+def _clean_environment(data_folder: str | None) -> dict[str, str]:
     # Allocator settings and thread counts of the caller would silently become part of the
     # experiment; the harness sets its own.
     dropped = ("MALLOC_", "OMP_", "MKL_NUM_", "OPENBLAS_NUM_", "GOMP_", "KMP_")
-    return {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    # Where data lies is no part of a cell's spec: the same record must come from any machine.
+    return kept if data_folder is None else {"HYENAREC_DATA": data_folder, **kept}
 
 
 def _resident_bytes(pid: int) -> int:

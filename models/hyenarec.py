@@ -31,6 +31,7 @@ from models.ops.blocks import Dropout, FeedForward, ResidualBlock
 from models.ops.causal_convolution import (
     fourier_length,
     legendre_convolution,
+    legendre_table,
     legendre_taps,
     select_backend,
     short_convolution,
@@ -70,20 +71,22 @@ class LegendreKernel(nn.Module):
     def __init__(self, config: HyenaRecConfig) -> None:
         super().__init__()
         width, order = config.hidden_size, config.kernel_order
-        self.window, self.backend = config.max_length, config.convolution
+        self.backend = config.convolution
+        self.table: Tensor
+        self.register_buffer("table", legendre_table(order, config.max_length).float(), persistent=False)
         self.coefficients = nn.Parameter(torch.empty(width, order))
         self.skip = nn.Parameter(torch.zeros(width))
         self.log_decay = nn.Parameter(torch.empty(width)) if config.kernel_decay else None
-        self._initialise(config.initialisation)
+        self._initialise(config)
 
-    def _initialise(self, initialisation: str) -> None:
-        width, order = self.coefficients.shape
+    def _initialise(self, config: HyenaRecConfig) -> None:
+        width, order, window = config.hidden_size, config.kernel_order, config.max_length
         with torch.no_grad():
             if self.log_decay is not None:
                 # Time constants from two events to the whole window, evenly in their logarithm.
-                slowest, fastest = math.log(1 / max(self.window, 2)), math.log(0.5)
+                slowest, fastest = math.log(1 / max(window, 2)), math.log(0.5)
                 self.log_decay.copy_(torch.linspace(fastest, slowest, width))
-            if initialisation == "open":
+            if config.initialisation == "open":
                 # |c_k| sums to less than c_0 = 1 and |P_k| ≤ 1, so the kernel stays positive.
                 bound = 0.5 * torch.arange(1, order + 1).pow(-2.0)
                 self.coefficients.copy_((2 * torch.rand(width, order) - 1) * bound)
@@ -91,7 +94,7 @@ class LegendreKernel(nn.Module):
             else:
                 nn.init.normal_(self.coefficients)
                 nn.init.normal_(self.skip)
-            taps = legendre_taps(self.coefficients, self.decay(), self.window, self.window)
+            taps = legendre_taps(self.coefficients, self.decay(), self.table, window)
             self.coefficients.div_(taps.norm(dim=1, keepdim=True))
 
     def decay(self) -> Tensor | None:
@@ -101,7 +104,7 @@ class LegendreKernel(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """`[D, B, L]` to `[D, B, L]`."""
         return legendre_convolution(
-            u, self.coefficients, self.decay(), self.skip, window=self.window, backend=self.backend, check=False
+            u, self.coefficients, self.decay(), self.skip, self.table, backend=self.backend, check=False
         )
 
 

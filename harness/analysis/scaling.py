@@ -26,7 +26,7 @@ RISE_FACTOR = 8
 # A growing law that rises by less than this over the whole window is not told from a constant one.
 NEGLIGIBLE_RISE = 0.10
 _DECIDES = 0.95
-_EXPONENTS = np.linspace(0.0, 4.0, 401)
+_EXPONENTS = np.linspace(0.0, 4.0, 201)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ a driver has no device at all. Nothing here raises for what a driver cannot say.
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -95,7 +94,10 @@ def open_device(uuid: str | None, api: Any = None) -> Iterator[Device | None]:
     if uuid is None:
         yield None
         return
-    api = api if api is not None else importlib.import_module("pynvml")
+    if api is None:
+        import pynvml
+
+        api = pynvml
     try:
         api.nvmlInit()
     except api.NVMLError:

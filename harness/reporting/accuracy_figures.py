@@ -102,7 +102,7 @@ def accuracy_length(analysis: Analysis) -> Figure | None:
     labels = present(analysis, (r.label for r in rows if r.dataset in datasets))
     looks = styles(labels)
     figure, axes = panels(len(datasets), 2.6, columns=min(2, len(datasets)))
-    ends: list[dict[str, float]] = []
+    ends: list[dict[str, tuple[float, float]]] = []
     for one, dataset in zip(axes, datasets, strict=True):
         here = [r for r in rows if r.dataset == dataset]
         ends.append({})
@@ -127,7 +127,7 @@ def accuracy_length(analysis: Analysis) -> Figure | None:
                 markeredgecolor="white",
                 markersize=4.6,
             )
-            ends[-1][label] = metrics[-1].mean
+            ends[-1][label] = (mine[-1].length or 0, metrics[-1].mean)
         lengths = sorted({r.length for r in here if r.length is not None})
         length_axis(one, lengths, "longest history (events)")
         widen(one, lengths)
@@ -149,17 +149,20 @@ def learning(analysis: Analysis) -> Figure | None:
     figure, axes = panels(len(groups), height, columns=min(2, len(groups)))
     for one, (dataset, length) in zip(axes, groups, strict=True):
         here = [p for p in points if (p.dataset, p.length) == (dataset, length)]
-        for label, seed in dict.fromkeys((p.label, p.seed) for p in here):
+        runs = list(dict.fromkeys((p.label, p.seed) for p in here))
+        for label, seed in runs:
             mine = [p for p in here if (p.label, p.seed) == (label, seed)]
             look = looks[label]
+            single = sum(name == label for name, _ in runs) == 1
             one.plot(
                 [p.train_seconds or 0.0 for p in mine],
                 [p.validation_ndcg10 for p in mine],
                 "-",
                 marker=look.marker,
                 color=look.colour,
-                linewidth=look.width,
-                alpha=0.9,
+                linewidth=look.width if single else 0.8,
+                # Several runs of a model lie close: a marker at the end of each is enough.
+                markevery=1 if single else [len(mine) - 1],
                 markersize=3.6,
                 markeredgecolor="white",
                 markeredgewidth=0.4,

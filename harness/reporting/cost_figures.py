@@ -42,11 +42,11 @@ def time(analysis: Analysis) -> Figure | None:
 
 def _time_panel(
     analysis: Analysis, axes: Axes, sweep: str, phase: str, points: list[TimePoint], looks: dict[str, Style]
-) -> tuple[dict[str, float], dict[str, float]]:
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
     per_token = points[0].constant == "tokens" and phase != "stream"
     lost = lost_cells(analysis, sweep)
     lengths = sorted({p.length for p in points} | {length for cells in lost.values() for length, _ in cells})
-    ends = {}
+    ends: dict[str, tuple[float, float]] = {}
     for label in present(analysis, (p.label for p in points)):
         mine = [p for p in points if p.label == label]
         scale = {p.length: 1e6 / p.tokens if per_token else 1e3 for p in mine}
@@ -68,7 +68,7 @@ def _time_panel(
         axes.plot(
             *zip(*predicted, strict=True) if predicted else ([], []), ":", color=looks[label].colour, linewidth=0.8
         )
-        ends[label] = mine[-1].step_seconds * scale[mine[-1].length]
+        ends[label] = (mine[-1].length, mine[-1].step_seconds * scale[mine[-1].length])
     length_axis(axes, lengths)
     widen(axes, lengths)
     log_axis(axes, "time per token (µs)" if per_token else "time per step (ms)")
@@ -93,12 +93,12 @@ def memory(analysis: Analysis) -> Figure | None:
         here = [p for p in points if p.sweep == sweep]
         lost = lost_cells(analysis, sweep)
         lengths = sorted({p.length for p in here} | {length for cells in lost.values() for length, _ in cells})
-        end = {}
+        end: dict[str, tuple[float, float]] = {}
         for label in present(analysis, (p.label for p in here)):
             mine = [p for p in here if p.label == label]
             y = [p.net_bytes / _MEBIBYTE for p in mine]
             series(one, looks[label], [p.length for p in mine], y, [None] * len(mine), [[] for _ in mine])
-            end[label] = y[-1]
+            end[label] = (mine[-1].length, y[-1])
         one.set_yscale("log")
         batch = here[0].constant == "batch"
         if batch and len(lengths) > 1:
@@ -138,7 +138,7 @@ def energy(analysis: Analysis) -> Figure | None:
     looks = styles(labels)
     sweeps = list(dict.fromkeys(p.sweep for p in points))
     figure, axes = panels(len(sweeps), 2.5)
-    ends: list[dict[str, float]] = []
+    ends: list[dict[str, tuple[float, float]]] = []
     for one, sweep in zip(axes, sweeps, strict=True):
         here = [p for p in points if p.sweep == sweep]
         ends.append({})
@@ -146,7 +146,7 @@ def energy(analysis: Analysis) -> Figure | None:
             mine = [p for p in here if p.label == label]
             y = [p.joules_per_step for p in mine]
             series(one, looks[label], [p.length for p in mine], y, [None] * len(mine), [[] for _ in mine])
-            ends[-1][label] = y[-1]
+            ends[-1][label] = (mine[-1].length, y[-1])
         lengths = sorted({p.length for p in here})
         length_axis(one, lengths)
         widen(one, lengths)
@@ -179,7 +179,6 @@ def laws(analysis: Analysis) -> Figure | None:
     left.axhline(0, color=MUTED, linewidth=0.9)
     lengths = sorted({length for law in shown for length in law.lengths})
     length_axis(left, lengths)
-    left.tick_params(axis="x", labelrotation=35 if trials and len(lengths) > 5 else 0)
     widen(left, lengths)
     left.set_ylabel("measured / fitted − 1 (%)")
     left.set_title("Residuals of the best law")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import typst
+from matplotlib.ft2font import FT2Font
 
 from harness.analysis.results import Analysis
 from harness.errors import UserError
@@ -16,6 +20,8 @@ from harness.reporting.theme import font_folder, styles
 from harness.study import resource
 
 TEMPLATE = "scaling.typ"
+# Archival and accessible: fonts embedded, figures and formulas described, tables tagged.
+STANDARDS: list[Any] = ["a-2a", "ua-1"]
 
 
 def build(analysis: Analysis, output: Path, *, figures_folder: Path | None = None) -> None:
@@ -48,6 +54,7 @@ def assemble(analysis: Analysis, folder: Path) -> Path:
     template = resource("reports") / TEMPLATE
     if not template.is_file():
         raise UserError(f"no {template}; take it from the repository, or reinstall the package")
+    analysis = msgspec.convert(_displayable(msgspec.to_builtins(analysis)), Analysis)
     drawn = [path.stem for path in figures(analysis, folder, ("svg",))]
     labels = [m.label for m in analysis.models] + [r.label for r in analysis.records]
     colours = {label: style.colour for label, style in styles(labels).items()}
@@ -70,9 +77,31 @@ def render(source: Path) -> bytes:
             font_paths=[str(font_folder())],
             ignore_system_fonts=True,
             timestamp=0,
+            pdf_standards=STANDARDS,
         )
     except typst.TypstError as error:
         raise UserError(f"{TEMPLATE} does not compile: {error.diagnostic}; mend reports/{TEMPLATE}") from None
     if warnings:
         raise UserError(f"{TEMPLATE} compiles with a warning: {warnings[0].diagnostic}; mend reports/{TEMPLATE}")
     return bytes(pdf)
+
+
+def _displayable(value: Any) -> Any:
+    """The same JSON value with characters that no font here can show written by code point.
+
+    Labels and error messages may hold anything; the archival standard refuses missing glyphs.
+    """
+    if isinstance(value, str):
+        shown = _characters()
+        return "".join(c if ord(c) in shown else " " if c in "\n\r\t" else f"\\u{ord(c):04x}" for c in value)
+    if isinstance(value, dict):
+        return {_displayable(key): _displayable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_displayable(item) for item in value]
+    return value
+
+
+@cache
+def _characters() -> frozenset[int]:
+    known = FT2Font(str(font_folder() / "DejaVuSans.ttf")).get_charmap()
+    return frozenset(code for code in known if chr(code).isprintable())

@@ -133,21 +133,35 @@ def censored_marks(
     return rows
 
 
-def end_labels(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Style], rows: Mapping[str, float]) -> None:
+def end_labels(
+    axes: Axes, ends: Mapping[str, tuple[float, float]], looks: Mapping[str, Style], rows: Mapping[str, float]
+) -> None:
     """Write each model's name right of its line, moved apart where they would overlap.
 
     Args:
         axes: Axes with its final limits.
-        ends: Label → y of its last point, in data units.
+        ends: Label → its last point, in data units.
         looks: Styles.
         rows: Label → height of its row of censored marks, which its name then stands beside.
     """
     scale = axes.transAxes.inverted()
     wanted = {
-        label: rows[label] if label in rows else float(scale.transform(axes.transData.transform((1.0, y)))[1])
-        for label, y in ends.items()
+        label: rows[label] if label in rows else float(scale.transform(axes.transData.transform(end))[1])
+        for label, end in ends.items()
     }
     wanted.update({label: row for label, row in rows.items() if label not in wanted})
+    edge = max((x for x, _ in ends.values()), default=0.0)
+    for label, (x, _) in ends.items():
+        if x < edge and label not in rows:
+            start = float(scale.transform(axes.transData.transform((x, 1.0)))[0])
+            axes.plot(
+                [start, 1.0],
+                [wanted[label]] * 2,
+                linestyle=(0, (1, 3)),
+                transform=axes.transAxes,
+                color=looks[label].colour,
+                linewidth=0.8,
+            )
     placed = _apart(wanted, _LINE_INCHES / _height(axes))
     for label, height in placed.items():
         axes.plot(
@@ -192,7 +206,7 @@ def name_lines(
     axes: Sequence[Axes],
     labels: Sequence[str],
     looks: Mapping[str, Style],
-    ends: Sequence[Mapping[str, float]],
+    ends: Sequence[Mapping[str, tuple[float, float]]],
     rows: Sequence[Mapping[str, float]],
 ) -> None:
     """Names at the line ends where few lines stand in wide panels, else one legend."""

@@ -37,12 +37,12 @@ def speedup(analysis: Analysis) -> Figure | None:
 
 def _speedup_panel(
     analysis: Analysis, axes: Axes, sweep: str, looks: dict[str, Style]
-) -> tuple[dict[str, float], dict[str, float]]:
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
     points = [p for p in analysis.speedups if p.sweep == sweep]
     partner = points[0].partner
     lost = {label: cells for label, cells in lost_cells(analysis, sweep).items() if label != partner}
     lengths = sorted({p.length for p in points} | {length for cells in lost.values() for length, _ in cells})
-    ends = {}
+    ends: dict[str, tuple[float, float]] = {}
     for label in present(analysis, (p.label for p in points)):
         mine = [p for p in points if p.label == label]
         series(
@@ -53,7 +53,7 @@ def _speedup_panel(
             [p.simultaneous for p in mine],
             [p.process_speedups for p in mine],
         )
-        ends[label] = mine[-1].speedup
+        ends[label] = (mine[-1].length, mine[-1].speedup)
     for crossing in analysis.crossovers:
         if crossing.sweep != sweep or crossing.length is None:
             continue

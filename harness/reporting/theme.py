@@ -23,6 +23,7 @@ MUTED = "#6b7280"
 RULE = "#d6d9de"
 ACCENT = "#d55e00"
 SALT = "hyenarec-bench"
+_CHARACTER_INCHES = 0.055
 
 # Okabe and Ito's and Tol's colours. Close hues within a family differ in lightness and always in
 # marker, so no pair of models is told apart by hue alone.
@@ -153,15 +154,18 @@ def length_axis(axes: Axes, lengths: Sequence[int], label: str = "sequence lengt
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel(label)
-    if len(ticks) > 9:
-        axes.tick_params(axis="x", labelrotation=35)
+    place = axes.get_subplotspec()
+    columns = place.get_gridspec().ncols if place is not None else 1
+    needed = sum(len(f"{tick:,}") + 2 for tick in ticks) * _CHARACTER_INCHES
+    if needed > TEXT_WIDTH_INCHES / columns - 1.2:
+        axes.tick_params(axis="x", labelrotation=40)
 
 
 def log_axis(axes: Axes, label: str) -> None:
-    """Logarithmic y axis with plain numbers: 1, 2, 5 within few decades, powers of ten beyond."""
+    """Logarithmic y axis with plain numbers: 1, 2, 5 within few decades, fewer beyond."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0, 3.0) if high / low < 1e5 else (1.0,)
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=30))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))

@@ -100,7 +100,8 @@ def rank_model(
         return scores
 
     try:
-        with torch.inference_mode():
+        # Not inference_mode: what a model caches here must stay usable in the next training step.
+        with torch.no_grad():
             return rank(score, split, held_out, length)
     finally:
         model.train(was_training)

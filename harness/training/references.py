@@ -15,6 +15,9 @@ from harness.training import ranking
 from models import registry
 from models.base import Scorer
 
+_CHUNK = 1 << 22
+_HELD_OUT: tuple[HeldOut, ...] = ("validation", "test")
+
 
 def fit(name: str, split: Split) -> tuple[Scorer, float]:
     """A fitted reference and the seconds that fitting took.
@@ -44,10 +47,16 @@ def facts(model_spec: dict[str, Any], scorer: Scorer) -> ModelFacts:
 
 def popularity(split: Split, held_out: HeldOut) -> Ranking:
     """What ranking by training counts reaches: the yardstick of collapse."""
-    training = split.training()
-    counts = np.bincount(training.items, minlength=training.num_items + 1)[1:].astype(np.float64)
+    stored = split.interactions
+    counts = np.zeros(stored.num_items + 1, dtype=np.int64)
+    # In chunks, and less the held-out events: bincount of a mapped array would copy all of it.
+    for start in range(0, stored.num_events, _CHUNK):
+        counts += np.bincount(stored.items[start : start + _CHUNK], minlength=len(counts))
+    for event in _HELD_OUT:
+        counts -= np.bincount(stored.items[split.targets(event)], minlength=len(counts))
+    shown = counts[1:].astype(np.float64)
 
     def score(query: Query) -> torch.Tensor:
-        return torch.from_numpy(np.tile(counts, (len(query.lengths), 1)))
+        return torch.from_numpy(np.tile(shown, (len(query.lengths), 1)))
 
     return ranking.rank(score, split, held_out, None)

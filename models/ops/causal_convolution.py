@@ -12,12 +12,10 @@ complex one of full length, which alone costs more than the whole forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -25,53 +23,53 @@ from torch.nn import functional
 Backend = Literal["auto", "fft", "dense"]
 
 # Longest sequence for which `auto` takes the Toeplitz product. Measured on one Xeon core (AVX-512,
-# 8,192 × 64 float32 elements, forward + backward, ms, fft / dense): L = 64 6.8 / 2.0, 96 6.4 / 3.7,
-# 128 6.7 / 6.5, 160 7.5 / 13.7, 256 7.1 / 23. The value for CUDA is a prediction, not measured.
+# 8,192 × 64 float32 elements, forward + backward, ms, fft / dense): L = 32 8.0 / 1.4, 64 7.2 / 2.2,
+# 128 6.4 / 6.7, 256 6.9 / 23, 512 7.5 / 84. The value for CUDA is a prediction, not measured.
 DENSE_MAX_LENGTH = {"cpu": 128, "cuda": 512}
 
 
-@torch.compiler.assume_constant_result
-@lru_cache(maxsize=64)
-def legendre_table(order: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def legendre_table(order: int, window: int) -> Tensor:
     """Legendre polynomials on the window, `P_k(2τ/(W−1) − 1)`.
 
     Bonnet's recurrence `k P_k = (2k−1) x P_{k−1} − (k−1) P_{k−2}` is stable on [−1, 1]; it runs in
-    float64 and is rounded once.
+    float64. A model keeps the table as a buffer, rounded once, so that no step builds it again.
 
     Args:
         order: Number K of polynomials, degrees 0 … K − 1.
         window: Kernel length W in events.
-        dtype: Type of the result.
-        device: Place of the result.
 
     Returns:
-        `[K, W]`.
+        `[K, W]` float64.
+
+    Raises:
+        ValueError: An order or a window below 1.
     """
+    if order < 1 or window < 1:
+        raise ValueError(f"order {order} and window {window} must be at least 1")
     points = 2.0 * np.arange(window) / max(window - 1, 1) - 1.0
     table = np.ones((order, window))
     if order > 1:
         table[1] = points
     for k in range(2, order):
         table[k] = ((2 * k - 1) * points * table[k - 1] - (k - 1) * table[k - 2]) / k
-    return torch.from_numpy(table).to(dtype=dtype, device=device)
+    return torch.from_numpy(table)
 
 
-def legendre_taps(coefficients: Tensor, decay: Tensor | None, window: int, length: int) -> Tensor:
+def legendre_taps(coefficients: Tensor, decay: Tensor | None, table: Tensor, length: int) -> Tensor:
     """Kernel taps `h_d(τ) = e^{−a_d τ} Σ_k c_{d,k} P_k(2τ/(W−1) − 1)`, `0 ≤ τ < min(W, L)`.
 
     Args:
         coefficients: `[D, K]` float32 or float64.
         decay: `[D]`, ≥ 0, or None for no decay.
-        window: Kernel length W; the polynomials are stretched over it whatever the length.
+        table: `[K, W]` of `legendre_table`, whose W is the kernel length whatever the length L.
         length: Sequence length L; later taps reach no position.
 
     Returns:
         `[D, min(W, L)]`.
     """
-    taps = min(window, length)
+    taps = min(table.shape[1], length)
     with torch.autocast(coefficients.device.type, enabled=False):
-        table = legendre_table(coefficients.shape[1], window, coefficients.dtype, coefficients.device)
-        polynomial = coefficients @ table[:, :taps]
+        polynomial = coefficients @ table[:, :taps].to(coefficients.dtype)
         if decay is None:
             return polynomial
         lags = torch.arange(taps, dtype=decay.dtype, device=decay.device)
@@ -83,8 +81,8 @@ def legendre_convolution(
     coefficients: Tensor,
     decay: Tensor | None,
     skip: Tensor,
+    table: Tensor,
     *,
-    window: int,
     backend: Backend = "auto",
     check: bool = True,
 ) -> Tensor:
@@ -97,7 +95,7 @@ def legendre_convolution(
         coefficients: `[D, K]`.
         decay: `[D]`, ≥ 0, or None for no decay.
         skip: `[D]`.
-        window: Kernel length W in events, the same at every L.
+        table: `[K, W]` of `legendre_table`: the kernel length W is the same at every L.
         backend: `fft` is O(L log L), `dense` a Toeplitz product, O(L²) and faster when short,
             `auto` the faster by length (`select_backend`).
         check: Whether to look for negative decays, which costs a GPU a synchronisation; a caller
@@ -109,8 +107,8 @@ def legendre_convolution(
     Raises:
         ValueError: Shapes that do not fit, a negative decay, an unknown backend.
     """
-    _check(x, coefficients, decay, skip, window, check)
-    taps = legendre_taps(coefficients, decay, window, x.shape[2])
+    _check(x, coefficients, decay, skip, table, check)
+    taps = legendre_taps(coefficients, decay, table, x.shape[2])
     return causal_convolution(x, taps, skip, backend=backend)
 
 
@@ -149,10 +147,19 @@ def select_backend(backend: str, length: int, device: torch.device) -> Literal["
     raise ValueError(f"unknown convolution backend '{backend}'; legal: {', '.join(get_args(Backend))}")
 
 
-@torch.compiler.assume_constant_result
 def fourier_length(length: int, taps: int) -> int:
     """Smallest even 5-smooth FFT length that holds the linear convolution, ≥ length + taps − 1."""
-    return 2 * int(next_fast_len((length + taps) // 2, real=True))
+    least = max(length + taps - 1, 2)
+    best = 1 << (least - 1).bit_length()
+    fives = 1
+    while fives < best:
+        odd = fives
+        while odd < best:
+            # The even multiple of this odd factor by the smallest sufficient power of two.
+            best = min(best, odd << max((-(-least // odd) - 1).bit_length(), 1))
+            odd *= 3
+        fives *= 5
+    return best
 
 
 def short_convolution(x: Tensor, weight: Tensor) -> Tensor:
@@ -173,14 +180,16 @@ def short_convolution(x: Tensor, weight: Tensor) -> Tensor:
     return _short_convolution(x.contiguous(), weight)
 
 
-def _check(x: Tensor, coefficients: Tensor, decay: Tensor | None, skip: Tensor, window: int, check_decay: bool) -> None:
+def _check(
+    x: Tensor, coefficients: Tensor, decay: Tensor | None, skip: Tensor, table: Tensor, check_decay: bool
+) -> None:
     if x.dim() != 3 or x.shape[2] < 1:
         raise ValueError(f"x must be [D, B, L] with L ≥ 1, got {list(x.shape)}")
-    if window < 1:
-        raise ValueError(f"window {window} must be at least 1")
     channels = x.shape[0]
     if coefficients.dim() != 2 or coefficients.shape[0] != channels or coefficients.shape[1] < 1:
         raise ValueError(f"coefficients must be [{channels}, K ≥ 1], got {list(coefficients.shape)}")
+    if table.dim() != 2 or table.shape[0] != coefficients.shape[1]:
+        raise ValueError(f"table must be [{coefficients.shape[1]}, W], got {list(table.shape)}; see legendre_table")
     for name, vector in (("decay", decay), ("skip", skip)):
         if vector is not None and vector.shape != (channels,):
             raise ValueError(f"{name} must be [{channels}], got {list(vector.shape)}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# 16 and 32 take 24 and 27 ms forward + backward at 128 states and 8,192 steps on one core, 64 takes 42.
+# Forward + backward of 128 states over 8 × 1,024 steps on one core: 25 ms with 16, 31 with 32, 41 with 64.
 CHUNK = 16
 
 

@@ -157,7 +157,7 @@ def wait_until(condition, seconds=20):
 def test_a_killed_supervisor_takes_its_child_along(tmp_path):
     pid_file = tmp_path / "pid"
     body = f"""
-        from harness.child import die_with_parent
+        from harness.process import die_with_parent
         die_with_parent(request["parent"])
         open({str(pid_file)!r}, "w").write(str(os.getpid()))
         time.sleep(120)
@@ -177,3 +177,25 @@ def test_a_killed_supervisor_takes_its_child_along(tmp_path):
     supervisor.wait()
     assert wait_until(lambda: not alive(pid)), "the orphan keeps running"
     assert not (tmp_path / "r.json").exists()
+
+
+def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    value = {
+        "name": "tiny",
+        "device": "cpu",
+        "data": {"mine": {"format": "pairs", "file": "mine.txt"}},
+        "training": {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": []},
+    }
+    study_ = msgspec.convert(value, Study)
+    result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert result.status == "error"
+    assert "data set 'mine' is missing" in result.detail
+    assert "Traceback" not in result.detail
+    # The study's own folder is where it is looked for, without being part of the cell.
+    (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
+    training = msgspec.structs.replace(study_.training, epochs=1)
+    study_ = msgspec.structs.replace(study_, data_folder=str(tmp_path), training=training)
+    result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert result.status == "ok", result.detail

@@ -4,7 +4,9 @@ import msgspec
 import pytest
 import typst
 from examples import MODELS, example, with_labels
+from factories import make_folder
 
+from harness.analysis.analyse import analyse
 from harness.errors import UserError
 from harness.reporting.document import assemble, build, render
 from harness.reporting.theme import font_folder
@@ -38,8 +40,8 @@ def test_writes_the_pdf_and_the_figures_and_twice_the_same_bytes(tmp_path):
 
 
 def test_other_records_give_another_document(tmp_path):
-    build(example(), tmp_path / "a.pdf")
-    build(example(oom=()), tmp_path / "b.pdf")
+    build(example(training=False), tmp_path / "a.pdf")
+    build(example(training=False, oom=()), tmp_path / "b.pdf")
     assert (tmp_path / "a.pdf").read_bytes() != (tmp_path / "b.pdf").read_bytes()
 
 
@@ -49,12 +51,11 @@ def test_other_records_give_another_document(tmp_path):
         {"training": False},
         {"speed": False, "memory": False},
         {"speed": False, "memory": False, "training": False, "problems": False, "oom": ()},
-        {"memory": False, "oom": ()},
         {"oom": ("hyenarec", "sasrec-math"), "seeds": (0, 1, 2, 3, 4)},
         {"labels": tuple(MODELS), "datasets": ("ml-1m", "beauty"), "training_lengths": (64, 256)},
         {"labels": ("hyenarec",), "oom": ()},
     ],
-    ids=["no-training", "no-speed", "nothing", "no-memory", "partner-oom", "seven-models", "partner-only"],
+    ids=["no-training", "no-speed", "nothing", "partner-oom", "seven-models", "partner-only"],
 )
 def test_builds_with_any_part_missing(contents, tmp_path):
     source = assemble(example(**contents), tmp_path)
@@ -67,15 +68,32 @@ def test_builds_without_claims_models_machines_or_records(tmp_path):
     assert render(assemble(bare, tmp_path)).startswith(b"%PDF-")
 
 
+def test_builds_from_a_folder_of_records(tmp_path):
+    folder = make_folder(
+        tmp_path / "records",
+        oom=[("sasrec-math", 8192)],
+        failed=[("sasrec-sdpa", 512)],
+        stale=["sasrec-math"],
+        dirty=["hyenarec"],
+        flags={("gru4rec", 256): ["first block slower"]},
+    )
+    analysis = analyse(folder)
+    assert analysis.problems.failed
+    assert analysis.problems.stale
+    assert analysis.censored
+    build(analysis, tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
+
+
 def test_null_intervals_and_unmeasured_numbers_do_not_break_it(tmp_path):
     def emptied(value, key=""):
         if isinstance(value, dict):
             return {k: emptied(v, k) for k, v in value.items()}
-        if isinstance(value, list) and (key.endswith("interval") or key == "simultaneous"):
+        if isinstance(value, list | tuple) and (key.endswith("interval") or key == "simultaneous"):
             return None
         if key in {"covers_one", "all_cover_one", "factor", "percent", "passed", "chosen", "rise"}:
             return None
-        return [emptied(v) for v in value] if isinstance(value, list) else value
+        return [emptied(v) for v in value] if isinstance(value, list | tuple) else value
 
     analysis = example()
     bare = msgspec.convert(emptied(msgspec.to_builtins(analysis)), type(analysis))
@@ -137,3 +155,17 @@ def test_a_missing_template_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="repository"):
         build(example(training=False, memory=False), tmp_path / "x.pdf")
+
+
+def test_any_character_can_stand_in_a_label_or_a_message(tmp_path):
+    odd = "\u6a21\U0001f600\u202e\x07\x1b[31m\nend"
+    source = assemble(with_labels(example(), {"gru4rec": odd, "resident memory reached the limit": odd}), tmp_path)
+    assert render(source).startswith(b"%PDF-")
+    variants = {v["variant"] for c in query(source, "<verdicts>") for v in c["variants"]}
+    assert "\\u6a21\U0001f600\\u202e\\u0007\\u001b[31m end" in variants
+
+
+def test_the_pdf_declares_that_it_is_archival_and_accessible(tmp_path):
+    pdf = render(assemble(example(), tmp_path))
+    assert b"pdfaid:part" in pdf
+    assert b"pdfuaid:part" in pdf

@@ -57,7 +57,7 @@ def test_a_figure_without_data_is_left_out(without, names):
     assert all(draw(analysis, name) is None for name in names)
 
 
-@pytest.mark.parametrize("labels", [tuple(MODELS)[:3], tuple(MODELS)[:5], tuple(MODELS)])
+@pytest.mark.parametrize("labels", [tuple(MODELS)[:5], tuple(MODELS)])
 @pytest.mark.parametrize("name", ["time", "speedup", "memory"])
 def test_no_two_texts_overlap(name, labels):
     figure = draw(example(labels, oom=labels[1:3]), name)
@@ -99,18 +99,19 @@ def test_the_claimed_speedup_is_read_from_the_claims(full):
     assert "claimed: up to 6×" in {t.get_text() for t in axes.texts}
 
 
-def test_files_are_the_same_each_time_and_carry_no_date(full, tmp_path):
-    first = figures(full, tmp_path / "a")
-    second = figures(full, tmp_path / "b")
-    assert [p.name for p in first] == [f"{name}.svg" for name in FIGURES]
+def test_files_are_the_same_each_time_and_carry_no_date(tmp_path):
+    analysis = example(energy=True)
+    first = figures(analysis, tmp_path / "a")
+    second = figures(analysis, tmp_path / "b")
+    assert [p.name for p in first] == [f"{name}.svg" for name in FIGURES if name != "accuracy-length"]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
         assert b"<dc:date>" not in one.read_bytes()
-    assert b">hyenarec</text>" in first[0].read_bytes() or b"hyenarec" in first[1].read_bytes()
+    assert b">hyenarec</text>" in first[0].read_bytes()
 
 
 def test_other_formats(tmp_path):
-    written = figures(example(training=False), tmp_path, ("png", "pdf"))
+    written = figures(example(("hyenarec", "gru4rec"), training=False, oom=()), tmp_path, ("png", "pdf"))
     assert {p.suffix for p in written} == {".png", ".pdf"}
 
 

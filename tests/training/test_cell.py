@@ -292,3 +292,14 @@ def test_progress_goes_to_stderr(tmp_path, capsys):
     assert captured.out == ""
     for part in ("epoch 2/2", "loss", "NDCG@10", "tokens/s", "min left"):
         assert part in captured.err
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_on_a_gpu(tmp_path, precision):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    fields = run(tmp_path, device="cuda", precision=precision, epochs=8)
+    assert "collapsed" not in fields["flags"]
+    assert fields["memory"].peak_bytes > 0
+    assert fields["environment"].cuda

@@ -1,6 +1,6 @@
 # Which study, and what its rules need to know. All logic is in the harness.
-import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,12 +11,13 @@ from harness.errors import UserError
 from harness.study import cells, default_study, load_study, manifest_digest, resource
 
 # Rules say `python`; it must be this one also when the environment is not activated.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 config.setdefault("study", default_study())
 try:
     STUDY = load_study(config["study"])
     CELLS = {f"results/{STUDY.name}/{cell.path}": cell for cell in cells(STUDY)}
+    ORDER = {cell.key: cell.shuffle for cell in CELLS.values()}
     MANIFEST_DIGEST = manifest_digest(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -28,9 +29,18 @@ wildcard_constraints:
     cell="[^/]+",
 
 
-def shuffled(wildcards, output):
+ANALYSIS = Path(f"results/{STUDY.name}/analysis.json")
+
+# Snakemake does not make a missing intermediate file while everything after it is there. An
+# analysis that counts a record which is gone is out of date by definition, so it goes too.
+if workflow.is_main_process and not workflow.dryrun and ANALYSIS.exists():
+    if not all(Path(record).exists() for record in CELLS):
+        ANALYSIS.unlink()
+
+
+def shuffled(wildcards):
     """A reproducible shuffled order: ordered runs would confound drift with length."""
-    return CELLS[str(output)].shuffle if str(output) in CELLS else 0
+    return ORDER.get(f"{wildcards.label}/{wildcards.cell}", 0)
 
 
 def training_threads(wildcards):

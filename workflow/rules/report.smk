@@ -10,8 +10,9 @@ rule manifest:
     localrule: True
     params:
         digest=MANIFEST_DIGEST,
+        study=config["study"],
     shell:
-        "exec python -m harness manifest {config[study]} --output {output} 2> {log}"
+        "exec python -m harness manifest {params.study} --output {output} 2> {log}"
 
 
 rule analyse:
@@ -19,21 +20,19 @@ rule analyse:
         f"results/{STUDY.name}/study.json",
         CELLS,
     output:
-        f"results/{STUDY.name}/analysis.json",
+        str(ANALYSIS),
     log:
         f"logs/{STUDY.name}/analyse.log",
     localrule: True
     params:
         source=source_digest(["harness.analysis.analyse"]),
     shell:
-        "exec python -m harness analyse results/"
-        + STUDY.name
-        + " --output {output} 2> {log}"
+        f"exec python -m harness analyse results/{STUDY.name} --output {{output}} 2> {{log}}"
 
 
 rule report:
     input:
-        analysis=f"results/{STUDY.name}/analysis.json",
+        analysis=str(ANALYSIS),
         template=resource("reports") / "scaling.typ",
     output:
         "reports/scaling.pdf",

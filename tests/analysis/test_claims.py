@@ -1,0 +1,495 @@
+import dataclasses
+import math
+
+import factories
+import msgspec
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.analysis import analyse as analysis_module
+from harness.analysis.analyse import analyse
+from harness.analysis.claims import RULES, rule
+from harness.analysis.findings import Findings
+from harness.analysis.load import Counted, Folder
+from harness.errors import UserError
+from harness.study import Manifest, Study, load_claims
+
+QUIET = {"process_noise": 0.002, "block_noise": 0.002, "drift": 0.002}
+CLAIMS = {c.id: c for c in load_claims()}
+PLACES = {c.id: place for place, c in enumerate(load_claims())}
+
+
+def verdict(found, claim):
+    return next(c for c in found.claims if c.id == claim)
+
+
+def truths(**changes):
+    """The factory's truths with some replaced; None leaves a label out."""
+    chosen = {**factories.TRUTHS, **changes}
+    return {label: t for label, t in chosen.items() if t is not None}
+
+
+def with_law(label, law):
+    return dataclasses.replace(factories.TRUTHS[label], law=law)
+
+
+def speed_study(path, **options):
+    options = {"memory": False, "training": False, "noise": QUIET, **options}
+    return analyse(factories.make_folder(path, **options))
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    return analyse(factories.make_folder(tmp_path_factory.mktemp("quiet"), noise=QUIET))
+
+
+def test_every_published_claim_has_a_rule():
+    assert set(RULES) == set(CLAIMS)
+
+
+# --- linear time ----------------------------------------------------------------------------------
+
+
+def test_linear_time_supported(quiet):
+    found = verdict(quiet, "linear-time").overall
+    assert found.verdict == "supported"
+    assert found.window == (1024, 8192)
+    assert found.threshold == CLAIMS["linear-time"].threshold
+    assert found.interval[0] < found.statistic < found.interval[1]
+    assert len(found.evidence) == 18
+    assert all(path.startswith("speed/hyenarec/") for path in found.evidence)
+
+
+def test_linear_time_refuted_by_n_log_n(tmp_path):
+    hyenarec = with_law("hyenarec", factories.log_law(0.0, 0.0, 1e-6))
+    found = verdict(speed_study(tmp_path, truths=truths(hyenarec=hyenarec)), "linear-time").overall
+    assert found.verdict == "refuted"
+    assert found.statistic == pytest.approx(1.3, abs=0.02)
+
+
+def test_linear_time_inconclusive_with_noise_says_how_many_processes(tmp_path):
+    found = verdict(speed_study(tmp_path, noise={"process_noise": 0.1}), "linear-time").overall
+    assert found.verdict == "inconclusive"
+    assert found.sample_size > 3
+    assert found.sample_unit == "processes"
+
+
+def test_linear_time_inconclusive_with_two_processes(tmp_path):
+    found = verdict(speed_study(tmp_path, replicates=2), "linear-time").overall
+    assert (found.verdict, found.interval, found.sample_size) == ("inconclusive", None, 3)
+
+
+def test_linear_time_needs_a_factor_of_eight(tmp_path):
+    found = verdict(speed_study(tmp_path, lengths=(2048, 4096, 8192)), "linear-time").overall
+    assert found.verdict == "inconclusive"
+    assert "factor of eight" in found.detail
+
+
+def test_linear_time_needs_the_challenge(tmp_path):
+    # Level over the upper 8×, but far below where the law is fitted.
+    def law(tokens, length):
+        return 0.05 if length < 1024 else 0.1
+
+    hyenarec = with_law("hyenarec", law)
+    found = verdict(speed_study(tmp_path, truths=truths(hyenarec=hyenarec)), "linear-time").overall
+    assert found.interval[1] <= CLAIMS["linear-time"].threshold
+    assert found.verdict == "inconclusive"
+    assert "challenge failed" in found.detail
+
+
+def test_linear_time_missing_names_the_cells(tmp_path):
+    absent = {("hyenarec", n) for n in factories.LENGTHS}
+    found = verdict(speed_study(tmp_path, absent=absent), "linear-time").overall
+    assert found.verdict == "missing"
+    assert "18 speed cells of hyenarec" in found.missing[0]
+
+
+# --- quadratic attention --------------------------------------------------------------------------
+
+
+def test_quadratic_attention_supported_per_kernel(quiet):
+    found = verdict(quiet, "quadratic-attention")
+    assert found.overall.verdict == "supported"
+    assert {v.variant: v.verdict for v in found.variants} == {"sasrec-math": "supported", "sasrec-sdpa": "supported"}
+    assert found.variants[0].statistic == pytest.approx(2.2e-8, rel=0.05)
+
+
+@pytest.mark.parametrize("law", [factories.linear_law(0.01, 1e-5), factories.log_law(0.0, 0.0, 1e-6)])
+def test_quadratic_attention_refuted_by_a_slower_law(tmp_path, law):
+    found = verdict(
+        speed_study(tmp_path, truths=truths(**{"sasrec-sdpa": with_law("sasrec-sdpa", law)})), "quadratic-attention"
+    )
+    own = {v.variant: v.verdict for v in found.variants}
+    assert own["sasrec-math"] == "supported"
+    assert own["sasrec-sdpa"] != "supported"
+    if law(8192, 8192) > 1.2 * law(8192, 256):
+        assert own["sasrec-sdpa"] == found.overall.verdict == "refuted"
+
+
+def test_quadratic_attention_inconclusive_with_two_processes(tmp_path):
+    found = verdict(speed_study(tmp_path, replicates=2), "quadratic-attention").overall
+    assert (found.verdict, found.sample_size) == ("inconclusive", 3)
+
+
+def test_attention_claims_missing_without_attention(tmp_path):
+    only = {label: factories.TRUTHS[label] for label in ("hyenarec", "gru4rec")}
+    found = speed_study(tmp_path, truths=only)
+    for claim in ("quadratic-attention", "speedup-6x", "long-sequences", "no-sacrifice"):
+        own = verdict(found, claim).overall
+        assert own.verdict == "missing"
+        assert "attention" in own.missing[0]
+
+
+# --- speed-up -------------------------------------------------------------------------------------
+
+
+def test_speedup_is_ruled_per_kernel(quiet):
+    found = verdict(quiet, "speedup-6x")
+    own = {v.variant: v for v in found.variants}
+    assert own["sasrec-math"].verdict == "supported"
+    assert own["sasrec-math"].interval[0] >= 6
+    assert own["sasrec-sdpa"].verdict == "refuted"
+    assert "within the measured lengths" in own["sasrec-sdpa"].detail
+    assert found.overall.verdict == "refuted", "than attention: every kernel"
+    assert "sasrec-math: supported" in found.overall.detail
+
+
+def test_speedup_states_crossover_window_and_censoring(tmp_path):
+    found = verdict(speed_study(tmp_path, oom={("sasrec-math", 8192)}), "speedup-6x")
+    own = next(v for v in found.variants if v.variant == "sasrec-math")
+    assert own.window == (256, 4096)
+    assert "length 8,192 (oom)" in own.detail
+    sdpa = next(v for v in found.variants if v.variant == "sasrec-sdpa")
+    assert "faster than sasrec-sdpa from about" in sdpa.detail
+
+
+def test_speedup_is_not_refuted_while_lengths_are_missing(tmp_path):
+    found = verdict(speed_study(tmp_path, absent={("sasrec-sdpa", 8192)}), "speedup-6x")
+    own = next(v for v in found.variants if v.variant == "sasrec-sdpa")
+    assert own.verdict == "inconclusive"
+    assert "8,192" in own.missing[0]
+
+
+def test_speedup_inconclusive_with_noise_says_how_many_processes(tmp_path):
+    found = verdict(speed_study(tmp_path, noise={"process_noise": 0.15}, rng_seed=5), "speedup-6x")
+    own = next(v for v in found.variants if v.variant == "sasrec-math")
+    assert own.verdict == "inconclusive"
+    assert own.sample_size > 3
+
+
+def test_no_speedup_without_the_control(tmp_path):
+    absent = {("hyenarec", n) for n in factories.LENGTHS}
+    found = speed_study(tmp_path, absent=absent)
+    for claim in ("speedup-6x", "long-sequences"):
+        own = verdict(found, claim).overall
+        assert own.verdict == "inconclusive"
+        assert any("A/A control" in what for what in own.missing)
+
+
+def test_unpaired_lengths_are_named(tmp_path):
+    found = verdict(speed_study(tmp_path, unpaired={("sasrec-math", 8192)}), "speedup-6x")
+    own = next(v for v in found.variants if v.variant == "sasrec-math")
+    assert "one after the other at 8,192" in own.detail
+
+
+def in_memory(rng, chosen, process_noise):
+    """Findings of a speed study that never touches the disk."""
+    counted = []
+    for label in chosen:
+        for length in factories.LENGTHS:
+            for replicate in range(3):
+                place = factories.speed_cell(
+                    label, chosen, "constant-tokens", "tokens", length, 8192 // length, replicate, ["time"]
+                )
+                noise = {"process_noise": process_noise, "block_noise": 0.01, "pairs": 2}
+                record = factories.speed_record(place, chosen, rng, noise=noise)
+                counted.append(Counted(place, record, "ok", None, False))
+    folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
+    groups = analysis_module.timing.groups(folder)
+    speed = analysis_module.speedup
+    floors = speed.noise_floors(speed.controls(groups, "hyenarec"))
+    return Findings(folder, groups, {}, speed.speedups(groups, "hyenarec", floors), floors, [], [], [], [], [])
+
+
+@pytest.mark.parametrize("trials", [40, pytest.param(2000, marks=pytest.mark.slow)])
+def test_speedup_of_five_is_falsely_supported_in_at_most_two_and_a_half_percent(trials):
+    five = factories.linear_law(0.0, 5e-5)
+    chosen = {
+        "hyenarec": dataclasses.replace(factories.HYENAREC, law=factories.linear_law(0.0, 1e-5)),
+        "sasrec-math": with_law("sasrec-math", five),
+    }
+    rng = np.random.default_rng(41)
+    verdicts = [rule(CLAIMS["speedup-6x"], in_memory(rng, chosen, 0.05)).overall.verdict for _ in range(trials)]
+    false = verdicts.count("supported")
+    assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
+
+
+# --- long sequences -------------------------------------------------------------------------------
+
+
+def test_long_sequences_supported(quiet):
+    found = verdict(quiet, "long-sequences")
+    assert found.overall.verdict == "supported"
+    assert all(v.statistic > 0.3 for v in found.variants)
+
+
+def test_long_sequences_refuted_where_the_speedup_falls(tmp_path):
+    def law(tokens, length):
+        return 1.0 / math.log2(length)
+
+    found = verdict(
+        speed_study(tmp_path, truths=truths(**{"sasrec-sdpa": with_law("sasrec-sdpa", law)})), "long-sequences"
+    )
+    assert next(v for v in found.variants if v.variant == "sasrec-sdpa").verdict == "refuted"
+    assert found.overall.verdict == "refuted"
+
+
+def test_long_sequences_inconclusive_where_it_is_level(tmp_path):
+    level = {k: with_law(k, factories.linear_law(0.01, 1e-5)) for k in ("sasrec-math", "sasrec-sdpa")}
+    found = verdict(speed_study(tmp_path, truths=truths(**level), noise={}), "long-sequences").overall
+    assert found.verdict != "supported"
+    assert abs(found.statistic) < 0.02
+
+
+def test_long_sequences_missing_with_two_lengths(tmp_path):
+    found = verdict(speed_study(tmp_path, lengths=(256, 512)), "long-sequences").overall
+    assert found.verdict == "missing"
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def memory_study(path, memory, **options):
+    hyenarec = dataclasses.replace(factories.HYENAREC, memory=memory)
+    folder = factories.make_folder(path, truths=truths(hyenarec=hyenarec), speed=False, training=False, **options)
+    return verdict(analyse(folder), "linear-memory").overall
+
+
+def test_linear_memory_supported(quiet):
+    found = verdict(quiet, "linear-memory").overall
+    assert found.verdict == "supported"
+    assert found.window == (256, 2048)
+    assert len(found.evidence) == 4
+
+
+def test_linear_memory_refuted(tmp_path):
+    found = memory_study(tmp_path, lambda b, n: 0.5 * b * n**2)
+    assert found.verdict == "refuted"
+    assert found.statistic == pytest.approx(2, abs=0.05)
+
+
+def test_linear_memory_inconclusive_at_the_threshold(tmp_path):
+    assert memory_study(tmp_path, lambda b, n: 500.0 * b * n**1.1).verdict == "inconclusive"
+
+
+def test_linear_memory_missing(tmp_path):
+    found = speed_study(tmp_path)
+    assert verdict(found, "linear-memory").overall.verdict == "missing"
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+def accuracy_study(path, aims, **options):
+    chosen = {}
+    for label, aim in aims.items():
+        base = factories.TRUTHS.get(label.split(" ")[0], factories.HYENAREC)
+        chosen[label] = dataclasses.replace(base, ndcg=aim)
+    options = {"seeds": tuple(range(5)), "users": 2000, "seed_noise": 0.005, "noise": QUIET, "memory": False, **options}
+    return analyse(factories.make_folder(path, truths=chosen, **options))
+
+
+GOOD = {"hyenarec": 0.25, "sasrec-math": 0.18, "sasrec-sdpa": 0.17, "gru4rec": 0.12}
+BAD = {"hyenarec": 0.15, "sasrec-math": 0.22, "sasrec-sdpa": 0.13, "gru4rec": 0.12}
+LEVEL = {"hyenarec": 0.18, "sasrec-math": 0.18, "sasrec-sdpa": 0.18, "gru4rec": 0.12}
+
+
+def test_accuracy_supported_per_data_set_and_over_all(tmp_path):
+    found = verdict(accuracy_study(tmp_path, GOOD, speed=False, datasets=("one", "two")), "accuracy")
+    assert found.overall.verdict == "supported"
+    assert {v.variant: v.verdict for v in found.variants} == {"one": "supported", "two": "supported"}
+    assert "Weakest of 6 comparisons" in found.overall.detail
+    assert found.overall.interval[0] > 0
+
+
+def test_accuracy_refuted_by_one_baseline(tmp_path):
+    found = verdict(accuracy_study(tmp_path, BAD, speed=False), "accuracy").overall
+    assert found.verdict == "refuted"
+    assert "sasrec-math" in found.detail
+    assert found.statistic < 0
+
+
+def test_accuracy_inconclusive_when_level(tmp_path):
+    found = verdict(accuracy_study(tmp_path, LEVEL, speed=False), "accuracy").overall
+    assert found.verdict == "inconclusive"
+    assert found.sample_unit in ("seeds", "")
+
+
+def test_one_seed_is_at_most_inconclusive(tmp_path):
+    for name, aims in (("good", GOOD), ("bad", BAD)):
+        found = verdict(accuracy_study(tmp_path / name, aims, speed=False, seeds=(0,)), "accuracy").overall
+        assert found.verdict == "inconclusive"
+        assert "one seed" in found.detail
+        assert found.sample_size == 5
+
+
+def test_accuracy_missing_without_training(quiet, tmp_path):
+    found = verdict(speed_study(tmp_path), "accuracy").overall
+    assert found.verdict == "missing"
+    assert found.missing
+
+
+def test_references_are_no_baselines_but_are_named(tmp_path):
+    aims = {"hyenarec": 0.09, "gru4rec": 0.05}
+    found = accuracy_study(tmp_path, aims, speed=False)
+    own = verdict(found, "accuracy").overall
+    assert own.verdict == "supported"
+    assert "below the best untrained reference" in own.detail
+    assert any("below the best untrained reference" in t for t in found.problems.threats)
+
+
+def test_a_collapsed_baseline_keeps_the_claim_open(tmp_path):
+    flags = {("gru4rec", seed): ["collapsed: not above chance"] for seed in range(5)}
+    found = verdict(accuracy_study(tmp_path, GOOD, speed=False, training_flags=flags), "accuracy").overall
+    assert found.verdict == "inconclusive"
+    assert any("gru4rec" in what and "collapse" in what for what in found.missing)
+
+
+def test_another_split_is_missing_not_compared(tmp_path):
+    folder = factories.make_folder(tmp_path, speed=False, memory=False, seeds=(0, 1))
+    manifest = msgspec.json.decode((folder / "study.json").read_bytes(), type=Manifest)
+    for cell in manifest.cells:
+        if cell.label == "gru4rec":
+            path = folder / cell.path
+            path.write_text(path.read_text().replace("5" * 64, "6" * 64))
+    found = analyse(folder)
+    own = verdict(found, "accuracy").overall
+    assert any("split" in what for what in own.missing)
+    assert "gru4rec" not in {d.label for d in found.accuracy_differences}
+    assert any("different splits" in t for t in found.problems.threats)
+
+
+def test_no_sacrifice_supported_where_faster(tmp_path):
+    found = verdict(accuracy_study(tmp_path, GOOD), "no-sacrifice")
+    assert found.overall.verdict == "supported"
+    assert found.overall.margin == CLAIMS["no-sacrifice"].margin
+    assert {v.variant for v in found.variants} == {"sasrec-math", "sasrec-sdpa"}
+
+
+def test_no_sacrifice_refuted(tmp_path):
+    found = verdict(accuracy_study(tmp_path, BAD), "no-sacrifice")
+    assert next(v for v in found.variants if v.variant == "sasrec-math").verdict == "refuted"
+    assert found.overall.verdict == "refuted"
+
+
+def test_no_sacrifice_inconclusive_with_noise(tmp_path):
+    found = verdict(accuracy_study(tmp_path, LEVEL, seed_noise=0.2), "no-sacrifice").overall
+    assert found.verdict == "inconclusive"
+    assert found.sample_unit == "seeds"
+
+
+def test_no_sacrifice_missing_where_it_is_not_faster(tmp_path):
+    found = verdict(accuracy_study(tmp_path, GOOD, training_length=256), "no-sacrifice")
+    own = {v.variant: v for v in found.variants}
+    assert own["sasrec-sdpa"].verdict == "missing"
+    assert "is faster than sasrec-sdpa" in own["sasrec-sdpa"].missing[0]
+
+
+def kernels(own, fourier, mlp):
+    base = factories.HYENAREC
+    chosen = {"hyenarec": dataclasses.replace(base, ndcg=own)}
+    for label, kernel, aim in (("hyenarec-fourier", "fourier-mlp", fourier), ("hyenarec-mlp", "legendre-mlp", mlp)):
+        chosen[label] = dataclasses.replace(base, ndcg=aim, options={**base.options, "kernel": kernel})
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("own", "fourier", "expected"), [(0.25, 0.15, "supported"), (0.15, 0.25, "refuted"), (0.2, 0.2, "inconclusive")]
+)
+def test_kernel(tmp_path, own, fourier, expected):
+    folder = factories.make_folder(
+        tmp_path,
+        truths=kernels(own, fourier, 0.3),
+        speed=False,
+        memory=False,
+        seeds=range(5),
+        users=2000,
+        seed_noise=0.005,
+    )
+    found = analyse(folder)
+    own_verdict = verdict(found, "kernel").overall
+    assert own_verdict.verdict == expected
+    assert "hyenarec-mlp" not in own_verdict.detail, "another reading of the Legendre kernel"
+    assert verdict(found, "accuracy").overall.verdict == "missing", "variants of the partner are no baselines"
+
+
+def test_kernel_missing(quiet):
+    assert verdict(quiet, "kernel").overall.verdict == "missing"
+
+
+# --- streaming ------------------------------------------------------------------------------------
+
+
+def streaming_study(path, cost, replicates=3):
+    folder = factories.make_folder(path, memory=False, training=False, noise=QUIET, replicates=replicates)
+    rng = np.random.default_rng(51)
+    manifest = msgspec.json.decode((folder / "study.json").read_bytes(), type=Manifest)
+    for cell in manifest.cells:
+        if cell.label == "hyenarec":
+            path = folder / cell.path
+            old = factories.records.read(path)
+            extra = factories.blocks(rng, cost(old.length), cost(old.length), phase="stream", **QUIET)
+            timing = factories.timing([*old.timing.blocks, *extra])
+            factories.records.write(msgspec.structs.replace(old, timing=timing), path)
+    return analyse(folder)
+
+
+@pytest.mark.parametrize(("cost", "expected"), [(lambda n: 1e-3, "supported"), (lambda n: 1e-6 * n, "refuted")])
+def test_streaming(tmp_path, cost, expected):
+    found = streaming_study(tmp_path, cost)
+    own = verdict(found, "streaming").overall
+    assert own.verdict == expected
+    assert own.window == (256, 8192)
+    assert {p.phase for p in found.times if p.label == "hyenarec"} == {"step", "stream"}
+
+
+def test_streaming_inconclusive_with_two_processes(tmp_path):
+    assert (
+        verdict(streaming_study(tmp_path, lambda n: 1e-3, replicates=2), "streaming").overall.verdict == "inconclusive"
+    )
+
+
+def test_streaming_missing(quiet):
+    assert verdict(quiet, "streaming").overall.verdict == "missing"
+
+
+# --- the claims file ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "claim", ["linear-time", "speedup-6x", "long-sequences", "linear-memory", "accuracy", "kernel"]
+)
+def test_thresholds_come_from_the_claim(tmp_path, claim):
+    bare = msgspec.structs.replace(CLAIMS[claim], threshold=None)
+    folder = factories.make_folder(tmp_path, lengths=(256,), claims=[bare])
+    with pytest.raises(UserError, match=f"{claim}.*threshold"):
+        analyse(folder)
+
+
+def test_another_threshold_gives_another_verdict(tmp_path):
+    folder = factories.make_folder(
+        tmp_path,
+        noise=QUIET,
+        memory=False,
+        training=False,
+        claims=[msgspec.structs.replace(CLAIMS["speedup-6x"], threshold=4.0)],
+    )
+    assert analyse(folder).claims[0].overall.verdict == "supported"
+
+
+def test_an_unknown_claim_names_the_known_ones(tmp_path):
+    odd = msgspec.structs.replace(CLAIMS["accuracy"], id="acuracy")
+    folder = factories.make_folder(tmp_path, lengths=(256,), claims=[odd])
+    with pytest.raises(UserError, match="Did you mean 'accuracy'"):
+        analyse(folder)

@@ -1,0 +1,194 @@
+import math
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.optimize import curve_fit, nnls
+
+from harness.analysis import scaling, statistics
+from harness.analysis.scaling import Series
+
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
+TOKENS = (8192,) * 7
+TRUE = {
+    "constant": lambda n: 0.1,
+    "log": lambda n: 0.03 + 0.01 * math.log2(n),
+    "linear": lambda n: 0.06 + 5e-5 * n,
+}
+
+
+def noisy(law, rng, spread=0.01, processes=3, lengths=LENGTHS):
+    logs = [statistics.estimate(math.log(law(n)) + rng.normal(0, spread, processes)) for n in lengths]
+    return Series(lengths, (8192,) * len(lengths), tuple(logs))
+
+
+def exact(law, lengths=LENGTHS, tokens=None):
+    return Series(
+        lengths, tokens or (8192,) * len(lengths), tuple(statistics.estimate([math.log(law(n))]) for n in lengths)
+    )
+
+
+def wrongly_named(law, trials, spread, seed):
+    rng = np.random.default_rng(seed)
+    wrong = named = 0
+    for _ in range(trials):
+        series = noisy(TRUE[law], rng, spread)
+        chosen, _ = scaling.choose(series, scaling.fits(series))
+        wrong += chosen not in (None, law)
+        named += chosen == law
+    return wrong, named
+
+
+def at_most(count, trials, rate):
+    return stats.binomtest(count, trials, rate, alternative="greater").pvalue > 1e-3
+
+
+def test_nonnegative_least_squares_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    columns = rng.normal(0, 1, (6, 3))
+    targets = rng.uniform(0.5, 2.0, (200, 6))
+    found, squares = scaling.nonnegative(columns, targets)
+    for row, target, square in zip(found, targets, squares, strict=True):
+        expected, residual = nnls(columns / target[:, None], np.ones(6))
+        assert row == pytest.approx(expected, abs=1e-8)
+        assert square == pytest.approx(residual**2, abs=1e-8)
+
+
+@pytest.mark.parametrize("law", ["constant", "log", "linear"])
+def test_exact_data_give_back_the_coefficients(law):
+    series = exact(TRUE[law])
+    found = next(f for f in scaling.fits(series) if f.law == law)
+    assert found.relative_error == pytest.approx(0, abs=1e-7)
+    assert found.fixed_seconds is None, "one number of tokens cannot tell f from T·u"
+    slope = {"constant": 0.0, "log": 0.01 / 8192, "linear": 5e-5 / 8192}[law]
+    assert found.growth_seconds == pytest.approx(slope, rel=1e-6)
+
+
+def test_fixed_cost_is_told_apart_where_tokens_differ():
+    tokens = tuple(4 * n for n in LENGTHS)
+    series = exact(lambda n: 0.02 + 4 * n * (1e-5 + 2e-9 * n), tokens=tokens)
+    found = scaling.fits(series)[2]
+    assert found.fixed_seconds == pytest.approx(0.02, rel=1e-4)
+    assert found.per_token_seconds == pytest.approx(1e-5, rel=1e-4)
+    assert found.growth_seconds == pytest.approx(2e-9, rel=1e-4)
+
+
+@pytest.mark.parametrize("law", ["constant", "log", "linear"])
+def test_the_right_law_is_named(law):
+    wrong, named = wrongly_named(law, 50, 0.01, seed=21)
+    assert at_most(wrong, 50, 0.05)
+    assert named >= 45
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.01, 0.05])
+@pytest.mark.parametrize("law", ["constant", "log", "linear"])
+def test_a_wrong_law_is_named_in_at_most_five_percent(law, spread):
+    wrong, _ = wrongly_named(law, 2000, spread, seed=22)
+    assert at_most(wrong, 2000, 0.05)
+
+
+def test_noise_too_large_names_no_law():
+    rng = np.random.default_rng(23)
+    series = noisy(TRUE["constant"], rng, spread=0.3)
+    assert scaling.choose(series, scaling.fits(series))[0] is None
+
+
+def test_two_processes_name_no_law_but_draw_one():
+    rng = np.random.default_rng(24)
+    series = noisy(TRUE["linear"], rng, processes=2)
+    found = scaling.fits(series)
+    assert scaling.choose(series, found) == (None, "linear")
+    assert all(f.growth_interval is None for f in found)
+
+
+@pytest.mark.parametrize("trials", [100, pytest.param(2000, marks=pytest.mark.slow)])
+def test_growth_interval_covers(trials):
+    rng = np.random.default_rng(25)
+    hits = 0
+    for _ in range(trials):
+        low, high = scaling.fits(noisy(TRUE["linear"], rng, 0.02))[2].growth_interval
+        hits += low <= 5e-5 / 8192 <= high
+    assert stats.binomtest(hits, trials, 0.95, alternative="less").pvalue > 1e-3
+
+
+def test_challenge_passes_the_true_law_and_fails_another():
+    rng = np.random.default_rng(26)
+    series = noisy(TRUE["linear"], rng)
+    assert scaling.challenge("linear", series, 0.1).passed is True
+    failed = scaling.challenge("constant", series, 0.1)
+    assert failed.passed is False
+    assert failed.fitted_lengths == [128, 256, 512, 1024, 2048]
+    assert failed.ratio == pytest.approx(failed.measured_seconds / failed.predicted_seconds)
+    assert failed.ratio > 2
+
+
+def test_challenge_needs_lengths_to_fit_on():
+    series = exact(TRUE["linear"], lengths=(1024, 2048, 4096, 8192))
+    assert scaling.challenge("linear", series, 0.1) is None
+    assert scaling.challenge("constant", series, 0.1).fitted_lengths == [1024, 2048]
+
+
+def test_n_log_n_rises_by_thirty_percent_from_one_to_eight_thousand():
+    estimate, window = scaling.rise(exact(lambda n: 0.01 * math.log2(n)))
+    assert window == (1024, 8192)
+    assert math.exp(estimate.mean) == pytest.approx(1.3)
+
+
+def test_rise_needs_a_factor_of_eight():
+    assert scaling.rise(exact(TRUE["constant"], lengths=(2048, 4096, 8192))) is None
+
+
+def test_power_law_is_found_exactly():
+    values = np.array([[0.002 + 3e-7 * n**1.5 for n in LENGTHS]])
+    found = scaling.power(LENGTHS, values)
+    assert found.exponent[0] == pytest.approx(1.5, abs=2e-3)
+    assert found.constant[0] == pytest.approx(0.002, rel=0.05)
+
+
+def test_power_agrees_with_a_general_optimiser():
+    rng = np.random.default_rng(27)
+    values = np.array([5e-4 + 2e-7 * n**1.7 for n in LENGTHS]) * np.exp(rng.normal(0, 0.03, len(LENGTHS)))
+
+    def model(n, c, a, b):
+        return c + a * (n / LENGTHS[-1]) ** b
+
+    expected, _ = curve_fit(model, LENGTHS, values, p0=(5e-4, values[-1], 1.7), sigma=values, bounds=(0, [1, 10, 4]))
+    assert scaling.power(LENGTHS, values[None]).exponent[0] == pytest.approx(expected[2], abs=5e-3)
+
+
+@pytest.mark.parametrize("trials", [30, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("law", ["log", "linear"])
+def test_exponent_interval_covers_the_noiseless_fit_of_the_same_window(law, trials):
+    truth = scaling.exponent("x", "s", exact(TRUE[law])).exponent
+    rng = np.random.default_rng(28)
+    hits = 0
+    for _ in range(trials):
+        low, high = scaling.exponent("x", "s", noisy(TRUE[law], rng, 0.02)).interval
+        hits += low <= truth <= high
+    assert stats.binomtest(hits, trials, 0.95, alternative="less").pvalue > 1e-3
+
+
+def test_bare_n_squared_is_not_the_truth_of_attention():
+    found = scaling.exponent("x", "s", exact(TRUE["linear"]))
+    assert 1.3 < found.exponent < 1.95
+
+
+def test_a_thousand_resamples_take_less_than_a_second():
+    rng = np.random.default_rng(29)
+    values = np.exp(rng.normal(0, 0.1, (1000, 7))) * [[TRUE["linear"](n) for n in LENGTHS]]
+    start = time.perf_counter()
+    scaling.power(LENGTHS, values)
+    for law in scaling.LAWS:
+        scaling.fit(law, exact(TRUE["linear"]), values)
+    assert time.perf_counter() - start < 1.0
+
+
+def test_local_slopes_are_per_sequence():
+    slopes = scaling.local_slopes("x", "s", exact(TRUE["constant"]))
+    assert [s.slope for s in slopes] == pytest.approx([1.0] * 6)
+    assert slopes[0].lengths == (128, 256)
+    tokens = tuple(4 * n for n in LENGTHS)
+    at_batch = scaling.local_slopes("x", "s", exact(lambda n: 1e-9 * n**2, tokens=tokens))
+    assert [s.slope for s in at_batch] == pytest.approx([2.0] * 6)
