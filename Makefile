@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: report test test-slow lint clean
+.PHONY: report test test-slow bench lint clean
 .DEFAULT_GOAL := report
 
 report: $(INSTALLED)
@@ -20,6 +20,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+bench: $(INSTALLED)
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
+	  $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-group-by=group -o addopts=
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all suppor
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -131,6 +132,8 @@ def _cell(options: argparse.Namespace) -> int:
 
     if options.die_with_parent is not None:
         die_with_parent(options.die_with_parent)
+    # A workflow engine ends its jobs with TERM: leave as from an exception, so that nothing stays behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     study = _study(options.study)
     cell = _find(study, options.kind, options.cell)
     result = run_cell(study, cell, options.output, log=options.log)
@@ -187,7 +190,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    from harness.study import manifest
+    from harness.manifest import manifest
 
     records.write_atomic(options.output, records.encode(manifest(_study(options.study))))
     return 0

@@ -184,17 +184,26 @@ class Energy(_Frozen, frozen=True):
     energy_joules: float
 
 
-class SpeedRecord(_Frozen, frozen=True, tag="speed", tag_field="kind"):
-    """One speed cell: a model and the timing partner, alternately, at one length."""
+class _CellRecord(_Frozen, frozen=True, kw_only=True):
+    """What every record holds.
+
+    Attributes:
+        schema_version: Version of this schema.
+        status: How the cell ended.
+        study: Name of the study.
+        label: Model as the study names it.
+        spec_digest: First 8 hex digits of the spec's sha256.
+        spec: Everything that decides the result.
+        device: `cpu` or `cuda`.
+        precision: `float32`, or `bfloat16` for autocast.
+        flags: What a reader must know about these numbers.
+        detail: Why a number is missing, or how the cell failed.
+    """
 
     schema_version: int
     status: Status
     study: str
     label: str
-    sweep: str
-    length: int
-    batch: int
-    replicate: int
     spec_digest: str
     spec: dict[str, Any]
     environment: Environment
@@ -202,12 +211,21 @@ class SpeedRecord(_Frozen, frozen=True, tag="speed", tag_field="kind"):
     device: str
     precision: str
     model: ModelFacts | None = None
-    partner: ModelFacts | None = None
-    timing: Timing | None = None
     memory: MemoryUse | None = None
-    energy: Energy | None = None
     flags: list[str] = []
     detail: str | None = None
+
+
+class SpeedRecord(_CellRecord, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
+    """One speed cell: a model and the timing partner, alternately, at one length."""
+
+    sweep: str
+    length: int
+    batch: int
+    replicate: int
+    partner: ModelFacts | None = None
+    timing: Timing | None = None
+    energy: Energy | None = None
 
 
 class Epoch(_Frozen, frozen=True):
@@ -234,7 +252,7 @@ class Ranking(_Frozen, frozen=True):
     ranks: list[float]
 
 
-class TrainingRecord(_Frozen, frozen=True, tag="training", tag_field="kind"):
+class TrainingRecord(_CellRecord, frozen=True, kw_only=True, tag="training", tag_field="kind"):
     """One training cell: a model trained (or a reference fitted) on one data set with one seed.
 
     Attributes:
@@ -246,21 +264,10 @@ class TrainingRecord(_Frozen, frozen=True, tag="training", tag_field="kind"):
         resumed: How often it continued from a checkpoint.
     """
 
-    schema_version: int
-    status: Status
-    study: str
-    label: str
     dataset: str
     length: int | None
     seed: int
-    spec_digest: str
-    spec: dict[str, Any]
-    environment: Environment
-    provenance: Provenance
-    device: str
-    precision: str
     timed: bool
-    model: ModelFacts | None = None
     num_users: int | None = None
     num_items: int | None = None
     num_events: int | None = None
@@ -271,10 +278,7 @@ class TrainingRecord(_Frozen, frozen=True, tag="training", tag_field="kind"):
     tokens_per_second: float | None = None
     validation: Ranking | None = None
     test: Ranking | None = None
-    memory: MemoryUse | None = None
     resumed: int = 0
-    flags: list[str] = []
-    detail: str | None = None
 
 
 Record = SpeedRecord | TrainingRecord

@@ -7,11 +7,12 @@ import os
 import random
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import torch
 
 from harness.environment import usable_cores
-from harness.record import ModelFacts
+from harness.record import DeviceState, Environment, ModelFacts
 from models import registry
 from models.base import SequenceModel
 
@@ -95,6 +96,25 @@ def facts(model_spec: dict[str, Any], model: SequenceModel, batch: int, length: 
 def allocator() -> dict[str, str]:
     """The allocator's settings in this process, for the record."""
     return {name: os.environ[name] for name in _ALLOCATOR_VARIABLES if name in os.environ}
+
+
+def complete(
+    environment: Environment,
+    device: torch.device,
+    before: DeviceState | None = None,
+    after: DeviceState | None = None,
+) -> Environment:
+    """Add to a cell's environment what only torch and the device know."""
+    on_gpu = device.type == "cuda"
+    return msgspec.structs.replace(
+        environment,
+        threads=torch.get_num_threads(),
+        allocator=allocator(),
+        cuda=torch.version.cuda if on_gpu else None,
+        tf32=torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
+        device_before=before,
+        device_after=after,
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import yaml
 
 from harness.catalogue import SOURCES, DataSource
+from harness.decoding import read_yaml
 from harness.environment import has_gpu
 from harness.errors import UserError, unknown
 from models import registry
@@ -200,14 +200,6 @@ class Cell(_Section, frozen=True):
         return int(hashlib.sha256(self.path.encode()).hexdigest()[:8], 16)
 
 
-class Manifest(_Section, frozen=True):
-    """What a folder of records holds beside them, so that it explains itself (`study.json`)."""
-
-    study: Study
-    claims: list[Claim]
-    cells: list[Cell]
-
-
 # --- finding and reading -------------------------------------------------------------------------
 
 
@@ -256,94 +248,9 @@ def load_study(name_or_path: str) -> Study:
         UserError: One line that names the value, the legal values and the remedy.
     """
     path = find_study(name_or_path)
-    study: Study = _decode(path, Study)
+    study: Study = read_yaml(path, Study)
     _validate(study, str(path))
     return study
-
-
-def load_claims(path: Path | None = None) -> list[Claim]:
-    """Read workflow/claims.yaml (or another file of the same form)."""
-    claims: list[Claim] = _decode(path or workflow_folder() / "claims.yaml", list[Claim])
-    return claims
-
-
-def manifest(study: Study) -> Manifest:
-    """The study with its claims and cells, as written beside its records."""
-    claims = load_claims()
-    if study.claims is not None:
-        legal = {c.id for c in claims}
-        for wanted in study.claims:
-            if wanted not in legal:
-                raise unknown("claim", wanted, legal)
-        claims = [c for c in claims if c.id in study.claims]
-    return Manifest(study=study, claims=claims, cells=list(cells(study)))
-
-
-def manifest_digest(study: Study) -> str:
-    """sha256 of the manifest: whether the one beside the records is still the study's."""
-    return hashlib.sha256(msgspec.json.encode(manifest(study), order="deterministic")).hexdigest()
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read `study.json` of a folder of records."""
-    path = folder / "study.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: no study.json, so this is no folder of records; the workflow and `sweep` write one")
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise UserError(f"{path}: {error}; delete it and run the workflow or `sweep` again") from None
-
-
-def _decode(path: Path, kind: Any) -> Any:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        return msgspec.convert(raw, kind)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {_explain(str(error), kind)}") from None
-
-
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]+)`(?: - at `([^`]+)`)?")
-_BAD_ENUM = re.compile(r"Invalid enum value '([^']+)'(?: - at `([^`]+)`)?")
-
-
-def _explain(message: str, kind: Any) -> str:
-    """Msgspec's message with the legal values added."""
-    if match := _UNKNOWN_FIELD.match(message):
-        target = _type_at(kind, match[2] or "$")
-        legal = [f.name for f in msgspec.structs.fields(target)] if target is not None else []
-        return str(unknown(f"key{_at(match[2])}", match[1], legal))
-    if match := _BAD_ENUM.match(message):
-        target = _type_at(kind, match[2] or "$")
-        return str(unknown(f"value{_at(match[2])}", match[1], [str(a) for a in getattr(target, "__args__", ())]))
-    return message.replace("$.", "").replace("`$`", "the file")
-
-
-def _at(path: str | None) -> str:
-    return f" in {path[2:]}" if path and len(path) > 2 else ""
-
-
-def _type_at(kind: Any, path: str) -> Any:
-    """Follow a path such as `$.speed.sweeps[...].lengths` through the types."""
-    from typing import get_args, get_type_hints
-
-    for part in re.findall(r"\.(\w+)|(\[[^\]]*\])", path):
-        kind = _strip_optional(kind)
-        if part[0]:
-            kind = get_type_hints(kind).get(part[0]) if isinstance(kind, type) else None
-        else:
-            arguments = get_args(kind)
-            kind = arguments[-1] if arguments else None
-    return _strip_optional(kind)
-
-
-def _strip_optional(kind: Any) -> Any:
-    arguments = [a for a in getattr(kind, "__args__", ()) if a is not type(None)]
-    is_union = type(None) in getattr(kind, "__args__", ())
-    return arguments[0] if is_union and len(arguments) == 1 else kind
 
 
 # --- checking ------------------------------------------------------------------------------------

@@ -87,7 +87,13 @@ def run_cell(
     fields.setdefault("environment", describe(cell.spec["threads"], {}))
     result = _record(study, cell, outcome, provenance, fields)
     records.write(result, output)
+    if result.status in records.FINAL:
+        _checkpoint(output).unlink(missing_ok=True)
     return result
+
+
+def _checkpoint(output: Path) -> Path:
+    return output.with_suffix(".checkpoint")
 
 
 def _merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _run_child(
                     "spec": cell.spec,
                     "measure": measure,
                     "result": str(result),
-                    "checkpoint": str(output.with_suffix(".checkpoint")),
+                    "checkpoint": str(_checkpoint(output)),
                     "parent": os.getpid(),
                     "memory_limit_bytes": limit if cell.spec["device"] == "cpu" else None,
                 }
@@ -201,7 +207,7 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
     handle = None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        handle = log.open("a", encoding="utf-8")
+        handle = log.open("a", encoding="utf-8", buffering=1)
         writer = handle.write
     try:
         for line in stream:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import record as records
-from harness.study import Cell, Manifest, Study, manifest
+from harness.manifest import FILE_NAME, Manifest, manifest
+from harness.study import Cell, Study
 from harness.supervisor import run_cell
 
 
@@ -32,7 +33,7 @@ def write_manifest(study: Study, folder: Path) -> Manifest:
     """Write `study.json`, which makes a folder of records explain itself."""
     result = manifest(study)
     content = records.encode(result)
-    path = folder / "study.json"
+    path = folder / FILE_NAME
     if not path.is_file() or path.read_bytes() != content:
         records.write_atomic(path, content)
     return result

@@ -14,6 +14,7 @@ import numpy as np
 
 from harness import record as records
 from harness.environment import cell_digest
+from harness.manifest import Manifest, load_claims
 from harness.record import (
     Block,
     Environment,
@@ -30,7 +31,7 @@ from harness.record import (
     encode,
     write_atomic,
 )
-from harness.study import Cell, Claim, Manifest, SpeedSection, Study, Sweep, TrainingSection, load_claims
+from harness.study import Cell, Claim, SpeedSection, Study, Sweep, TrainingSection
 from models import registry
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)

@@ -95,7 +95,7 @@ def no_sacrifice(claim: Claim, findings: Findings) -> Ruling:
                 lacks.append(
                     f"training cells at a length where {findings.partner} is faster than {label} (trained at {at})"
                 )
-            variants.append(missing(claim, label, lacks))
+            variants.append(missing(claim, label, lacks or [f"training cells of {findings.partner} and {label}"]))
             continue
         variants.append(
             _rule(

@@ -63,7 +63,7 @@ def linear_time(claim: Claim, findings: Findings) -> Ruling:
                 margin=claim.margin,
                 window=law.rise_window or (law.lengths[0], law.lengths[-1]),
                 evidence=findings.evidence([label], sweep),
-                detail=why + findings.bounded(label, sweep),
+                detail=why + findings.ran(label, sweep) + findings.bounded(label, sweep),
                 missing=gaps,
                 sample_size=size,
                 sample_unit="processes" if size else "",

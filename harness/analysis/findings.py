@@ -20,6 +20,10 @@ from harness.study import Claim, Verdict
 _SEVERITY: tuple[Verdict, ...] = ("refuted", "inconclusive", "missing", "supported")
 
 
+# What a backend costs where that stands in the way of a claim of linear time.
+_ORDER = {"fft": ", which is O(n log n)", "dense": ", which is O(n²)"}
+
+
 @dataclass(frozen=True)
 class Findings:
     """All rows of an analysis, before it is ruled on."""
@@ -98,6 +102,16 @@ class Findings:
         wanted = set(labels)
         found = [g for g in self.groups if g.label in wanted and g.sweep == sweep and g.phase == phase]
         return [path for g in found for path in g.paths]
+
+    def ran(self, label: str, sweep: str) -> str:
+        """A clause on what ran at the largest length, and what that costs where it is no O(n)."""
+        own = [r for _, r in self.folder.speed() if (r.label, r.sweep) == (label, sweep) and r.model is not None]
+        if not own:
+            return ""
+        last = max(own, key=lambda r: r.length)
+        backends = last.model.backends if last.model is not None else {}
+        found = [f"{operator} by {name}{_ORDER.get(name, '')}" for operator, name in backends.items()]
+        return f" At {last.length:,} ran: {', '.join(found)}." if found else ""
 
     def gaps(self, label: str, sweep: str) -> list[str]:
         """Speed cells without a final record, one sentence."""

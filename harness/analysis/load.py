@@ -10,8 +10,9 @@ from pathlib import Path
 from harness import environment
 from harness.analysis.results import CellStatus, FailedCell, RefusedFile
 from harness.errors import UserError
+from harness.manifest import Manifest, read_manifest
 from harness.record import FAILED_SUFFIX, Ranking, Record, SpeedRecord, TrainingRecord, read
-from harness.study import Cell, Manifest, read_manifest
+from harness.study import Cell
 
 _SERIES_SUFFIX = ".series.json"
 _METRIC_TOLERANCE = 1e-6

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import torch
 
 from harness import runtime
@@ -45,15 +44,7 @@ def run(spec: dict[str, Any], measure: str, environment: Environment) -> dict[st
     return {
         **fields,
         "flags": [*flags, *_device_flags(before, after)],
-        "environment": msgspec.structs.replace(
-            environment,
-            threads=torch.get_num_threads(),
-            allocator=runtime.allocator(),
-            cuda=torch.version.cuda if device.type == "cuda" else None,
-            tf32=torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
-            device_before=before,
-            device_after=after,
-        ),
+        "environment": runtime.complete(environment, device, before, after),
     }
 
 

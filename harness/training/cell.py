@@ -65,13 +65,7 @@ def run(spec: dict[str, Any], checkpoint: Path, environment: Environment) -> dic
         fields["flags"].append("above-sentinel")
     return {
         **fields,
-        "environment": msgspec.structs.replace(
-            environment,
-            threads=torch.get_num_threads(),
-            allocator=runtime.allocator(),
-            cuda=torch.version.cuda if device.type == "cuda" else None,
-            tf32=torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
-        ),
+        "environment": runtime.complete(environment, device),
         "num_users": prepared.interactions.num_users,
         "num_items": prepared.interactions.num_items,
         "num_events": prepared.interactions.num_events,

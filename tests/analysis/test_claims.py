@@ -13,7 +13,8 @@ from harness.analysis.claims import RULES, rule
 from harness.analysis.findings import Findings
 from harness.analysis.load import Counted, Folder
 from harness.errors import UserError
-from harness.study import Manifest, Study, load_claims
+from harness.manifest import Manifest, load_claims
+from harness.study import Study
 
 QUIET = {"process_noise": 0.002, "block_noise": 0.002, "drift": 0.002}
 CLAIMS = {c.id: c for c in load_claims()}

@@ -43,7 +43,7 @@ def test_no_torch_for_study_records_analysis_and_report():
     code = (
         "import sys, harness.cli, harness.study, harness.supervisor, harness.sweep, harness.analysis.analyse, "
         "harness.reporting.document, harness.reporting.tables\n"
-        "from harness.study import load_study, manifest\nmanifest(load_study('cpu'))\n"
+        "from harness.manifest import manifest\nfrom harness.study import load_study\nmanifest(load_study('cpu'))\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.study import Study, cells, find_study, load_study, manifest, read_manifest, study_names
+from harness.manifest import load_claims, manifest, read_manifest
+from harness.study import Study, cells, find_study, load_study, study_names
 
 BASE = {
     "name": "tiny",
@@ -77,6 +78,26 @@ def test_a_mistake_gives_one_line_with_the_value_and_the_legal_values(tmp_path, 
 def test_unknown_study_names_the_known_ones():
     with pytest.raises(UserError, match=r"movilens.*Did you mean 'movielens'.*cpu"):
         find_study("movilens")
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    (tmp_path / "study.yaml").write_text("name: one\nname: two\n")
+    with pytest.raises(UserError, match="key 'name' is given twice"):
+        load_study(str(tmp_path / "study.yaml"))
+
+
+def test_the_shipped_claims_are_those_of_the_design():
+    assert [c.id for c in load_claims()] == [
+        "linear-time",
+        "quadratic-attention",
+        "speedup-6x",
+        "long-sequences",
+        "accuracy",
+        "no-sacrifice",
+        "linear-memory",
+        "kernel",
+        "streaming",
+    ]
 
 
 def digests(study):

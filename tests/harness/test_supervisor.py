@@ -199,3 +199,5 @@ def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
     study_ = msgspec.structs.replace(study_, data_folder=str(tmp_path), training=training)
     result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
     assert result.status == "ok", result.detail
+    # What a finished cell no longer needs is gone.
+    assert not (tmp_path / "r.checkpoint").exists()

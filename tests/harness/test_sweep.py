@@ -2,7 +2,8 @@ import time
 
 import msgspec
 
-from harness.study import Study, read_manifest
+from harness.manifest import read_manifest
+from harness.study import Study
 from harness.sweep import order, sweep, write_manifest
 
 STUDY = msgspec.convert(

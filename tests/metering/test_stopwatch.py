@@ -37,7 +37,8 @@ def test_blocks_alternate_in_balanced_order_and_run_the_planned_steps():
     model = Side("model", {"step": lambda: calls.append("A")}, 0.0)
     partner = Side("partner", {"step": lambda: calls.append("B")}, 0.0)
     blocks = stopwatch.measure_pair(model, partner, "step", Clock(torch.device("cpu")), Plan(4, 1, 2))
-    assert "".join(calls) == "ABB" + "BBA" + "ABB" + "BBA"
+    # One step of each that is not kept, then the blocks.
+    assert "".join(calls) == "AB" + "ABB" + "BBA" + "ABB" + "BBA"
     assert [b.side for b in blocks] == ["model", "partner", "partner", "model"] * 2
     assert all(b.seconds > 0 for b in blocks)
 
@@ -64,6 +65,12 @@ def test_warm_up_goes_on_until_the_step_time_is_stable():
     assert seconds == pytest.approx(0.1)
     assert warmup.steps >= 5
     assert warmup.compile_seconds == pytest.approx(0.9)
+
+
+def test_one_disturbed_window_does_not_plan_the_blocks():
+    times = [1.0, 0.1, 0.2, 0.1, 0.2, 0.1, 2.0]
+    _, seconds = stopwatch.warm_up(Side("model", {"step": lambda: None}, 0.1), "step", FakeClock(times))
+    assert seconds < 0.5
 
 
 def test_warm_up_gives_up_in_the_end_and_says_so():

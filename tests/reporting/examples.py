@@ -38,7 +38,8 @@ from harness.analysis.results import (
     Trend,
     Versions,
 )
-from harness.study import SpeedSection, Study, Sweep, TrainingSection, load_claims
+from harness.manifest import load_claims
+from harness.study import SpeedSection, Study, Sweep, TrainingSection
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 TOKENS = 8192

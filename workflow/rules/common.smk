@@ -8,7 +8,8 @@ from snakemake.exceptions import WorkflowError
 
 from harness.environment import source_digest
 from harness.errors import UserError
-from harness.study import cells, default_study, load_study, manifest_digest, resource
+from harness.manifest import manifest_digest
+from harness.study import cells, default_study, load_study, resource
 
 # Rules say `python`; it must be this one also when the environment is not activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
