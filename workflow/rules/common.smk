@@ -2,6 +2,7 @@
 import re
 import shlex
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -31,12 +32,19 @@ wildcard_constraints:
 
 
 ANALYSIS = Path(f"results/{STUDY.name}/analysis.json")
+GAPS = Path(f"results/{STUDY.name}/gaps.log")
 
-# Snakemake does not make a missing intermediate file while everything after it is there. An
-# analysis that counts a record which is gone is out of date by definition, so it goes too.
-if workflow.is_main_process and not workflow.dryrun and ANALYSIS.exists():
-    if not all(Path(record).exists() for record in CELLS):
-        ANALYSIS.unlink()
+# Snakemake does not make a missing intermediate file again while everything after it is there, so
+# a deleted record would never be measured again. Each gap under a finished analysis is noted in a
+# file that the analysis reads: a new line there makes it run, and its missing records with it.
+if workflow.is_main_process:
+    gaps = [path for path in CELLS if ANALYSIS.exists() and not Path(path).exists()]
+    if gaps or not GAPS.exists():
+        GAPS.parent.mkdir(parents=True, exist_ok=True)
+        with GAPS.open("a") as log:
+            log.writelines(
+                f"{datetime.now(timezone.utc):%FT%TZ} {path}\n" for path in gaps
+            )
 
 
 def shuffled(wildcards):

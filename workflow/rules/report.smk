@@ -18,6 +18,7 @@ rule manifest:
 rule analyse:
     input:
         f"results/{STUDY.name}/study.json",
+        str(GAPS),
         CELLS,
     output:
         str(ANALYSIS),
