@@ -6,7 +6,9 @@ import types
 from pathlib import Path
 
 from harness import cli
+from harness.analysis.analyse import analyse
 from harness.conformance import check_class
+from harness.reporting.tables import verdict_markdown
 from harness.study import find_study
 from models.base import SequenceModel
 
@@ -34,6 +36,12 @@ def test_every_study_and_folder_it_names_is_there():
         assert (ROOT / folder / "study.json").is_file(), folder
     for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / picture).is_file(), picture
+
+
+def test_the_verdict_table_is_that_of_the_committed_records():
+    shown = README.split("<!-- verdicts -->\n")[1].split("<!-- /verdicts -->")[0]
+    folder = ROOT / "results" / "reference" / "cpu-2core"
+    assert verdict_markdown(analyse(folder)) in shown
 
 
 def test_the_example_baseline_keeps_the_contract(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
-from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict
+from harness.analysis.results import Analysis, ClaimVerdict
 from harness.reporting.numbers import interval, number, window
 
 WIDTH = 100
@@ -45,9 +45,12 @@ def verdict_table(analysis: Analysis) -> str:
 
 
 def verdict_markdown(analysis: Analysis) -> str:
-    """Verdicts as a Markdown table, one row per claim; ends with a newline."""
+    """Verdicts as a Markdown table, one row per claim and variant; ends with a newline."""
     lines = ["| claim | verdict | statistic | threshold | lengths |", "|---|---|---|---|---|"]
-    lines += [_markdown_row(claim) for claim in analysis.claims]
+    for claim in analysis.claims:
+        lines.append(_markdown_row(claim.sentence, claim.overall))
+        if len(claim.variants) > 1:
+            lines += [_markdown_row(f"– {v.variant}", v) for v in claim.variants]
     return "\n".join(lines) + "\n"
 
 
@@ -86,13 +89,12 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(parts).rstrip()
 
 
-def _markdown_row(claim: ClaimResult) -> str:
-    verdict = claim.overall
+def _markdown_row(name: str, verdict: ClaimVerdict) -> str:
     statistic = number(verdict.statistic)
     if verdict.interval not in (None, (None, None)):
         statistic += f", {interval(verdict.interval)}"
     cells = (
-        claim.sentence,
+        name,
         f"{_SHAPES[verdict.verdict]} **{verdict.verdict}**",
         statistic,
         _threshold(verdict),

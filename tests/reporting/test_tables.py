@@ -37,12 +37,14 @@ def test_no_claims():
     assert "no claim" in verdict_table(msgspec.structs.replace(example(), claims=[]))
 
 
-def test_markdown_has_a_row_per_claim_and_escapes_bars():
+def test_markdown_has_a_row_per_claim_and_variant_and_escapes_bars():
     analysis = example()
     first = msgspec.structs.replace(analysis.claims[0], sentence="a|b")
     table = verdict_markdown(msgspec.structs.replace(analysis, claims=[first, *analysis.claims[1:]]))
     lines = table.splitlines()
-    assert len(lines) == 2 + len(analysis.claims)
+    variants = [v.variant for c in analysis.claims if len(c.variants) > 1 for v in c.variants]
+    assert variants
+    assert len(lines) == 2 + len(analysis.claims) + len(variants)
     assert "a\\|b" in lines[2]
     assert {line.replace("\\|", "").count("|") for line in lines} == {6}
 
