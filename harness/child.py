@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from harness.environment import describe
+from harness.environment import describe, usable_cores
 from harness.errors import UserError
 from harness.process import die_with_parent
 from harness.record import encode, write_atomic
@@ -85,7 +85,7 @@ def _measure(request: Request) -> dict[str, Any]:
 def _environment(request: Request) -> Any:
     from harness import runtime
 
-    return describe(request.spec["threads"], runtime.allocator())
+    return describe(request.spec["threads"] or usable_cores(), runtime.allocator())
 
 
 def _limit_memory(limit: int) -> None:

@@ -60,6 +60,9 @@ def describe(threads: int | None, allocator: dict[str, str]) -> Environment:
 def git_state() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the checkout this package lies in; nulls outside one."""
     try:
+        # Installed inside some other repository, its commit would say nothing.
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None, None
         commit = _git("rev-parse", "HEAD")
         dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
@@ -138,8 +141,7 @@ def _cpu_name() -> str:
 def cell_digest(spec: dict[str, object]) -> str:
     """Source digest of one cell, from its resolved spec.
 
-    Follows the child's own module and the models it builds; a plugin counts with its file and its
-    distribution's version.
+    Follows the child's own module and the models it builds; a plugin counts with its file.
 
     Raises:
         KeyError: A model of the spec is not registered here.

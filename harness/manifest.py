@@ -9,7 +9,7 @@ import msgspec
 
 from harness.decoding import read_yaml
 from harness.errors import UserError, unknown
-from harness.study import Cell, Claim, Study, cells, workflow_folder
+from harness.study import Cell, Claim, Study, cells, resource
 
 FILE_NAME = "study.json"
 
@@ -24,7 +24,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def load_claims(path: Path | None = None) -> list[Claim]:
     """Read workflow/claims.yaml (or another file of the same form)."""
-    claims: list[Claim] = read_yaml(path or workflow_folder() / "claims.yaml", list[Claim])
+    claims: list[Claim] = read_yaml(path or resource("workflow/claims.yaml"), list[Claim])
     return claims
 
 

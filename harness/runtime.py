@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harness.environment import usable_cores
+from harness.errors import UserError
 from harness.record import DeviceState, Environment, ModelFacts
 from models import registry
 from models.base import SequenceModel
@@ -25,6 +26,17 @@ _ALLOCATOR_VARIABLES = (
     "PYTORCH_ALLOC_CONF",
 )
 
+# What torch and the libraries below it say when an allocation fails; nothing else counts.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "std::bad_alloc",
+)
+
 
 def prepare(spec: dict[str, Any]) -> torch.device:
     """Pin threads and precision for a cell and return its device.
@@ -33,13 +45,16 @@ def prepare(spec: dict[str, Any]) -> torch.device:
     own. TF32 is allowed for float32 matmuls on CUDA and recorded.
 
     Raises:
-        RuntimeError: The cell asks for CUDA and there is none.
+        UserError: The cell asks for CUDA and there is none.
     """
     torch.set_num_threads(spec["threads"] or usable_cores())
     device = torch.device(spec["device"])
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise RuntimeError(f"the cell asks for device 'cuda', but torch {torch.__version__} sees no GPU")
+            raise UserError(
+                f"the study asks for device 'cuda', but torch {torch.__version__} sees no GPU; legal: auto, cpu, cuda. "
+                "Install a CUDA build of torch, or set `device: cpu` in the study"
+            )
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     return device
@@ -106,6 +121,12 @@ def complete(
 ) -> Environment:
     """Add to a cell's environment what only torch and the device know."""
     on_gpu = device.type == "cuda"
+    if on_gpu and before is None:
+        # Training may not import the metering; its records still say which device it was.
+        properties = torch.cuda.get_device_properties(device)
+        before = DeviceState(
+            name=properties.name, uuid=f"GPU-{properties.uuid}", memory_total_bytes=properties.total_memory
+        )
     return msgspec.structs.replace(
         environment,
         threads=torch.get_num_threads(),
@@ -122,8 +143,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator: can't allocate memory" in text
-        or "DefaultCPUAllocator: not enough memory" in text
-        or "CUDA out of memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)

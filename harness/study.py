@@ -203,23 +203,26 @@ class Cell(_Section, frozen=True):
 # --- finding and reading -------------------------------------------------------------------------
 
 
-def workflow_folder() -> Path:
-    """The workflow folder: the working directory's, else the installed package's."""
-    return resource("workflow")
-
-
 def resource(name: str) -> Path:
-    """A folder shipped with the project: of the working directory, the checkout, or the wheel."""
+    """A file shipped with the project: of the working directory, the checkout, or the wheel.
+
+    Args:
+        name: Path such as `workflow/claims.yaml`.
+    """
+    for folder in _resource_folders():
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"no '{name}' in {Path.cwd()} or beside the installed package; reinstall the package")
+
+
+def _resource_folders() -> tuple[Path, ...]:
     package = Path(__file__).resolve().parent
-    for folder in (Path.cwd() / name, package.parent / name, package / "_resources" / name):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"no '{name}' folder in {Path.cwd()} or beside the installed package; reinstall the package")
+    return Path.cwd(), package.parent, package / "_resources"
 
 
 def study_names() -> list[str]:
     """Studies that can be named without a path."""
-    return sorted(p.stem for p in (workflow_folder() / "studies").glob("*.yaml"))
+    return sorted({p.stem for folder in _resource_folders() for p in (folder / "workflow/studies").glob("*.yaml")})
 
 
 def default_study() -> str:
@@ -238,7 +241,7 @@ def find_study(name_or_path: str) -> Path:
         return path
     if name_or_path not in study_names():
         raise unknown("study", name_or_path, study_names(), "Or give the path of a YAML file.")
-    return workflow_folder() / "studies" / f"{name_or_path}.yaml"
+    return resource(f"workflow/studies/{name_or_path}.yaml")
 
 
 def load_study(name_or_path: str) -> Study:
@@ -290,10 +293,24 @@ def _validate(study: Study, where: str) -> None:
             for length in sweep.lengths:
                 if sweep.tokens % length:
                     raise fail(f"speed.sweeps.{name}: {sweep.tokens} tokens are no multiple of length {length}")
+    for what, names in _lists(study):
+        if len(set(names)) < len(names):
+            # A repeated seed or model would pass for a replicate.
+            raise fail(f"{what} = {names} names something twice; name each once")
     if study.training:
         _positive(fail, "training.lengths", study.training.lengths)
         for field in ("epochs", "patience", "evaluate_every", "batch_size"):
             _positive(fail, f"training.{field}", [getattr(study.training, field)])
+
+
+def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
+    if study.speed:
+        yield "speed.models", study.speed.models
+        for name, sweep in study.speed.sweeps.items():
+            yield f"speed.sweeps.{name}.models", sweep.models or []
+    if study.training:
+        for field in ("models", "datasets", "references", "seeds"):
+            yield f"training.{field}", getattr(study.training, field)
 
 
 def _positive(fail: Any, what: str, values: list[int]) -> None:

@@ -24,7 +24,7 @@ from typing import IO, Any
 import msgspec
 
 from harness import record as records
-from harness.environment import cell_digest, describe, git_state, memory_bytes
+from harness.environment import cell_digest, describe, git_state, memory_bytes, usable_cores
 from harness.record import Provenance, Record, SpeedRecord, TrainingRecord
 from harness.study import Cell, Study
 
@@ -64,6 +64,9 @@ def run_cell(
     """
     started = datetime.datetime.now(datetime.UTC)
     begin = time.monotonic()
+    # Before the child starts: what is edited or committed meanwhile is not what ran.
+    commit, dirty = git_state()
+    digest = cell_digest(cell.spec)
     measures = cell.spec["measure"] if cell.kind == "speed" else ["training"]
     output.parent.mkdir(parents=True, exist_ok=True)
     fields: dict[str, Any] = {}
@@ -74,17 +77,16 @@ def run_cell(
         if outcome.status != "ok":
             break
     fields.pop("status", None)
-    commit, dirty = git_state()
     provenance = Provenance(
         git_commit=commit,
         git_dirty=dirty,
         started_at=started.isoformat(timespec="seconds"),
-        source_digest=cell_digest(cell.spec),
+        source_digest=digest,
         data_sha256=fields.pop("data_sha256", None),
         split_sha256=fields.pop("split_sha256", None),
         elapsed_seconds=round(time.monotonic() - begin, 3),
     )
-    fields.setdefault("environment", describe(cell.spec["threads"], {}))
+    fields.setdefault("environment", describe(cell.spec["threads"] or usable_cores(), KEEP_BLOCKS))
     result = _record(study, cell, outcome, provenance, fields)
     records.write(result, output)
     if result.status in records.FINAL:

@@ -1,7 +1,8 @@
 """Claim → verdict. One rule per claim, by id; the rules are fixed, the numbers come from claims.yaml.
 
 Supported, refuted or inconclusive where there is something to rule on, else missing. A refuted claim is
-a result. Fewer than three processes, or one seed, is at most inconclusive.
+a result. Fewer than three processes, or one seed, is at most inconclusive; only peak
+memory, which hardly varies between processes, is ruled on by the scatter about its line over lengths.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _coverage(folder: Folder) -> Iterable[str]:
     if found.missing:
         yield f"{_count(found.missing, 'cell')} of {found.cells} were never measured."
     if found.failed:
-        yield f"{_count(found.failed, 'cell')} failed or cannot be read; they are tried again by the next run."
+        yield f"{_count(found.failed, 'cell')} failed (tried again by the next run) or cannot be read (delete them)."
     censored = dict.fromkeys(
         f"{c.cell.label} at {c.cell.spec['length']:,} ({c.status})"
         for c in folder.counted
@@ -218,7 +218,7 @@ def _provenance(folder: Folder) -> Iterable[str]:
     places = machines(folder)
     if len(places) > 1:
         yield f"Records of {len(places)} machines are mixed: {', '.join(f'{m.name} ({m.records})' for m in places)}."
-    threads = {r.environment.threads for r in found if isinstance(r, SpeedRecord)}
+    threads = {r.environment.threads for r in found if isinstance(r, SpeedRecord) and r.timing is not None}
     if len(threads) > 1:
         yield f"Timed with different numbers of threads: {', '.join(sorted(str(t) for t in threads))}."
     torch = {r.environment.packages.get("torch", "unknown") for r in found}

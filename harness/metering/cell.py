@@ -103,23 +103,22 @@ def _time(spec: dict[str, Any], device: torch.device, gpu: nvml.Device | None) -
     peak = Peak(device)
     peak.reset()
     inputs = _Inputs(spec, spec["batch"], spec["length"], device)
+    extra: list[str] = []
     try:
         timing, facts, energy = _time_sides(spec, ("model", "partner"), inputs, device, gpu)
-        extra: list[str] = []
     except (RuntimeError, MemoryError) as error:
         if not runtime.is_out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0]
-        # The traceback keeps the frames, and with them both models, alive.
-        del error
+        reason = (str(error) or "MemoryError").splitlines()[0]
+        extra = [f"unpaired: the pair does not fit in memory, each alone does ({reason})"]
+    # Outside the handler: inside it the exception's frames keep both models alive.
+    if extra:
         _free(device)
         timing, facts, energy = _time_apart(spec, inputs, device, gpu)
-        extra = [f"unpaired: the pair does not fit in memory, each alone does ({reason})"]
     found = stopwatch.flags(
         timing.blocks,
         timing.warmups,
-        minimum_seconds=spec["minimum_seconds"],
-        minimum_steps=spec["minimum_steps"],
+        _limits(spec),
         page_bytes=resource.getpagesize(),
         peak_bytes=peak.read(),
     )
@@ -156,19 +155,23 @@ def _time_sides(
         for name, side in sides.items():
             warmup, seconds[name] = stopwatch.warm_up(side, phase, clock)
             warmups.append(warmup)
-        limits = {k: spec[k] for k in ("minimum_seconds", "minimum_steps", "budget_seconds")}
+        limits = _limits(spec)
         if len(names) == 2:
-            plan = stopwatch.plan(seconds["model"], seconds["partner"], **limits)
-            blocks += stopwatch.measure_pair(sides["model"], sides["partner"], phase, clock, plan)
+            plan = stopwatch.plan(seconds["model"], seconds["partner"], limits)
+            blocks += stopwatch.measure_pair(sides["model"], sides["partner"], phase, clock, plan, limits)
         else:
             alone = seconds[names[0]]
-            plan = stopwatch.plan(alone, alone, **limits)
+            plan = stopwatch.plan(alone, alone, limits)
             blocks += stopwatch.measure_alone(sides[names[0]], phase, clock, plan.model_steps, plan.pairs)
         if phase == "step" and gpu is not None and "model" in sides:
             energy = _energy(sides["model"].run["step"], seconds["model"], clock, gpu)
     batch, length = spec["batch"], spec["length"]
     facts: dict[str, ModelFacts] = {n: runtime.facts(spec[n], t.model, batch, length) for n, t in trainees.items()}
     return Timing(paired=len(names) == 2, warmups=warmups, blocks=blocks), facts, energy
+
+
+def _limits(spec: dict[str, Any]) -> stopwatch.Limits:
+    return stopwatch.Limits(**{name: spec[name] for name in stopwatch.Limits.__dataclass_fields__})
 
 
 def _time_apart(

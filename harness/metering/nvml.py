@@ -70,7 +70,7 @@ class Device:
             ),
             utilisation_percent=self._read(lambda: float(api.nvmlDeviceGetUtilizationRates(handle).gpu)),
             throttle_reasons=None if reasons is None else [t for bit, t in _THROTTLE_REASONS.items() if reasons & bit],
-            other_processes=None if processes is None else sum(p.pid != own_pid for p in processes),
+            other_processes=_others([p.pid for p in processes or []], own_pid),
         )
 
     def _clock(self, kind: int) -> float | None:
@@ -111,6 +111,11 @@ def open_device(uuid: str | None, api: Any = None) -> Iterator[Device | None]:
         yield device
     finally:
         api.nvmlShutdown()
+
+
+def _others(pids: list[int], own: int | None) -> int | None:
+    # In a container NVML lists the host's process ids: who is who cannot be told then.
+    return sum(pid != own for pid in pids) if own in pids else None
 
 
 def _text(value: str | bytes) -> str:

@@ -26,6 +26,8 @@ SideName = Literal["model", "partner"]
 MAXIMUM_PAIRS = 16
 _WARMUP_SECONDS = 2.0
 _WARMUP_STEPS = 50
+# However slow a step is: the first two touch fresh memory and take twice as long as the others.
+_LEAST_WARMUP_STEPS = 5
 _STABLE = 0.10
 
 
@@ -45,6 +47,21 @@ class Plan:
     pairs: int
     model_steps: int
     partner_steps: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a cell measures.
+
+    Attributes:
+        minimum_seconds: Least a side measures.
+        minimum_steps: Least number of steps a side measures.
+        budget_seconds: Most both sides measure together.
+    """
+
+    minimum_seconds: float
+    minimum_steps: int
+    budget_seconds: float
 
 
 class Clock:
@@ -74,7 +91,7 @@ class Clock:
 
 
 def warm_up(side: Side, phase: Phase, clock: Clock) -> tuple[Warmup, float]:
-    """Run until two consecutive windows agree within 10 %, at most about two seconds.
+    """Run until two consecutive windows agree within 10 %, at most two seconds or five steps.
 
     Returns:
         What happened, and the seconds of one step: the median of the last three windows, since a
@@ -84,7 +101,7 @@ def warm_up(side: Side, phase: Phase, clock: Clock) -> tuple[Warmup, float]:
     first, _ = clock.time(run, 1)
     total, steps, last, stable = first, 1, first, False
     seen: list[float] = []
-    while not stable and (steps < 2 or (total < _WARMUP_SECONDS and steps < _WARMUP_STEPS)):
+    while not stable and (steps < _LEAST_WARMUP_STEPS or (total < _WARMUP_SECONDS and steps < _WARMUP_STEPS)):
         window = max(1, min(10, int(0.05 / max(last, 1e-6))))
         seconds, _ = clock.time(run, window)
         step = seconds / window
@@ -103,22 +120,20 @@ def warm_up(side: Side, phase: Phase, clock: Clock) -> tuple[Warmup, float]:
     return warmup, statistics.median(seen[-3:])
 
 
-def plan(
-    model_seconds: float, partner_seconds: float, *, minimum_seconds: float, minimum_steps: int, budget_seconds: float
-) -> Plan:
+def plan(model_seconds: float, partner_seconds: float, limits: Limits) -> Plan:
     """Blocks for two step times: the minimum per side, an even number of pairs, within the budget.
 
     A slow side gets one step a block. Where even the minimum exceeds the budget there are fewer
     pairs, never less than two; `flags` then says so.
     """
-    steps_model = max(minimum_steps, math.ceil(minimum_seconds / model_seconds))
-    steps_partner = max(minimum_steps, math.ceil(minimum_seconds / partner_seconds))
+    steps_model = max(limits.minimum_steps, math.ceil(limits.minimum_seconds / model_seconds))
+    steps_partner = max(limits.minimum_steps, math.ceil(limits.minimum_seconds / partner_seconds))
     pairs = min(steps_model, steps_partner, MAXIMUM_PAIRS)
     pairs += pairs % 2
     while True:
         result = Plan(pairs, math.ceil(steps_model / pairs), math.ceil(steps_partner / pairs))
         predicted = pairs * (result.model_steps * model_seconds + result.partner_steps * partner_seconds)
-        if predicted <= budget_seconds or pairs <= 2:
+        if predicted <= limits.budget_seconds or pairs <= 2:
             return result
         # Fewer pairs first keep their steps; the steps a block holds must not grow in exchange.
         steps_model = min(steps_model, (pairs - 1) * result.model_steps)
@@ -126,18 +141,41 @@ def plan(
         pairs -= 1
 
 
-def measure_pair(model: Side, partner: Side, phase: Phase, clock: Clock, plan_: Plan) -> list[Block]:
-    """Time both sides in balanced order: A B B A, again and again."""
+def measure_pair(model: Side, partner: Side, phase: Phase, clock: Clock, plan_: Plan, limits: Limits) -> list[Block]:
+    """Time both sides in balanced order: A B B A, again and again.
+
+    The plan's pairs, and more while a side is short of its minimum, since step times seen in the
+    warm-up are estimates; fewer where the next pair would not end within the budget, never less
+    than two.
+    """
     blocks: list[Block] = []
+    pairs = 0
     with _no_garbage_collection():
         # One step each, not kept: the model's caches went cold while the partner warmed up.
         for side in (model, partner):
             clock.time(side.run[phase], 1)
-        for pair in range(plan_.pairs):
+        while pairs < 2 or (
+            (pairs < plan_.pairs or _short(blocks, limits)) and _next_pair_ends(blocks, limits.budget_seconds)
+        ):
             order = ((model, plan_.model_steps), (partner, plan_.partner_steps))
-            for side, steps in order if pair % 2 == 0 else reversed(order):
+            for side, steps in order if pairs % 2 == 0 else reversed(order):
                 blocks.append(_block(side, phase, clock, steps))
+            pairs += 1
     return blocks
+
+
+def _short(blocks: list[Block], limits: Limits) -> bool:
+    """Whether a side has not yet run its least steps and seconds."""
+    for name in ("model", "partner"):
+        own = [b for b in blocks if b.side == name]
+        if sum(b.steps for b in own) < limits.minimum_steps or sum(b.seconds for b in own) < limits.minimum_seconds:
+            return True
+    return False
+
+
+def _next_pair_ends(blocks: list[Block], budget_seconds: float) -> bool:
+    """Whether one more pair, as long as the last, ends within the budget."""
+    return sum(b.seconds for b in blocks) + blocks[-1].seconds + blocks[-2].seconds <= budget_seconds
 
 
 def measure_alone(side: Side, phase: Phase, clock: Clock, steps: int, blocks: int) -> list[Block]:
@@ -163,9 +201,8 @@ class _no_garbage_collection:  # noqa: N801 - used as a statement
 def flags(
     blocks: Iterable[Block],
     warmups: Iterable[Warmup],
+    limits: Limits,
     *,
-    minimum_seconds: float,
-    minimum_steps: int,
     page_bytes: int,
     peak_bytes: int | None,
 ) -> list[str]:
@@ -174,8 +211,7 @@ def flags(
     Args:
         blocks: All blocks of a cell.
         warmups: Its warm-ups.
-        minimum_seconds: Least a side was to measure.
-        minimum_steps: Least number of steps a side was to measure.
+        limits: How long the cell was to measure.
         page_bytes: Bytes of one page fault.
         peak_bytes: Peak resident bytes of the process above its baseline, if known.
     """
@@ -197,7 +233,7 @@ def flags(
         if len(times) > 2 and times[0] > 1.10 * max(times[1:]):
             found.append(f"{where}: the first block is slower than all others")
         steps, seconds = sum(b.steps for b in group), sum(b.seconds for b in group)
-        if steps < minimum_steps or seconds < 0.8 * minimum_seconds:
+        if steps < limits.minimum_steps or seconds < 0.8 * limits.minimum_seconds:
             found.append(f"{where}: only {steps} steps in {seconds:.1f} s fitted the budget")
         faults = [b.minor_faults / b.steps for b in group if b.minor_faults is not None]
         if faults and peak_bytes and statistics.median(faults) * page_bytes > 0.10 * peak_bytes:

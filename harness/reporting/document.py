@@ -51,7 +51,7 @@ def assemble(analysis: Analysis, folder: Path) -> Path:
     Returns:
         The template's copy, ready to be compiled.
     """
-    template = resource("reports") / TEMPLATE
+    template = resource(f"reports/{TEMPLATE}")
     if not template.is_file():
         raise UserError(f"no {template}; take it from the repository, or reinstall the package")
     analysis = msgspec.convert(_displayable(msgspec.to_builtins(analysis)), Analysis)

@@ -64,6 +64,8 @@ def test_every_shipped_study_is_valid_and_expands_to_distinct_cells():
         ("speed.sweeps.constant-tokens", {"lengths": [64]}, ["tokens", "batch"]),
         ("speed.sweeps.constant-tokens", {"lengths": [48], "tokens": 128}, ["48", "128"]),
         ("name", "a/b", ["a/b"]),
+        ("training.seeds", [0, 0], ["training.seeds", "twice"]),
+        ("speed.models", ["hyenarec", "hyenarec"], ["speed.models", "twice"]),
     ],
 )
 def test_a_mistake_gives_one_line_with_the_value_and_the_legal_values(tmp_path, path, value, words):
@@ -98,6 +100,14 @@ def test_the_shipped_claims_are_those_of_the_design():
         "kernel",
         "streaming",
     ]
+
+
+def test_foreign_folders_of_the_same_name_do_not_hide_the_shipped_studies(tmp_path, monkeypatch):
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "reports").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_study("cpu").name == "cpu"
+    assert load_claims()
 
 
 def digests(study):

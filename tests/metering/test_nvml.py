@@ -87,6 +87,10 @@ def test_units():
     assert value.other_processes == 1
 
 
+def test_in_a_container_other_processes_cannot_be_told():
+    assert state(FakeApi(), pid=99).other_processes is None
+
+
 def test_idle_is_no_throttling_but_heat_is():
     assert state(FakeApi(reasons=0x1)).throttle_reasons == []
     assert state(FakeApi(reasons=0x44)).throttle_reasons == ["software power cap", "hardware thermal slowdown"]

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from harness.metering import stopwatch
-from harness.metering.stopwatch import Clock, Plan, Side
+from harness.metering.stopwatch import Clock, Limits, Plan, Side
 from harness.record import Block, Warmup
 
-LIMITS = {"minimum_seconds": 1.0, "minimum_steps": 5, "budget_seconds": 8.0}
+NONE = Limits(minimum_seconds=0.0, minimum_steps=1, budget_seconds=60.0)
+LIMITS = Limits(minimum_seconds=1.0, minimum_steps=5, budget_seconds=8.0)
 
 
 def predicted(plan, model, partner):
@@ -17,7 +18,7 @@ def predicted(plan, model, partner):
 @pytest.mark.parametrize("model", [1e-5, 1e-3, 0.01, 0.1, 0.5, 1.5])
 @pytest.mark.parametrize("partner", [1e-5, 1e-3, 0.01, 0.1, 0.5])
 def test_plan_measures_the_minimum_or_fills_the_budget(model, partner):
-    plan = stopwatch.plan(model, partner, **LIMITS)
+    plan = stopwatch.plan(model, partner, LIMITS)
     needed = [max(5, math.ceil(1.0 / t)) for t in (model, partner)]
     enough = plan.pairs * plan.model_steps >= needed[0] and plan.pairs * plan.partner_steps >= needed[1]
     within = predicted(plan, model, partner) <= 8.0
@@ -27,7 +28,7 @@ def test_plan_measures_the_minimum_or_fills_the_budget(model, partner):
 
 
 def test_plan_of_equal_sides_is_balanced():
-    plan = stopwatch.plan(0.09, 0.09, **LIMITS)
+    plan = stopwatch.plan(0.09, 0.09, LIMITS)
     assert plan.pairs % 2 == 0
     assert plan.model_steps == plan.partner_steps
 
@@ -36,7 +37,7 @@ def test_blocks_alternate_in_balanced_order_and_run_the_planned_steps():
     calls = []
     model = Side("model", {"step": lambda: calls.append("A")}, 0.0)
     partner = Side("partner", {"step": lambda: calls.append("B")}, 0.0)
-    blocks = stopwatch.measure_pair(model, partner, "step", Clock(torch.device("cpu")), Plan(4, 1, 2))
+    blocks = stopwatch.measure_pair(model, partner, "step", Clock(torch.device("cpu")), Plan(4, 1, 2), NONE)
     # One step of each that is not kept, then the blocks.
     assert "".join(calls) == "AB" + "ABB" + "BBA" + "ABB" + "BBA"
     assert [b.side for b in blocks] == ["model", "partner", "partner", "model"] * 2
@@ -67,6 +68,28 @@ def test_warm_up_goes_on_until_the_step_time_is_stable():
     assert warmup.compile_seconds == pytest.approx(0.9)
 
 
+def test_a_plan_from_a_wrong_estimate_is_mended_while_measuring():
+    side = {"step": lambda: None}
+    # The warm-up saw 3 s a step and planned two pairs; the step takes 0.5 s.
+    blocks = stopwatch.measure_pair(
+        Side("model", side, 0.0), Side("partner", side, 0.0), "step", FakeClock([0.5]), Plan(2, 1, 1), LIMITS
+    )
+    assert len(blocks) == 2 * 5
+    # And the other way round: 3 s a step where 0.1 s was seen; two pairs are the least.
+    blocks = stopwatch.measure_pair(
+        Side("model", side, 0.0), Side("partner", side, 0.0), "step", FakeClock([3.0]), Plan(10, 1, 1), LIMITS
+    )
+    assert len(blocks) == 2 * 2
+
+
+def test_slow_steps_that_start_slower_still_settle():
+    warmup, seconds = stopwatch.warm_up(
+        Side("model", {"step": lambda: None}, 0.1), "step", FakeClock([4.6, 3.1, 1.3, 1.3])
+    )
+    assert warmup.stable
+    assert seconds == pytest.approx(1.3)
+
+
 def test_one_disturbed_window_does_not_plan_the_blocks():
     times = [1.0, 0.1, 0.2, 0.1, 0.2, 0.1, 2.0]
     _, seconds = stopwatch.warm_up(Side("model", {"step": lambda: None}, 0.1), "step", FakeClock(times))
@@ -85,7 +108,7 @@ def blocks(times, side="model", faults=0):
 
 
 def found(values, warmups=(), peak=None):
-    return stopwatch.flags(values, warmups, minimum_seconds=1.0, minimum_steps=5, page_bytes=4096, peak_bytes=peak)
+    return stopwatch.flags(values, warmups, LIMITS, page_bytes=4096, peak_bytes=peak)
 
 
 def test_a_quiet_series_has_no_flag():

@@ -34,7 +34,7 @@ rule analyse:
 rule report:
     input:
         analysis=str(ANALYSIS),
-        template=resource("reports") / "scaling.typ",
+        template=resource("reports/scaling.typ"),
     output:
         "reports/scaling.pdf",
     log:
