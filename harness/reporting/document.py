@@ -52,8 +52,6 @@ def assemble(analysis: Analysis, folder: Path) -> Path:
         The template's copy, ready to be compiled.
     """
     template = resource(f"reports/{TEMPLATE}")
-    if not template.is_file():
-        raise UserError(f"no {template}; take it from the repository, or reinstall the package")
     analysis = msgspec.convert(_displayable(msgspec.to_builtins(analysis)), Analysis)
     drawn = [path.stem for path in figures(analysis, folder, ("svg",))]
     labels = [m.label for m in analysis.models] + [r.label for r in analysis.records]

@@ -151,10 +151,10 @@ def test_a_template_with_an_error_is_refused_and_leaves_the_old_pdf(tmp_path, mo
 
 
 def test_a_missing_template_names_the_remedy(tmp_path, monkeypatch):
-    (tmp_path / "reports").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="repository"):
-        build(example(training=False, memory=False), tmp_path / "x.pdf")
+    analysis = example(training=False, memory=False)
+    monkeypatch.setattr("harness.study._resource_folders", lambda: (tmp_path,))
+    with pytest.raises(UserError, match=r"scaling\.typ.*reinstall"):
+        build(analysis, tmp_path / "x.pdf")
 
 
 def test_any_character_can_stand_in_a_label_or_a_message(tmp_path):
