@@ -15,10 +15,8 @@ import msgspec
 
 from harness.environment import describe, usable_cores
 from harness.errors import UserError
-from harness.process import die_with_parent
+from harness.process import USAGE, die_with_parent
 from harness.record import encode, write_atomic
-
-USAGE = 64
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

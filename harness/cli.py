@@ -20,9 +20,8 @@ import msgspec
 from harness import __version__
 from harness import record as records
 from harness.errors import UserError, unknown
+from harness.process import INTERNAL, USAGE, die_with_parent
 from harness.study import Cell, Study, cells, default_study, load_study
-
-USAGE, INTERNAL = 64, 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +129,6 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _cell(options: argparse.Namespace) -> int:
-    from harness.process import die_with_parent
     from harness.supervisor import run_cell
 
     if options.die_with_parent is not None:

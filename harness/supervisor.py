@@ -76,7 +76,6 @@ def run_cell(
         fields = _merge(fields, outcome.fields)
         if outcome.status != "ok":
             break
-    fields.pop("status", None)
     provenance = Provenance(
         git_commit=commit,
         git_dirty=dirty,
@@ -86,12 +85,16 @@ def run_cell(
         split_sha256=fields.pop("split_sha256", None),
         elapsed_seconds=round(time.monotonic() - begin, 3),
     )
-    fields.setdefault("environment", describe(cell.spec["threads"] or usable_cores(), KEEP_BLOCKS))
+    fields.setdefault("environment", describe(cell.spec["threads"] or usable_cores(), _allocator(measures[0])))
     result = _record(study, cell, outcome, provenance, fields)
     records.write(result, output)
     if result.status in records.FINAL:
         _checkpoint(output).unlink(missing_ok=True)
     return result
+
+
+def _allocator(measure: str) -> dict[str, str]:
+    return RETURN_BLOCKS if measure == "memory" else KEEP_BLOCKS
 
 
 def _checkpoint(output: Path) -> Path:
@@ -146,7 +149,7 @@ def _run_child(
         )
         child = subprocess.Popen(
             [*(command or [sys.executable, "-m", "harness.child"]), str(request)],
-            env={**_clean_environment(data_folder), **(RETURN_BLOCKS if measure == "memory" else KEEP_BLOCKS)},
+            env={**_clean_environment(data_folder), **_allocator(measure)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
