@@ -1,149 +1,119 @@
-"""Depthwise causal convolutions, channel-major: a long one with Legendre kernels, and a short one.
+"""Depthwise causal convolution: one public function, three backends.
 
-Activations are `[D, B, L]`: a projection `W @ x.view(B·L, D).T` writes that layout as one matrix
-product, every sequence is one contiguous line for the FFT, every channel one matrix for the
-Toeplitz product, and the output projection reads it back with a transposed operand, so nothing is
-ever copied to change layout.
+Channel-major activations `[D, B, L]` are the native layout: a projection `W @ x.view(B·L, D).T`
+writes it as one matrix product, every sequence is one contiguous line, every channel one matrix,
+and the output projection reads it back with a transposed operand, so nothing is ever copied to
+change layout.
 
-Both operators have their backward pass written out: autograd differentiates a real FFT through a
+All backends have their backward pass written out: autograd differentiates a real FFT through a
 complex one of full length, which alone costs more than the whole forward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-Backend = Literal["auto", "fft", "dense"]
+from models.ops import accelerated
+from models.ops import legendre_tree_native as native_tree
+from models.ops.kernels import Kernel, LegendreKernel
+from models.ops.legendre_tree import legendre_tree_convolution
+from models.ops.untraced import untraced
 
-# Longest sequence for which `auto` takes the Toeplitz product. Measured on one Xeon core (AVX-512,
-# 8,192 × 64 float32 elements, forward + backward, ms, fft / dense): L = 32 8.0 / 1.4, 64 7.2 / 2.2,
-# 128 6.4 / 6.7, 256 6.9 / 23, 512 7.5 / 84. The value for CUDA is a prediction, not measured.
-DENSE_MAX_LENGTH = {"cpu": 128, "cuda": 512}
+Name = Literal["fft", "tree", "dense"]
+Backend = Literal["auto", "fft", "tree", "dense"]
+Layout = Literal["channel_major", "batch_length_channel"]
 
-
-def legendre_table(order: int, window: int) -> Tensor:
-    """Legendre polynomials on the window, `P_k(2τ/(W−1) − 1)`.
-
-    Bonnet's recurrence `k P_k = (2k−1) x P_{k−1} − (k−1) P_{k−2}` is stable on [−1, 1]; it runs in
-    float64. A model keeps the table as a buffer, rounded once, so that no step builds it again.
-
-    Args:
-        order: Number K of polynomials, degrees 0 … K − 1.
-        window: Kernel length W in events.
-
-    Returns:
-        `[K, W]` float64.
-
-    Raises:
-        ValueError: An order or a window below 1.
-    """
-    if order < 1 or window < 1:
-        raise ValueError(f"order {order} and window {window} must be at least 1")
-    points = 2.0 * np.arange(window) / max(window - 1, 1) - 1.0
-    table = np.ones((order, window))
-    if order > 1:
-        table[1] = points
-    for k in range(2, order):
-        table[k] = ((2 * k - 1) * points * table[k - 1] - (k - 1) * table[k - 2]) / k
-    return torch.from_numpy(table)
+# Longest sequence for which `auto` takes the Toeplitz product; beyond, Legendre kernels take the
+# tree and others the FFT. `python -m harness bench` measures what sets these numbers. The values
+# for CUDA are predictions, not measured.
+DENSE_MAX_LENGTH = {"cpu": 96, "cuda": 512}
+# Polynomials beyond which the tree's K² terms outweigh the FFT.
+TREE_MAX_ORDER = {"cpu": 64, "cuda": 64}
 
 
-def legendre_taps(coefficients: Tensor, decay: Tensor | None, table: Tensor, length: int) -> Tensor:
-    """Kernel taps `h_d(τ) = e^{−a_d τ} Σ_k c_{d,k} P_k(2τ/(W−1) − 1)`, `0 ≤ τ < min(W, L)`.
-
-    Args:
-        coefficients: `[D, K]` float32 or float64.
-        decay: `[D]`, ≥ 0, or None for no decay.
-        table: `[K, W]` of `legendre_table`, whose W is the kernel length whatever the length L.
-        length: Sequence length L; later taps reach no position.
-
-    Returns:
-        `[D, min(W, L)]`.
-    """
-    taps = min(table.shape[1], length)
-    with torch.autocast(coefficients.device.type, enabled=False):
-        polynomial = coefficients @ table[:, :taps].to(coefficients.dtype)
-        if decay is None:
-            return polynomial
-        lags = torch.arange(taps, dtype=decay.dtype, device=decay.device)
-        return polynomial * torch.exp(-decay[:, None] * lags)
-
-
-def legendre_convolution(
+def causal_convolution(
     x: Tensor,
-    coefficients: Tensor,
-    decay: Tensor | None,
-    skip: Tensor,
-    table: Tensor,
+    kernel: Kernel,
     *,
     backend: Backend = "auto",
+    layout: Layout = "channel_major",
     check: bool = True,
 ) -> Tensor:
-    """`y_d[t] = Σ_{s≤t} h_d(t−s) x_d[s] + D_d x_d[t]` with the kernel of `legendre_taps`.
+    """`y_d[t] = Σ_{0≤τ≤t, τ<W} h_d(τ) x_d[t−τ] + D_d x_d[t]`.
 
-    Computed in float32 (float64 for float64 inputs), also under autocast.
+    Computed in float32 (float64 for float64 inputs), also under autocast. All backends mean the
+    same kernel, whatever the length: its window W is the kernel's own, and zero beyond.
 
     Args:
-        x: `[D, B, L]`, any L ≥ 1; beyond the window the kernel is zero.
-        coefficients: `[D, K]`.
-        decay: `[D]`, ≥ 0, or None for no decay.
-        skip: `[D]`.
-        table: `[K, W]` of `legendre_table`: the kernel length W is the same at every L.
-        backend: `fft` is O(L log L), `dense` a Toeplitz product, O(L²) and faster when short,
-            `auto` the faster by length (`select_backend`).
+        x: `[D, B, L]`, or `[B, L, D]` in the other layout; any L ≥ 1.
+        kernel: A `LegendreKernel`, or an `ExplicitKernel` of any other parameterisation, on the
+            device of `x`.
+        backend: `fft` is O(L log L); `tree`, for Legendre kernels, exact and O(L); `dense` a
+            Toeplitz product, O(L²) and fastest when short; `auto` as in `select_backend`.
+        layout: `channel_major` runs without a copy; `batch_length_channel` transposes twice.
         check: Whether to look for negative decays, which costs a GPU a synchronisation; a caller
             whose decays are positive by construction passes False.
 
     Returns:
-        `[D, B, L]` in the type of `x`.
+        In the shape and type of `x`.
 
     Raises:
-        ValueError: Shapes that do not fit, a negative decay, an unknown backend.
+        ValueError: Shapes that do not fit, a negative decay, an unknown backend or layout, `tree`
+            with a kernel that is no Legendre kernel.
     """
-    _check(x, coefficients, decay, skip, table, check)
-    taps = legendre_taps(coefficients, decay, table, x.shape[2])
-    return causal_convolution(x, taps, skip, backend=backend)
+    return _opaque(x, kernel, backend, layout, check)
 
 
-def causal_convolution(x: Tensor, taps: Tensor, skip: Tensor, *, backend: Backend = "auto") -> Tensor:
-    """Depthwise causal convolution with free taps, `y_d[t] = Σ_τ h_d(τ) x_d[t−τ] + D_d x_d[t]`.
-
-    Args:
-        x: `[D, B, L]`.
-        taps: `[D, T]`, T ≤ L.
-        skip: `[D]`.
-        backend: As in `legendre_convolution`.
-
-    Returns:
-        `[D, B, L]` in the type of `x`.
-    """
-    backend = select_backend(backend, x.shape[2], x.device)
-    working = torch.float64 if x.dtype == torch.float64 else torch.float32
-    convolve = _fourier_convolution if backend == "fft" else _toeplitz_convolution
+def _convolve(x: Tensor, kernel: Kernel, backend: Backend, layout: Layout, check: bool) -> Tensor:
+    if layout == "batch_length_channel":
+        x = x.permute(2, 0, 1) if x.dim() == 3 else x
+    elif layout != "channel_major":
+        raise ValueError(f"unknown layout '{layout}'; legal: {', '.join(get_args(Layout))}")
+    if x.dim() != 3 or x.shape[0] != kernel.channels or x.shape[2] < 1:
+        raise ValueError(
+            f"x must have 3 dimensions, {kernel.channels} channels as the kernel and L ≥ 1; as [D, B, L] it is "
+            f"{list(x.shape)}"
+        )
+    if check and isinstance(kernel, LegendreKernel):
+        kernel.check_decay()
+    name = select_backend(backend, x.shape[2], x.device, kernel)
     with torch.autocast(x.device.type, enabled=False):
-        y = convolve(x.to(working), taps.to(working), skip.to(working))
-    return y.to(x.dtype)
+        y = _BACKENDS[name](x, kernel)
+    return y.permute(1, 2, 0) if layout == "batch_length_channel" else y
 
 
-def select_backend(backend: str, length: int, device: torch.device) -> Literal["fft", "dense"]:
+def select_backend(backend: str, length: int, device: torch.device, kernel: Kernel | None = None) -> Name:
     """The backend that runs at a length: `auto` resolved, anything else checked.
 
+    Args:
+        backend: As in `causal_convolution`.
+        length: Sequence length L in events.
+        device: Where the tensors are.
+        kernel: The kernel; without one a Legendre kernel is taken for granted.
+
     Raises:
-        ValueError: Unknown backend.
+        ValueError: Unknown backend, or `tree` for a kernel that is no Legendre kernel.
     """
+    legendre = kernel is None or isinstance(kernel, LegendreKernel)
     if backend == "auto":
-        return "dense" if length <= DENSE_MAX_LENGTH.get(device.type, 0) else "fft"
-    if backend == "fft":
-        return "fft"
-    if backend == "dense":
-        return "dense"
+        if length <= DENSE_MAX_LENGTH.get(device.type, 0):
+            return "dense"
+        order = kernel.order if isinstance(kernel, LegendreKernel) else 1
+        return "tree" if legendre and order <= TREE_MAX_ORDER.get(device.type, 0) else "fft"
+    if backend == "tree" and not legendre:
+        raise ValueError(
+            f"backend 'tree' needs a LegendreKernel, got {type(kernel).__name__}; legal for it: auto, fft, dense"
+        )
+    for name in get_args(Name):
+        if backend == name:
+            return backend  # type: ignore[return-value]
     raise ValueError(f"unknown convolution backend '{backend}'; legal: {', '.join(get_args(Backend))}")
 
 
@@ -162,39 +132,74 @@ def fourier_length(length: int, taps: int) -> int:
     return best
 
 
-def short_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """Depthwise causal convolution with a few free taps, `y_c[t] = Σ_j w_c[j] x_c[t−j]`.
+def describe_backend(backend: str, length: int, device: torch.device, kernel: Kernel) -> str:
+    """What runs, for a record: the backend, and in brackets whose code it is if not torch's.
 
-    Args:
-        x: `[C, B, L]`.
-        weight: `[C, width]`, width ≥ 1; column j weighs the event j steps back.
-
-    Returns:
-        `[C, B, L]` in the type of `x`.
-
-    Raises:
-        ValueError: Shapes that do not fit.
+    Arguments and errors as in `select_backend`.
     """
-    if x.dim() != 3 or weight.dim() != 2 or weight.shape[0] != x.shape[0] or weight.shape[1] < 1:
-        raise ValueError(f"need x [C, B, L] and weight [C, width ≥ 1], got {list(x.shape)} and {list(weight.shape)}")
-    return _short_convolution(x.contiguous(), weight)
+    name = select_backend(backend, length, device, kernel)
+    if name != "fft" and _triton(name, length, device, torch.float32, kernel) is not None:
+        return f"{name} (triton)"
+    if name == "tree" and isinstance(kernel, LegendreKernel):
+        x = torch.empty(0, device=device)
+        return f"tree ({'native' if native_tree.supports(x, min(length, kernel.window), kernel.order) else 'torch'})"
+    return name
 
 
-def _check(
-    x: Tensor, coefficients: Tensor, decay: Tensor | None, skip: Tensor, table: Tensor, check_decay: bool
-) -> None:
-    if x.dim() != 3 or x.shape[2] < 1:
-        raise ValueError(f"x must be [D, B, L] with L ≥ 1, got {list(x.shape)}")
-    channels = x.shape[0]
-    if coefficients.dim() != 2 or coefficients.shape[0] != channels or coefficients.shape[1] < 1:
-        raise ValueError(f"coefficients must be [{channels}, K ≥ 1], got {list(coefficients.shape)}")
-    if table.dim() != 2 or table.shape[0] != coefficients.shape[1]:
-        raise ValueError(f"table must be [{coefficients.shape[1]}, W], got {list(table.shape)}; see legendre_table")
-    for name, vector in (("decay", decay), ("skip", skip)):
-        if vector is not None and vector.shape != (channels,):
-            raise ValueError(f"{name} must be [{channels}], got {list(vector.shape)}")
-    if check_decay and decay is not None and bool((decay < 0).any()):
-        raise ValueError(f"decay must be ≥ 0, got {float(decay.min())}; a negative one grows without bound")
+def _fourier(x: Tensor, kernel: Kernel) -> Tensor:
+    return _fourier_convolution(_working(x), *_taps(x, kernel)).to(x.dtype)
+
+
+def _dense(x: Tensor, kernel: Kernel) -> Tensor:
+    run = _triton("dense", x.shape[2], x.device, x.dtype, kernel)
+    return run(x, kernel) if run else _toeplitz_convolution(_working(x), *_taps(x, kernel)).to(x.dtype)
+
+
+def _tree(x: Tensor, kernel: Kernel) -> Tensor:
+    assert isinstance(kernel, LegendreKernel)  # select_backend saw to it
+    run = _triton("tree", x.shape[2], x.device, x.dtype, kernel)
+    return run(x, kernel) if run else legendre_tree_convolution(_working(x), _cast(kernel, x)).to(x.dtype)
+
+
+def _triton(
+    name: Name, length: int, device: torch.device, dtype: torch.dtype, kernel: Kernel
+) -> Callable[[Tensor, Kernel], Tensor] | None:
+    """The fused kernel for these sizes, where triton is installed and has one."""
+    if not accelerated.available(device):
+        return None
+    if name == "dense":
+        from models.ops import triton_dense
+
+        if not triton_dense.supports(length, dtype):
+            return None
+        return lambda x, kernel: triton_dense.dense_convolution(
+            x.contiguous(), kernel.taps(min(kernel.window, length)), kernel.skip
+        )
+    from models.ops import triton_tree
+
+    if not isinstance(kernel, LegendreKernel) or not triton_tree.supports(length, kernel, dtype):
+        return None
+    return lambda x, kernel: triton_tree.triton_tree_convolution(x.contiguous(), cast(LegendreKernel, kernel))
+
+
+_BACKENDS: dict[Name, Callable[[Tensor, Kernel], Tensor]] = {"fft": _fourier, "tree": _tree, "dense": _dense}
+
+
+def _working(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _cast(kernel: LegendreKernel, x: Tensor) -> LegendreKernel:
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    fields: dict[str, Any] = {name: t.to(dtype) for name, t in vars(kernel).items() if isinstance(t, Tensor)}
+    return replace(kernel, **fields)
+
+
+def _taps(x: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    taps = kernel.taps(min(kernel.window, x.shape[2]))
+    skip = kernel.skip if kernel.skip is not None else taps.new_zeros(kernel.channels)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return taps.to(dtype), skip.to(dtype)
 
 
 class _FourierConvolution(torch.autograd.Function):
@@ -255,32 +260,9 @@ def _diagonal_sums(matrix: Tensor) -> Tensor:
     return skewed.sum(1)
 
 
-class _ShortConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        columns = weight.to(x.dtype)[:, :, None, None].unbind(1)
-        y = x * columns[0]
-        for j in range(1, min(weight.shape[1], x.shape[2])):
-            y[..., j:].addcmul_(x[..., :-j], columns[j])
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        columns = weight.to(x.dtype)[:, :, None, None].unbind(1)
-        x_gradient = gradient * columns[0]
-        weight_gradient = torch.zeros_like(weight)
-        weight_gradient[:, 0] = (gradient * x).sum((1, 2))
-        for j in range(1, min(weight.shape[1], x.shape[2])):
-            later, earlier = gradient[..., j:], x[..., :-j]
-            x_gradient[..., :-j].addcmul_(later, columns[j])
-            weight_gradient[:, j] = (later * earlier).sum((1, 2))
-        return x_gradient, weight_gradient
-
+# Constants are built in NumPy, products may be native.
+_opaque = untraced(_convolve)
 
 # torch leaves `apply` untyped.
 _fourier_convolution: Callable[..., Tensor] = _FourierConvolution.apply
 _toeplitz_convolution: Callable[..., Tensor] = _ToeplitzConvolution.apply
-_short_convolution: Callable[..., Tensor] = _ShortConvolution.apply

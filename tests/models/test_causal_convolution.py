@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from numpy.polynomial import legendre as numpy_legendre
 
 from models.ops import causal_convolution as ops
+from models.ops.kernels import ExplicitKernel, LegendreKernel
 
-BACKENDS = ("fft", "dense")
+BACKENDS = ("fft", "tree", "dense")
 CPU = torch.device("cpu")
 
 
@@ -37,8 +38,7 @@ def draw(channels, batch, length, order, seed=0, dtype=torch.float64):
 
 
 def convolve(x, coefficients, decay, skip, window, **options):
-    table = ops.legendre_table(coefficients.shape[1], window)
-    return ops.legendre_convolution(x, coefficients, decay, skip, table, **options)
+    return ops.causal_convolution(x, LegendreKernel(coefficients, window, decay, skip), **options)
 
 
 def relative_error(y, expected):
@@ -79,14 +79,6 @@ def test_gradients(backend, length, window, decays):
     assert torch.autograd.gradcheck(run, inputs)
 
 
-@pytest.mark.parametrize("length", [16, 101, 1024, 4099])
-def test_float32_fourier_error_stays_at_rounding_level(length):
-    x, coefficients, decay, skip = draw(4, 2, length, 64, dtype=torch.float32)
-    single = convolve(x, coefficients, decay, skip, window=length, backend="fft")
-    double = convolve(x.double(), coefficients.double(), decay.double(), skip.double(), window=length, backend="fft")
-    assert relative_error(single, double.numpy()) < 2e-6
-
-
 def test_backends_agree_in_gradients():
     results = []
     for backend in BACKENDS:
@@ -94,36 +86,51 @@ def test_backends_agree_in_gradients():
         y = convolve(*inputs, window=61, backend=backend)
         y.square().sum().backward()
         results.append([y, *(v.grad for v in inputs)])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.detach().abs().max()))
+    for found in results[1:]:
+        for a, b in zip(found, results[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.detach().abs().max()))
 
 
-def test_the_same_kernel_at_every_length():
-    x, coefficients, decay, skip = draw(2, 3, 50, 6)
-    whole = convolve(x, coefficients, decay, skip, window=64, backend="fft")
-    for length in (1, 2, 31, 49):
-        part = convolve(x[..., :length], coefficients, decay, skip, window=64, backend="fft")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_kernel_at_every_length(backend):
+    x, coefficients, decay, skip = draw(2, 3, 150, 6)
+    whole = convolve(x, coefficients, decay, skip, window=164, backend="fft")
+    for length in (1, 2, 31, 149):
+        part = convolve(x[..., :length], coefficients, decay, skip, window=164, backend=backend)
         torch.testing.assert_close(part, whole[..., :length])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_both_layouts_mean_the_same(backend):
+    x, coefficients, decay, skip = draw(3, 2, 90, 5)
+    expected = convolve(x, coefficients, decay, skip, window=70, backend=backend).permute(1, 2, 0)
+    found = convolve(
+        x.permute(1, 2, 0), coefficients, decay, skip, window=70, backend=backend, layout="batch_length_channel"
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["fft", "dense", "auto"])
+def test_free_taps(backend):
+    x, taps, _, skip = draw(2, 3, 40, 9)
+    expected = np.stack([np.stack([np.convolve(row, h)[:40] for row in rows]) for rows, h in zip(x, taps, strict=True)])
+    expected += skip.numpy()[:, None, None] * x.numpy()
+    y = ops.causal_convolution(x, ExplicitKernel(taps, skip), backend=backend)
+    assert relative_error(y, expected) < 1e-12
 
 
 def test_stays_exact_under_autocast():
     inputs = draw(3, 4, 200, 8, dtype=torch.float32)
-    expected = convolve(*inputs, window=200, backend="fft")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(convolve(*inputs, window=200, backend="fft"), expected)
+    for backend in BACKENDS:
+        expected = convolve(*inputs, window=200, backend=backend)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(convolve(*inputs, window=200, backend=backend), expected)
 
 
 def test_returns_the_type_of_its_input():
-    x, *rest = draw(2, 2, 9, 3, dtype=torch.float32)
+    x, *rest = draw(2, 2, 99, 3, dtype=torch.float32)
     for backend in BACKENDS:
-        assert convolve(x.bfloat16(), *rest, window=9, backend=backend).dtype == torch.bfloat16
-
-
-def test_legendre_table_stays_within_one():
-    table = ops.legendre_table(64, 5000)
-    assert float(table.abs().max()) <= 1 + 1e-12
-    expected = numpy_legendre.legvander(np.linspace(-1, 1, 5000), 63).T
-    np.testing.assert_allclose(table.numpy(), expected, atol=1e-11)
+        assert convolve(x.bfloat16(), *rest, window=99, backend=backend).dtype == torch.bfloat16
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
@@ -137,39 +144,35 @@ def test_fourier_length_holds_the_convolution_and_is_smooth(length, taps):
     assert n == 1
 
 
-def test_auto_follows_the_length():
+def test_auto_follows_length_order_and_kernel():
     limit = ops.DENSE_MAX_LENGTH["cpu"]
+    most = ops.TREE_MAX_ORDER["cpu"]
     assert ops.select_backend("auto", limit, CPU) == "dense"
-    assert ops.select_backend("auto", limit + 1, CPU) == "fft"
+    assert ops.select_backend("auto", limit + 1, CPU) == "tree"
+    assert ops.select_backend("auto", limit + 1, CPU, LegendreKernel(torch.zeros(1, most), 500)) == "tree"
+    assert ops.select_backend("auto", limit + 1, CPU, LegendreKernel(torch.zeros(1, most + 1), 500)) == "fft"
+    assert ops.select_backend("auto", limit + 1, CPU, ExplicitKernel(torch.zeros(1, 9))) == "fft"
 
 
 def test_errors_name_the_value():
     x, coefficients, decay, skip = draw(2, 2, 8, 3)
-    with pytest.raises(ValueError, match="'tree'"):
-        convolve(x, coefficients, decay, skip, window=8, backend="tree")
+    with pytest.raises(ValueError, match="'nonsense'; legal: auto, fft, tree, dense"):
+        convolve(x, coefficients, decay, skip, window=8, backend="nonsense")
+    with pytest.raises(ValueError, match="layout 'blc'"):
+        convolve(x, coefficients, decay, skip, window=8, layout="blc")
     with pytest.raises(ValueError, match="decay must be ≥ 0"):
         convolve(x, coefficients, -decay, skip, window=8)
-    with pytest.raises(ValueError, match="coefficients"):
-        convolve(x, coefficients[:1], decay, skip, window=8)
+    with pytest.raises(ValueError, match="decay must be"):
+        convolve(x, coefficients[:1], decay, skip[:1], window=8)
+    with pytest.raises(ValueError, match="2 channels as the kernel"):
+        convolve(x[:1], coefficients, decay, skip, window=8)
     with pytest.raises(ValueError, match="skip"):
         convolve(x, coefficients, decay, skip[:1], window=8)
-    with pytest.raises(ValueError, match="x must be"):
+    with pytest.raises(ValueError, match="x must have 3 dimensions"):
         convolve(x[0], coefficients, decay, skip, window=8)
     with pytest.raises(ValueError, match="window 0"):
         convolve(x, coefficients, decay, skip, window=0)
-    with pytest.raises(ValueError, match="table"):
-        ops.legendre_convolution(x, coefficients, decay, skip, ops.legendre_table(4, 8))
-    with pytest.raises(ValueError, match="weight"):
-        ops.short_convolution(x, coefficients[:1])
-
-
-@pytest.mark.parametrize(("length", "width"), [(1, 1), (1, 3), (2, 3), (9, 3), (9, 1), (5, 8)])
-def test_short_convolution(length, width):
-    x, weight, _, _ = draw(3, 2, length, width)
-    y = ops.short_convolution(x, weight)
-    expected = np.zeros(x.shape)
-    for j in range(width):
-        for t in range(j, length):
-            expected[..., t] += weight[:, None, j].numpy() * x[..., t - j].numpy()
-    np.testing.assert_allclose(y.numpy(), expected, atol=1e-12)
-    assert torch.autograd.gradcheck(ops.short_convolution, (x.requires_grad_(), weight.requires_grad_()))
+    with pytest.raises(ValueError, match="needs a LegendreKernel, got ExplicitKernel"):
+        ops.causal_convolution(x, ExplicitKernel(coefficients), backend="tree")
+    with pytest.raises(ValueError, match="9 taps asked for, legal: 1 … 8"):
+        LegendreKernel(coefficients, 8).taps(9)
