@@ -1,0 +1,133 @@
+"""Models one event at a time; what every one of them promises is in the conformance suite."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.conformance import check, check_class
+from models import registry
+from models.base import StreamingModel
+from models.gru4rec import GRU4Rec
+from models.ops.stream_state import numbers, select
+
+NAMES = ["gru4rec", "hyenarec", "lrurec", "sasrec"]
+ITEMS = 30
+
+
+def build(name, max_length, **options):
+    kind = registry.load(name)
+    torch.manual_seed(0)
+    options = {"hidden_size": 16, "num_layers": 2, **options}
+    return kind(kind.CONFIG(num_items=ITEMS, max_length=max_length, **options)).eval()
+
+
+def items(batch, length, seed=1):
+    return torch.randint(1, ITEMS + 1, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def stepped(model, history, state):
+    return torch.stack([model.step(history[:, t], state) for t in range(history.shape[1])], 1)
+
+
+def error(found, expected):
+    return float((found - expected).detach().abs().max() / expected.detach().abs().max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streams_and_keeps_the_promise(name):
+    assert issubclass(registry.load(name), StreamingModel)
+    finding = next(f for f in check(name) if f.test == "streaming")
+    assert finding.passed, finding.detail
+
+
+@settings(max_examples=15, deadline=None)
+@given(batch=st.integers(1, 3), cut=st.integers(1, 39), limited=st.booleans())
+@pytest.mark.parametrize("name", NAMES)
+def test_stepping_on_from_a_prefill_is_the_full_pass(name, batch, cut, limited):
+    model, history = build(name, 40), items(batch, 40)
+    full = model(history)
+    hidden, state = model.prefill(history[:, :cut], 40 if limited else None)
+    assert state["age"] == cut
+    assert error(hidden, full[:, :cut]) < 1e-4
+    assert error(stepped(model, history[:, cut:], state), full[:, cut:]) < 1e-4
+    assert state["age"] == 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streaming_takes_no_part_in_training(name):
+    model, history = build(name, 40, dropout=0.5), items(2, 40)
+    quiet = model(history)
+    model.train()
+    hidden, _ = model.prefill(history)
+    assert error(hidden, quiet) < 1e-4, "no dropout"
+    found = stepped(model, history, model.stream(2))
+    assert error(found, quiet) < 1e-4
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_new_weights_count(name):
+    model, history = build(name, 40), items(1, 40)
+    stepped(model, history, model.stream(1))
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.05, fused=True)
+    model(history).square().sum().backward()
+    optimiser.step()
+    assert error(stepped(model, history, model.stream(1)), model(history)) < 1e-4
+    model.load_state_dict(build(name, 40).state_dict())
+    assert error(stepped(model, history, model.stream(1)), model(history)) < 1e-4
+
+
+def test_attention_keeps_every_event_and_the_others_do_not():
+    # Beyond 512 events a Legendre kernel's stream is blocks, not a ring.
+    kept = {name: [numbers(build(name, n).stream(1, n)) for n in (1024, 4096)] for name in NAMES}
+    assert kept["sasrec"] == [2 * 2 * 16 * 1024, 2 * 2 * 16 * 4096]
+    assert kept["gru4rec"][0] == kept["gru4rec"][1] == 128
+    assert kept["lrurec"][0] == kept["lrurec"][1] == 2 * 2 * 32
+    model = build("hyenarec", 4096)
+    states = [model.prefill(items(1, n), 4096)[1] for n in (1000, 4000)]
+    assert max(numbers(state) for state in states) < 2 * 16 * (2 * 64 + 2 * 16 * 6 + 8)
+
+
+def test_attention_ends_with_its_positions():
+    model = build("sasrec", 8)
+    state = model.stream(1)
+    stepped(model, items(1, 8), state)
+    with pytest.raises(ValueError, match="limit of 8 events"):
+        model.step(items(1, 1)[:, 0], state)
+    with pytest.raises(ValueError, match="limit 9"):
+        model.stream(1, 9)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"gates": False}, {"order": 3}, {"short_convolution": 0}, {"kernel_decay": False}]
+)
+def test_hyena_streams_through_blocks_and_past_its_window(options):
+    model, history = build("hyenarec", 600, initialisation="plain", **options), items(2, 1500)
+    full = model(history)
+    _, state = model.prefill(history[:, :500])
+    assert error(stepped(model, history[:, 500:], state), full[:, 500:]) < 1e-4
+    _, state = model.prefill(history[:, :1400])
+    assert error(stepped(model, history[[1], 1400:], select(state, [1])), full[[1], 1400:]) < 1e-4
+
+
+class Forgets(GRU4Rec):
+    def step(self, items, state):
+        state["hidden"] = torch.zeros_like(state["hidden"])
+        return super().step(items, state)
+
+
+class PrefillsNothing(GRU4Rec):
+    def prefill(self, items, limit=None):
+        return super().prefill(items)[0], self.stream(len(items))
+
+
+class CannotBeSaved(GRU4Rec):
+    def stream(self, batch, limit=None):
+        return super().stream(batch) | {"model": type(self)}
+
+
+@pytest.mark.parametrize("broken", [Forgets, PrefillsNothing, CannotBeSaved])
+def test_a_model_that_breaks_the_promise_is_found(broken):
+    finding = next(f for f in check_class(broken) if f.test == "streaming")
+    assert not finding.passed
