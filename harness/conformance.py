@@ -19,8 +19,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import unknown
+from harness.training.loop import checked_objective
 from models import registry
-from models.base import Scorer, SequenceModel
+from models.base import Scorer, SequenceModel, StreamingModel
+from models.ops import native
+from models.ops.stream_state import State, select, stack
 
 NUM_ITEMS = 50
 MAX_LENGTH = 48
@@ -75,7 +78,8 @@ def check_class(kind: type[SequenceModel] | type[Scorer], options: dict[str, Any
     if issubclass(kind, Scorer):
         return [_run(test, partial(run, kind)) for test, run in _REFERENCE_CHECKS.items()]
     subject = _Subject(kind, options or {})
-    return [_run(test, partial(run, subject)) for test, run in _MODEL_CHECKS.items()]
+    checks = _MODEL_CHECKS | (_STREAMING_CHECKS if issubclass(kind, StreamingModel) else {})
+    return [_run(test, partial(run, subject)) for test, run in checks.items()]
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,12 @@ def _run(test: str, run: Callable[[], Result]) -> Finding:
 
 def _items(batch: int, length: int, seed: int = 1) -> Tensor:
     return torch.randint(1, NUM_ITEMS + 1, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def _times(items: Tensor) -> Tensor:
+    """Timestamps of a batch, seconds to months apart, zero where there is padding."""
+    gaps = torch.randint(0, 22, items.shape, generator=torch.Generator().manual_seed(4)).float().mul(0.69).exp()
+    return (1_000_000_000 + gaps.long().cumsum(1)) * (items != 0)
 
 
 def _largest(difference: Tensor) -> float:
@@ -140,14 +150,16 @@ def _autocast(subject: _Subject) -> Result:
 
 
 def _causality(subject: _Subject) -> Result:
-    """The past must not move when the future changes; a model declared non-causal must show it does."""
+    """The past must not move when future items and times change; a model declared non-causal must show it does."""
     model = subject.build()
     worst = 0.0
     for cut in (1, 7, MAX_LENGTH // 2, MAX_LENGTH - 1):
         items = _items(4, MAX_LENGTH)
         changed = items.clone()
         changed[:, cut:] = _items(4, MAX_LENGTH, seed=2)[:, cut:]
-        worst = max(worst, _largest(model(items)[:, :cut] - model(changed)[:, :cut]))
+        times, later = _times(items), _times(items)
+        later[:, cut:] += 86_400
+        worst = max(worst, _largest(model(items, times)[:, :cut] - model(changed, later)[:, :cut]))
     if model.CAUSAL:
         return worst <= 1e-4, f"declared causal; changing the future moves the past by {worst:.1e}"
     return worst > 1e-4, f"declared non-causal; changing the future moves the past by {worst:.1e}"
@@ -158,13 +170,13 @@ def _padding(subject: _Subject) -> Result:
     model, length = subject.build(), MAX_LENGTH // 2 + 1
     items = _items(4, length)
     items[1, length // 2 :] = 0
-    padded = torch.nn.functional.pad(items, (0, MAX_LENGTH - length))
+    padded, times = torch.nn.functional.pad(items, (0, MAX_LENGTH - length)), _times(items)
     real = (items != 0)[..., None]
     targets = torch.randn(*items.shape, model.config.hidden_size, generator=torch.Generator().manual_seed(3))
     outcomes = []
     for batch in (items, padded):
         model.zero_grad()
-        hidden = model(batch)[:, :length] * real
+        hidden = model(batch, torch.nn.functional.pad(times, (0, batch.shape[1] - length)))[:, :length] * real
         (hidden * targets).sum().backward()
         gradients = [_gradient(p) for p in model.parameters()]
         outcomes.append((hidden.detach(), gradients))
@@ -183,15 +195,17 @@ def _gradient(parameter: Tensor) -> Tensor:
 def _batch_independence(subject: _Subject) -> Result:
     model, items = subject.build(), _items(5, 30)
     items[2, 11:] = 0
-    together = model(items)
-    alone = torch.cat([model(row[None]) for row in items])
+    times = _times(items)
+    together = model(items, times)
+    alone = torch.cat([model(row[None], time[None]) for row, time in zip(items, times, strict=True)])
     real = (items != 0)[..., None]
     return _close(together * real, alone * real)
 
 
 def _gradients(subject: _Subject) -> Result:
     model = subject.build().train()
-    hidden = model(_items(8, MAX_LENGTH))
+    items = _items(8, MAX_LENGTH)
+    hidden = model(items, _times(items))
     (hidden * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
     dead = [n for n, p in model.named_parameters() if p.requires_grad and not bool(_gradient(p).any())]
     broken = [n for n, p in model.named_parameters() if not bool(torch.isfinite(_gradient(p)).all())]
@@ -249,6 +263,37 @@ def _untouched(subject: _Subject) -> Result:
     )
 
 
+def _streaming(subject: _Subject) -> Result:
+    """One by one gives what the full pass gives, also after a prefill, a save and load, and a regrouping of users."""
+    model, items, cut = subject.build(), _items(3, MAX_LENGTH), MAX_LENGTH // 2 - 1
+    if not isinstance(model, StreamingModel):
+        raise TypeError(f"{type(model).__name__} is no StreamingModel")
+    full = model(items)
+    state = model.stream(3)
+    stepped = [model.step(items[:, t], state) for t in range(cut)]
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    prefilled, ahead = model.prefill(items[:, :cut])
+    order = [2, 0, 1]
+    regrouped = stack([select(ahead, [2]), select(ahead, [0, 1])])
+    gaps = {
+        "stepping": _largest(torch.stack(stepped, 1) - full[:, :cut]),
+        "prefill": _largest(prefilled - full[:, :cut]),
+        "after save and load": _largest(_continued(model, items[:, cut:], loaded) - full[:, cut:]),
+        "after prefill and regrouping": _largest(_continued(model, items[order, cut:], regrouped) - full[order, cut:]),
+        "after stepping": _largest(_continued(model, items[:, cut:], state) - full[:, cut:]),
+    }
+    scale = max(_largest(full), 1e-12)
+    detail = ", ".join(f"{what} off by {gap / scale:.1e}" for what, gap in gaps.items())
+    return all(gap <= 1e-4 * scale for gap in gaps.values()), f"{detail} of the largest, tolerance 0.0001"
+
+
+def _continued(model: StreamingModel, items: Tensor, state: State) -> Tensor:
+    return torch.stack([model.step(items[:, t], state) for t in range(items.shape[1])], 1)
+
+
 def _cost(subject: _Subject) -> Result:
     """Declared against counted operations at two lengths, and the growth between them."""
     declared, counted = [], []
@@ -282,8 +327,10 @@ def _counted_operations(model: SequenceModel, items: Tensor) -> float:
         aten._fft_c2r: _transform_operations,
         aten._fft_c2c: _transform_operations,
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations,
+        aten.addcmul: _multiply_add_operations,
+        aten.addcmul_: _multiply_add_operations,
     }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
+    with native.suspended(), FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
         model(items)
     return float(counter.get_total_flops())
 
@@ -302,8 +349,20 @@ def _attention_operations(query: Any, key: Any, value: Any, *options: Any, out_s
     return int(4 * batch * heads * length * key[2] * width * (0.5 if causal else 1.0))
 
 
+def _multiply_add_operations(*_: Any, out_shape: Any, **__: Any) -> int:
+    """Two an element; the recurrences and short convolutions are made of these."""
+    return 2 * int(math.prod(out_shape))
+
+
+def _objective(subject: _Subject) -> Result:
+    """The harness knows the objective, and the model can be trained on it."""
+    objective = checked_objective(subject.build())
+    return True, f"{objective.batch} under {objective.loss} unless the study says otherwise"
+
+
 _MODEL_CHECKS: dict[str, Callable[[_Subject], Result]] = {
     "shape": _shape,
+    "objective": _objective,
     "padding-row": _padding_row,
     "bfloat16-autocast": _autocast,
     "causality": _causality,
@@ -317,6 +376,7 @@ _MODEL_CHECKS: dict[str, Callable[[_Subject], Result]] = {
     "cost": _cost,
     "cost-finite": _cost_positive,
 }
+_STREAMING_CHECKS: dict[str, Callable[[_Subject], Result]] = {"streaming": _streaming}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.ops.stream_state import State
+
 Family = Literal["attention", "recurrent", "state_space", "convolution", "reference"]
 
 
@@ -58,7 +60,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and a batch transform of the harness, by name."""
+    """What a model is trained on, by the harness's names.
+
+    Attributes:
+        loss: `cross-entropy`, `sampled-softmax`, `bce` or `gbce`. Models are compared under one
+            loss, so a study's loss overrides it; it holds where a study says `loss: declared`.
+        batch: `next-item`; `masked-item`, whose mask is item V + 1, so that `item_embedding` has
+            V + 2 rows; or `last-item`, one target a sequence at the last real position. A model
+            that is not causal cannot take `next-item`. Speed cells ask every model for the hidden
+            states of the same full batch, whatever its objective.
+    """
 
     loss: str = "cross-entropy"
     batch: str = "next-item"
@@ -106,6 +117,61 @@ class SequenceModel(nn.Module, ABC):
     def backends(self) -> dict[str, str]:
         """What really ran, by operator (for instance `{"attention": "math"}`), for the record."""
         return {}
+
+
+class StreamingModel(SequenceModel):
+    """A causal model that can also take one event at a time, in what it remembers of the events before.
+
+    `issubclass(model, StreamingModel)` tells. Streaming is inference: no gradients, and no dropout in
+    either mode. Scores are the hidden state times the item table, as ever. Weights may change between
+    streams, not during one.
+
+    A state is plain (models/ops/stream_state.py): it can be saved, and `select`, `stack` and `clone`
+    work on it. The users of one batch share one clock: each has seen `state["age"]` events.
+    """
+
+    @abstractmethod
+    def stream(self, batch: int, limit: int | None = None) -> State:
+        """The state before the first event.
+
+        Args:
+            batch: Users B.
+            limit: Most events a stream will ever have, where that is known: some models then keep
+                less. None: as many as the model can take.
+
+        Raises:
+            ValueError: A limit that the model cannot keep to.
+        """
+
+    @abstractmethod
+    def step(self, items: Tensor, state: State) -> Tensor:
+        """Take in one event of every user.
+
+        Args:
+            items: `[B]` int64, 1 … V.
+            state: What `stream`, `prefill` or the last step left; changed in place.
+
+        Returns:
+            `[B, D]`: what `forward` gives at the last position of the whole history.
+
+        Raises:
+            ValueError: More events than the state was made for.
+        """
+
+    @abstractmethod
+    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
+        """Take in whole histories of equal length in one pass.
+
+        Args:
+            items: `[B, L]` int64, 1 … V, without padding, oldest first.
+            limit: As for `stream`.
+
+        Returns:
+            `[B, L, D]`, as `forward`, and the state after the last event, as if stepped.
+
+        Raises:
+            ValueError: Histories longer than the limit.
+        """
 
 
 class Interactions(Protocol):

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
+from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
 from models.ops.blocks import Dropout
+from models.ops.ring_stream import check_limit
+from models.ops.stream_state import State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class GRU4RecConfig(ModelConfig):
     citation="Hidasi et al., Session-based recommendations with recurrent neural networks, ICLR 2016",
     config=GRU4RecConfig,
 )
-class GRU4Rec(SequenceModel):
+class GRU4Rec(StreamingModel):
     """GRU4Rec; see the module's docstring for the equations."""
 
     config: GRU4RecConfig
@@ -57,6 +60,26 @@ class GRU4Rec(SequenceModel):
         states, _ = self.gru(self.dropout(self.item_embedding(items)))
         hidden: Tensor = self.norm(self.dropout(self.output(states)))
         return hidden
+
+    def stream(self, batch: int, limit: int | None = None) -> State:
+        """The recurrent states, `[B, layers, S]`, whatever the limit."""
+        layers, width = self.config.gru_layers, self.config.gru_hidden
+        return {"age": 0, "hidden": self.output.weight.new_zeros(batch, layers, width)}
+
+    @torch.no_grad()
+    def step(self, items: Tensor, state: State) -> Tensor:
+        """Hidden states `[B, D]` after one more event `[B]`."""
+        states, last = self.gru(self.item_embedding(items)[:, None], state["hidden"].transpose(0, 1).contiguous())
+        state["hidden"], state["age"] = last.transpose(0, 1), state["age"] + 1
+        hidden: Tensor = self.norm(self.output(states[:, 0]))
+        return hidden
+
+    @torch.no_grad()
+    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
+        """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
+        check_limit(0, items.shape[1], limit)
+        states, last = self.gru(self.item_embedding(items))
+        return self.norm(self.output(states)), {"age": items.shape[1], "hidden": last.transpose(0, 1)}
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products of a forward pass, for state width S; gates and norms are left out.

@@ -14,28 +14,32 @@ and the Hyena operator of order N, channel by channel, with a short causal convo
     h_{n,d}(τ) = e^{−a_{n,d} τ} Σ_{k<K} c_{n,d,k} P_k(2τ/(W−1) − 1),  0 ≤ τ < W,  a ≥ 0
 
 W is the model's maximum length, never the batch's: else the same weights would mean another kernel
-at another length. There are no positions outside the kernels. Our FFT convolution is O(L log L).
+at another length. There are no positions outside the kernels. An FFT convolution is O(L log L);
+the tree, which needs Legendre coefficients (times an exponential), is O(L) and exact.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock
-from models.ops.causal_convolution import (
-    fourier_length,
-    legendre_convolution,
-    legendre_table,
-    legendre_taps,
-    select_backend,
-    short_convolution,
-)
+from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
+from models.ops import accelerated, convolution_cost
+from models.ops.blocks import Dropout, FeedForward, ResidualBlock, prefill_blocks, step_blocks, stream_blocks
+from models.ops.causal_convolution import causal_convolution, describe_backend, select_backend
+from models.ops.kernels import ExplicitKernel
+from models.ops.legendre_stream import LegendreStream, convolution_stream
+from models.ops.parameterisations import PolynomialKernel, build_parameterisation
+from models.ops.ring_stream import RingStream
+from models.ops.short_convolution import gated_short_convolution, short_convolution
+from models.ops.stream_state import State
+
+Stream = RingStream | LegendreStream
+# Limits for which a model keeps tables at a time.
+MAX_PREPARED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,69 +47,58 @@ class HyenaRecConfig(ModelConfig):
     """HyenaRec's options.
 
     Attributes:
-        kernel: Parameterisation of the long convolution.
-        kernel_order: Number K of Legendre polynomials.
-        kernel_decay: Whether kernels carry the factor e^{−aτ}.
-        convolution: Backend; `auto` is `dense` for short sequences and `fft` beyond.
+        kernel: Parameterisation of the long convolution; see models/ops/parameterisations.py.
+        kernel_order: Number K of polynomials, or of what stands in their place.
+        kernel_decay: Whether kernels carry the factor e^{−aτ}; `explicit` and `exponential` never do.
+        convolution: Backend; `auto` is `dense` for short sequences and `tree` beyond, `fft` where
+            the kernel is no Legendre kernel.
         order: Order N of the Hyena operator: N gates, N − 1 long convolutions.
         short_convolution: Width of the short convolution in events; 0 leaves it out.
         gates: Whether the gates x_1 … x_N exist; without them their projections go too.
+        feed_forward: Hidden width of the feed-forward network, in units of D.
         initialisation: `open`: gates start at 1, the short convolution at the identity, kernels
             smooth and positive, δ at 0. `plain`: torch's defaults, random kernels, δ from N(0, 1)
             as in Hyena. Kernels start with ‖h‖₂ = 1 either way.
     """
 
-    kernel: Literal["legendre"] = "legendre"
+    kernel: Literal["legendre", "chebyshev", "legendre-mlp", "fourier-mlp", "explicit", "exponential"] = "legendre"
     kernel_order: int = 16
     kernel_decay: bool = True
-    convolution: Literal["auto", "fft", "dense"] = "auto"
+    convolution: Literal["auto", "fft", "tree", "dense"] = "auto"
     order: int = 2
     short_convolution: int = 3
     gates: bool = True
+    feed_forward: int = 4
     initialisation: Literal["open", "plain"] = "open"
 
 
-class LegendreKernel(nn.Module):
+class LongConvolution(nn.Module):
     """One long convolution `h ∗ u + δ ⊙ u` with its kernel's parameters."""
 
     def __init__(self, config: HyenaRecConfig) -> None:
         super().__init__()
-        width, order = config.hidden_size, config.kernel_order
         self.backend = config.convolution
-        self.table: Tensor
-        self.register_buffer("table", legendre_table(order, config.max_length).float(), persistent=False)
-        self.coefficients = nn.Parameter(torch.empty(width, order))
-        self.skip = nn.Parameter(torch.zeros(width))
-        self.log_decay = nn.Parameter(torch.empty(width)) if config.kernel_decay else None
-        self._initialise(config)
-
-    def _initialise(self, config: HyenaRecConfig) -> None:
-        width, order, window = config.hidden_size, config.kernel_order, config.max_length
-        with torch.no_grad():
-            if self.log_decay is not None:
-                # Time constants from two events to the whole window, evenly in their logarithm.
-                slowest, fastest = math.log(1 / max(window, 2)), math.log(0.5)
-                self.log_decay.copy_(torch.linspace(fastest, slowest, width))
-            if config.initialisation == "open":
-                # |c_k| sums to less than c_0 = 1 and |P_k| ≤ 1, so the kernel stays positive.
-                bound = 0.5 * torch.arange(1, order + 1).pow(-2.0)
-                self.coefficients.copy_((2 * torch.rand(width, order) - 1) * bound)
-                self.coefficients[:, 0] = 1.0
-            else:
-                nn.init.normal_(self.coefficients)
-                nn.init.normal_(self.skip)
-            taps = legendre_taps(self.coefficients, self.decay(), self.table, window)
-            self.coefficients.div_(taps.norm(dim=1, keepdim=True))
-
-    def decay(self) -> Tensor | None:
-        """`[D]` decay rates a per event, positive by construction, or None."""
-        return None if self.log_decay is None else self.log_decay.exp()
+        self.kernel = build_parameterisation(
+            config.kernel,
+            config.hidden_size,
+            config.max_length,
+            config.kernel_order,
+            decay=config.kernel_decay,
+            initialisation=config.initialisation,
+        )
 
     def forward(self, u: Tensor) -> Tensor:
         """`[D, B, L]` to `[D, B, L]`."""
-        return legendre_convolution(
-            u, self.coefficients, self.decay(), self.skip, self.table, backend=self.backend, check=False
-        )
+        return causal_convolution(u, self.kernel(), backend=self.backend, check=False)
+
+
+class _Prepared(NamedTuple):
+    """The streams of one operator, and the weights they were made from."""
+
+    versions: list[tuple[int, int]]
+    weights: list[Tensor]
+    short: Stream | None
+    kernels: list[Stream]
 
 
 class HyenaOperator(nn.Module):
@@ -116,8 +109,9 @@ class HyenaOperator(nn.Module):
         width = config.hidden_size
         self.gates = config.order if config.gates else 0
         self.projection = nn.Linear(width, (self.gates + 1) * width)
-        self.kernels = nn.ModuleList(LegendreKernel(config) for _ in range(config.order - 1))
+        self.kernels = nn.ModuleList(LongConvolution(config) for _ in range(config.order - 1))
         self.output = nn.Linear(width, width)
+        self._prepared: dict[int | None, _Prepared] = {}
         self.short = None
         if config.short_convolution:
             taps = torch.empty((self.gates + 1) * width, config.short_convolution)
@@ -131,19 +125,117 @@ class HyenaOperator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
+        streams = self._project(x)
+        return self._leave(self._fused(streams) if self._fuses(streams) else self._mix(streams, []))
+
+    def _project(self, x: Tensor) -> Tensor:
+        """`[B, L, D]` to the streams x_1 … x_N, v, `[N + 1, D, B, L]`.
+
+        W Xᵀ lands channel-major, and `_leave` reads the transpose: no layout copies.
+        """
         batch, length, width = x.shape
-        # W Xᵀ lands channel-major, and the output product reads the transpose: no layout copies.
         flat = torch.addmm(self.projection.bias[:, None], self.projection.weight, x.reshape(-1, width).t())
-        streams = flat.view(-1, batch, length)
+        return flat.view(-1, width, batch, length)
+
+    def _leave(self, z: Tensor) -> Tensor:
+        """`[D, B, L]` to `[B, L, D]`."""
+        y: Tensor = self.output(z.reshape(len(z), -1).t())
+        return y.view(*z.shape[1:], -1)
+
+    def _mix(self, streams: Tensor, inputs: list[Tensor]) -> Tensor:
+        """Streams to `[D, B, L]`; leaves the input of every convolution, the short one first, in `inputs`."""
         if self.short is not None:
-            streams = short_convolution(streams, self.short)
-        *gates, z = streams.view(-1, width, batch, length).unbind(0)
+            inputs.append(streams.flatten(0, 1))
+        z, *gates = self._gated(streams)
         for n, kernel in enumerate(self.kernels):
-            z = kernel(gates[n] * z if gates else z)
-        if gates:
-            z = gates[-1] * z
-        y: Tensor = self.output(z.reshape(width, -1).t())
-        return y.view(batch, length, width)
+            inputs.append(z)
+            z = kernel(z)
+            if gates:
+                z = gates[n] * z
+        return z
+
+    def _fuses(self, streams: Tensor) -> bool:
+        """Whether one Triton kernel does all of `_mix`: on such a GPU, of order 2, where the product is dense."""
+        if not accelerated.available(streams.device) or self.gates != 2 or self.short is None:
+            return False
+        from models.ops import triton_dense
+
+        length, (convolution,) = streams.shape[3], cast(list[LongConvolution], list(self.kernels))
+        name = select_backend(convolution.backend, length, streams.device, convolution.kernel())
+        narrow = self.short.shape[1] <= triton_dense.MAX_SHORT_WIDTH
+        return name == "dense" and narrow and triton_dense.supports(length, streams.dtype)
+
+    def _fused(self, streams: Tensor) -> Tensor:
+        from models.ops import triton_dense
+
+        (convolution,) = cast(list[LongConvolution], list(self.kernels))
+        kernel, (first, second, value) = convolution.kernel(), streams.unbind(0)
+        return triton_dense.dense_convolution(
+            value,
+            kernel.taps(min(kernel.window, streams.shape[3])),
+            kernel.skip,
+            pre_gate=first,
+            post_gate=second,
+            short=cast(Tensor, self.short).view(3, len(value), -1),
+        )
+
+    def _gated(self, streams: Tensor) -> list[Tensor]:
+        """`[N + 1, D, B, L]` to the first long convolution's input and the gates after it."""
+        if not self.gates:
+            return [streams[0] if self.short is None else short_convolution(streams[0], self.short)]
+        if self.short is not None:
+            return gated_short_convolution(streams, self.short.view(*streams.shape[:2], -1))
+        first, *gates, value = streams.unbind(0)
+        return [first * value, *gates]
+
+    def stream(self, batch: int, limit: int | None) -> State:
+        """The limit, and what each convolution remembers."""
+        short, kernels = self._streams(limit, begins=True)
+        first = None if short is None else short.start(batch)
+        return {"limit": limit, "short": first, "kernels": [kernel.start(batch) for kernel in kernels]}
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """`[B, D]` to `[B, D]`."""
+        short, kernels = self._streams(state["limit"])
+        flat = self.projection(x)
+        if short is not None:
+            flat = short.step(flat, state["short"])
+        *gates, z = flat.view(len(x), -1, x.shape[1]).unbind(1)
+        for n, (kernel, own) in enumerate(zip(kernels, state["kernels"], strict=True)):
+            z = kernel.step(gates[n] * z if gates else z, own)
+        y: Tensor = self.output(gates[-1] * z if gates else z)
+        return y
+
+    def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
+        """`[B, L, D]` to `[B, L, D]`, as `forward`, and the state after the last event."""
+        inputs: list[Tensor] = []
+        y = self._leave(self._mix(self._project(x), inputs))
+        short, kernels = self._streams(limit, begins=True)
+        first = None if short is None else short.prefill(inputs.pop(0))
+        past = [kernel.prefill(own) for kernel, own in zip(kernels, inputs, strict=True)]
+        return y, {"limit": limit, "short": first, "kernels": past}
+
+    def _streams(self, limit: int | None, *, begins: bool = False) -> tuple[Stream | None, list[Stream]]:
+        """The convolutions one event at a time, tabulated anew where a weight has changed."""
+        weights = [*self.kernels.parameters(), *([] if self.short is None else [self.short])]
+        versions = [(w._version, w.data_ptr()) for w in weights]
+        found = self._prepared.get(limit)
+        # Fused optimisers change weights without a new version, so a stream that begins compares them.
+        if (
+            found is None
+            or found.versions != versions
+            or (begins and not all(map(torch.equal, found.weights, weights)))
+        ):
+            if len(self._prepared) >= MAX_PREPARED:
+                self._prepared.pop(next(iter(self._prepared)))
+            with torch.no_grad():
+                found = self._prepared[limit] = _Prepared(
+                    versions,
+                    [w.detach().clone() for w in weights],
+                    None if self.short is None else RingStream(ExplicitKernel(self.short), limit=limit),
+                    [convolution_stream(cast(LongConvolution, c).kernel(), limit=limit) for c in self.kernels],
+                )
+        return found.short, found.kernels
 
 
 @register(
@@ -153,7 +245,7 @@ class HyenaOperator(nn.Module):
     citation="HyenaRec, arXiv 2603.25027 (our reading); Poli et al., Hyena Hierarchy, ICML 2023",
     config=HyenaRecConfig,
 )
-class HyenaRec(SequenceModel):
+class HyenaRec(StreamingModel):
     """Our reading of HyenaRec; see the module's docstring for the equations.
 
     Raises:
@@ -170,15 +262,14 @@ class HyenaRec(SequenceModel):
             raise ValueError(f"kernel_order {config.kernel_order} must be at least 1")
         if config.short_convolution < 0:
             raise ValueError(f"short_convolution {config.short_convolution} must be a width ≥ 1, or 0 for none")
-        if config.kernel != "legendre":
-            raise ValueError(f"unknown kernel '{config.kernel}'; legal: legendre")
-        select_backend(config.convolution, 1, torch.device("cpu"))
+        if config.feed_forward < 1:
+            raise ValueError(f"feed_forward {config.feed_forward} must be at least 1")
         width = config.hidden_size
         self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
         initialise_embedding(self.item_embedding)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            ResidualBlock(width, HyenaOperator(config), FeedForward(width, 4 * width), config.dropout)
+            ResidualBlock(width, HyenaOperator(config), FeedForward(width, config.feed_forward * width), config.dropout)
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(width)
@@ -191,39 +282,63 @@ class HyenaRec(SequenceModel):
         hidden: Tensor = self.norm(x)
         return hidden
 
+    def stream(self, batch: int, limit: int | None = None) -> State:
+        """What the convolutions remember: little for a limit of at most `max_length`, bounded for any stream."""
+        return stream_blocks(self.blocks, batch, limit)
+
+    @torch.no_grad()
+    def step(self, items: Tensor, state: State) -> Tensor:
+        """Hidden states `[B, D]` after one more event `[B]`."""
+        hidden: Tensor = self.norm(step_blocks(self.blocks, self.item_embedding(items), state))
+        return hidden
+
+    @torch.no_grad()
+    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
+        """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
+        x, state = prefill_blocks(self.blocks, self.item_embedding(items), limit)
+        return self.norm(x), state
+
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products and convolutions of a forward pass; norms and activations are left out.
 
         Per block and position: projection 2D·(G+1)D with G = N gates (0 without), output 2D²,
-        FFN 16D², short convolution 2·width·(G+1)D, gates (N)·D. Per long convolution: the taps
-        2K·D·T, T = min(L, W); then with n the FFT length a real transform of 2.5 n log₂ n for
-        every signal, forth and back, and for every kernel once, and 6 operations for each of the
-        n/2 complex products; or 2L² a signal as a Toeplitz product. Bytes: each operator reads
-        its inputs and writes its outputs once, float32. State: W inputs per long convolution and
-        width − 1 per short one, channel by channel.
+        FFN 4F·D² with F = `feed_forward`, short convolution 2·width·(G+1)D, gates G·D. Per long
+        convolution: its kernel's taps, and the backend's operations
+        (models/ops/convolution_cost.py). Bytes: each operator reads its inputs and writes its
+        outputs once, float32. State: W inputs per long convolution and width − 1 per short one,
+        channel by channel; the stream of a Legendre kernel keeps far less.
         """
         config, width = self.config, self.config.hidden_size
         streams = (config.order if config.gates else 0) + 1
-        tokens, taps, convolutions = batch * length, min(length, config.max_length), config.order - 1
-        pointwise = 2.0 * width * width * (streams + 1 + 8)
+        tokens = batch * length
+        pointwise = 2.0 * width * width * (streams + 1 + 2 * config.feed_forward)
         pointwise += 2.0 * config.short_convolution * streams * width + (streams - 1) * width
-        if self._backend(length) == "dense":
-            convolution = 2.0 * tokens * length * width
-            convolution_bytes = 4.0 * width * (2 * tokens + length * length)
-        else:
-            n = fourier_length(length, taps)
-            transforms = (2 * batch + 1) * width
-            convolution = transforms * 2.5 * n * math.log2(n) + 3.0 * batch * width * n
-            convolution_bytes = 4.0 * width * (2 * tokens + (4 * batch + 2) * n)
-        convolution += 2.0 * config.kernel_order * width * taps
-        block = tokens * pointwise + convolutions * convolution
-        block_bytes = 4.0 * tokens * width * (3 * streams + 16) + convolutions * convolution_bytes
-        state = convolutions * config.max_length * width + max(config.short_convolution - 1, 0) * streams * width
-        return Cost(config.num_layers * block, config.num_layers * block_bytes, float(config.num_layers * state))
+        operations = tokens * pointwise
+        moved = 4.0 * tokens * width * (3 * streams + 4 * config.feed_forward)
+        state = max(config.short_convolution - 1, 0) * streams * width
+        for convolution in self._convolutions(self.blocks[0]):
+            polynomial = isinstance(convolution.kernel, PolynomialKernel)
+            order = config.kernel_order if polynomial else 0
+            sizes = {"batch": batch, "length": length, "channels": width, "order": order}
+            backend = self._backend(length)
+            operations += convolution_cost.operations(backend, **sizes, backward=False)
+            if not polynomial:
+                operations += convolution.kernel.operations(length)
+            moved += convolution_cost.bytes_moved(backend, **sizes, backward=False)
+            state += config.max_length * width
+        layers = config.num_layers
+        return Cost(layers * operations, layers * moved, float(layers * state))
+
+    @staticmethod
+    def _convolutions(block: nn.Module) -> list[LongConvolution]:
+        return [module for module in block.modules() if isinstance(module, LongConvolution)]
 
     def backends(self) -> dict[str, str]:
-        """The convolution backend at the maximum length."""
-        return {"convolution": self._backend(self.config.max_length)}
+        """The convolution backend at the maximum length, and whose code it is."""
+        config, kernel = self.config, self._convolutions(self.blocks[0])[0].kernel()
+        device = self.item_embedding.weight.device
+        return {"convolution": describe_backend(config.convolution, config.max_length, device, kernel)}
 
     def _backend(self, length: int) -> str:
-        return select_backend(self.config.convolution, length, self.item_embedding.weight.device)
+        kernel = self._convolutions(self.blocks[0])[0].kernel()
+        return select_backend(self.config.convolution, length, self.item_embedding.weight.device, kernel)

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock
+from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
+from models.ops.blocks import Dropout, FeedForward, ResidualBlock, prefill_blocks, step_blocks, stream_blocks
 from models.ops.linear_recurrence import linear_recurrence, recurrence_operations
+from models.ops.ring_stream import check_limit
+from models.ops.stream_state import State
 
 MIN_RADIUS, MAX_RADIUS = 0.8, 0.99
 
@@ -49,14 +51,43 @@ class LinearRecurrentUnit(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
-        batch, length, width = u.shape
-        flat = u.reshape(-1, width)
+        return self._read(self._states(u), u)
+
+    def stream(self, batch: int, limit: int | None) -> State:
+        """The complex states, `[B, S, 2]`, whatever the limit."""
+        return {"h": self.input.new_zeros(batch, len(self.log_rate), 2)}
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """`[B, D]` to `[B, D]`."""
+        modulus, angle = torch.exp(-self.log_rate.exp()), self.log_phase.exp()
+        cosine, sine = modulus * angle.cos(), modulus * angle.sin()
+        real, imaginary = state["h"].unbind(2)
+        turned = torch.stack((cosine * real - sine * imaginary, sine * real + cosine * imaginary), 2)
+        state["h"] = turned + self._drive(x).view(-1, 2, len(x)).permute(2, 0, 1)
+        return self._read(state["h"].permute(1, 2, 0)[..., None], x[:, None])[:, 0]
+
+    def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
+        """`[B, L, D]` to `[B, L, D]`, and the state after the last event."""
+        h = self._states(x)
+        return self._read(h, x), {"h": h[..., -1].permute(2, 0, 1).clone()}
+
+    def _drive(self, flat: Tensor) -> Tensor:
+        """`exp(γ) ⊙ B u` of `[N, D]`, as `[2S, N]`."""
         gain = self.log_gain.exp()[:, None, None]
-        driven = (gain * self.input).view(-1, width) @ flat.t()
-        h = linear_recurrence(driven.view(-1, 2, batch, length), -self.log_rate.exp(), self.log_phase.exp())
+        return (gain * self.input).view(-1, flat.shape[1]) @ flat.t()
+
+    def _states(self, u: Tensor) -> Tensor:
+        """`[S, 2, B, L]`."""
+        batch, length, width = u.shape
+        driven = self._drive(u.reshape(-1, width)).view(-1, 2, batch, length)
+        return linear_recurrence(driven, -self.log_rate.exp(), self.log_phase.exp())
+
+    def _read(self, h: Tensor, u: Tensor) -> Tensor:
+        """`Re(C h) + u`, `[B, L, D]`."""
+        batch, length, width = u.shape
         # Re(C h) = Re C · Re h − Im C · Im h; the sign of Im C is a convention of the weight.
         y = h.reshape(-1, batch * length).t() @ self.output.view(width, -1).t()
-        return (y + flat).view(batch, length, width)
+        return (y + u.reshape(-1, width)).view(batch, length, width)
 
 
 @register(
@@ -66,7 +97,7 @@ class LinearRecurrentUnit(nn.Module):
     citation="Yue et al., Linear recurrent units for sequential recommendation, WSDM 2024",
     config=LRURecConfig,
 )
-class LRURec(SequenceModel):
+class LRURec(StreamingModel):
     """LRURec in pre-norm form; see the module's docstring for the equations.
 
     Raises:
@@ -97,6 +128,23 @@ class LRURec(SequenceModel):
             x = block(x)
         hidden: Tensor = self.norm(x)
         return hidden
+
+    def stream(self, batch: int, limit: int | None = None) -> State:
+        """The complex states of all blocks, whatever the limit."""
+        return stream_blocks(self.blocks, batch, limit)
+
+    @torch.no_grad()
+    def step(self, items: Tensor, state: State) -> Tensor:
+        """Hidden states `[B, D]` after one more event `[B]`."""
+        hidden: Tensor = self.norm(step_blocks(self.blocks, self.item_embedding(items), state))
+        return hidden
+
+    @torch.no_grad()
+    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
+        """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
+        check_limit(0, items.shape[1], limit)
+        x, state = prefill_blocks(self.blocks, self.item_embedding(items), limit)
+        return self.norm(x), state
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products of a forward pass, for S complex states; norms and activations are left out.

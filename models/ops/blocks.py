@@ -1,12 +1,15 @@
-"""The parts around a mixer: dropout, feed-forward network, residual block."""
+"""The parts around a mixer: dropout, feed-forward network, residual block, and a stack that streams."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from models.ops.stream_state import State
 
 
 class Dropout(nn.Module):
@@ -59,12 +62,25 @@ class FeedForward(nn.Module):
         return y
 
 
+class StreamingMixer(Protocol):
+    """What a mixer needs for its block to stream; states as in models/ops/stream_state.py."""
+
+    def stream(self, batch: int, limit: int | None) -> State:
+        """The state of `batch` users before the first event."""
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """One event, `[B, D]` to `[B, D]`; changes the state."""
+
+    def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
+        """`[B, L, D]` to `[B, L, D]`, as `forward`, and the state after the last event."""
+
+
 class ResidualBlock(nn.Module):
     """Pre-norm block: `x + drop(mixer(LN(x)))`, then `x + drop(ffn(LN(x)))`.
 
     Args:
         width: Width D.
-        mixer: What mixes positions, `[B, L, D]` to `[B, L, D]`.
+        mixer: What mixes positions, `[B, L, D]` to `[B, L, D]`; takes `context` besides.
         feed_forward: What mixes channels.
         dropout: Probability after either.
     """
@@ -77,8 +93,68 @@ class ResidualBlock(nn.Module):
         self.feed_forward = feed_forward
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, D]` to `[B, L, D]`."""
-        x = x + self.dropout(self.mixer(self.mixer_norm(x)))
+    def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        """`[B, L, D]` to `[B, L, D]`; `context` goes to the mixer as it is."""
+        x = x + self.dropout(self.mixer(self.mixer_norm(x), *context))
         y: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return y
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """One event without dropout, `[B, D]` to `[B, D]`; needs a `StreamingMixer`."""
+        x = x + cast(StreamingMixer, self.mixer).step(self.mixer_norm(x), state)
+        y: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return y
+
+    def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
+        """`forward` without dropout, and the mixer's state after the last event."""
+        mixed, state = cast(StreamingMixer, self.mixer).prefill(self.mixer_norm(x), limit)
+        x = x + mixed
+        return x + self.feed_forward(self.feed_forward_norm(x)), state
+
+
+class PostNormBlock(nn.Module):
+    """Post-norm block: `LN(x + drop(mixer(x)))`, then `LN(x + drop(ffn(x)))`.
+
+    Args:
+        width: Width D.
+        mixer: What mixes positions, `[B, L, D]` to `[B, L, D]`.
+        feed_forward: What mixes channels.
+        dropout: Probability after either.
+    """
+
+    def __init__(self, width: int, mixer: nn.Module, feed_forward: FeedForward, dropout: float) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.mixer_norm = nn.LayerNorm(width)
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, L, D]` to `[B, L, D]`."""
+        x = self.mixer_norm(x + self.dropout(self.mixer(x)))
+        y: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return y
+
+
+def stream_blocks(blocks: Iterable[nn.Module], batch: int, limit: int | None) -> State:
+    """State of a stack of `ResidualBlock`s before the first event: `age`, and `blocks`, one state each."""
+    mixers = [cast(StreamingMixer, cast(ResidualBlock, block).mixer) for block in blocks]
+    return {"age": 0, "blocks": [mixer.stream(batch, limit) for mixer in mixers]}
+
+
+def step_blocks(blocks: Iterable[nn.Module], x: Tensor, state: State) -> Tensor:
+    """One event through a stack, `[B, D]` to `[B, D]`; changes the state."""
+    for block, own in zip(blocks, state["blocks"], strict=True):
+        x = cast(ResidualBlock, block).step(x, own)
+    state["age"] += 1
+    return x
+
+
+def prefill_blocks(blocks: Iterable[nn.Module], x: Tensor, limit: int | None) -> tuple[Tensor, State]:
+    """A whole history through a stack, `[B, L, D]` to `[B, L, D]`, and the state after it."""
+    states = []
+    for block in blocks:
+        x, own = cast(ResidualBlock, block).prefill(x, limit)
+        states.append(own)
+    return x, {"age": x.shape[1], "blocks": states}

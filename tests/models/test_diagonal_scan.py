@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.ops.diagonal_scan import CHUNK, DIRECT, diagonal_scan, scan, scan_operations
+
+
+def naive(a, b):
+    """h_t = a_t h_{t−1} + b_t, one step after the other in float64."""
+    a, b = a.double().numpy(), b.double().numpy()
+    h, out = np.zeros_like(b[:, 0]), np.zeros_like(b)
+    for t in range(b.shape[1]):
+        h = a[:, t] * h + b[:, t]
+        out[:, t] = h
+    return out
+
+
+def draw(shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    # Values that float32 holds exactly, so that both precisions see the same factors.
+    return torch.rand(shape, generator=generator).double(), torch.randn(shape, generator=generator).double()
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(1, 3 * DIRECT * CHUNK), seed=st.integers(0, 5))
+def test_agrees_with_the_loop(length, seed):
+    a, b = draw((2, length, 3), seed)
+    expected = naive(a, b)
+    np.testing.assert_allclose(diagonal_scan(a, b).numpy(), expected, atol=1e-11)
+    single = diagonal_scan(a.float(), b.float()).numpy()
+    np.testing.assert_allclose(single, expected, atol=3e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("length", [1, 2, DIRECT, DIRECT + 1, DIRECT + CHUNK + 3])
+def test_gradients(length):
+    inputs = [v.requires_grad_() for v in draw((2, length, 2))]
+    assert torch.autograd.gradcheck(diagonal_scan, inputs)
+
+
+def test_gradients_of_a_long_sequence():
+    a, b = (v.requires_grad_() for v in draw((2, 700, 3)))
+    weights = draw((2, 700, 3), seed=1)[1]
+    expected = torch.zeros_like(b[:, 0])
+    total = 0.0
+    for t in range(700):
+        expected = a[:, t] * expected + b[:, t]
+        total = total + (weights[:, t] * expected).sum()
+    wanted = torch.autograd.grad(total, (a, b))
+    found = torch.autograd.grad((weights * diagonal_scan(a, b)).sum(), (a, b))
+    for left, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [5, DIRECT + 5, 300])
+def test_starts_from_a_state_in_either_direction_and_in_place(length, reverse):
+    a, b = draw((2, length, 3))
+    state = torch.randn(2, 3, dtype=torch.float64)
+    steps = (a.flip(1), b.flip(1)) if reverse else (a, b)
+    first = torch.cat((torch.ones_like(state)[:, None], steps[0]), 1), torch.cat((state[:, None], steps[1]), 1)
+    expected = naive(*first)[:, 1:]
+    out = b.clone()
+    scan(a, out, state, out, reverse=reverse)
+    np.testing.assert_allclose((out.flip(1) if reverse else out).numpy(), expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1.0 - 2.0**-20, 1.0])
+def test_stable_over_long_sequences(factor):
+    _, b = draw((1, 20_000, 2))
+    a = torch.full_like(b, factor)
+    expected = naive(a, b)
+    h = diagonal_scan(a.float(), b.float())
+    np.testing.assert_allclose(h.numpy(), expected, atol=3e-5 * np.abs(expected).max())
+
+
+def test_keeps_float32_under_autocast():
+    a, b = (v.float() for v in draw((2, 50, 3)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(diagonal_scan(a, b), diagonal_scan(a.clone(), b.clone()))
+        half = diagonal_scan(a.bfloat16(), b.bfloat16())
+    assert half.dtype == torch.bfloat16
+    np.testing.assert_allclose(half.float().numpy(), naive(a.bfloat16(), b.bfloat16()), rtol=0.01, atol=0.01)
+
+
+def test_cost_is_linear():
+    per_step = [scan_operations(length) / length for length in (1 << 10, 1 << 14, 1 << 20)]
+    assert max(per_step) / min(per_step) < 1.05
+
+
+def test_vector_operations_grow_with_the_logarithm_of_the_length():
+    counts = []
+    for length in (1 << 10, 1 << 16):
+        a, b = torch.rand(1, length, 1), torch.rand(1, length, 1)
+        with torch.profiler.profile() as profile:
+            diagonal_scan(a, b)
+        counts.append(sum(event.count for event in profile.key_averages() if event.key.startswith("aten::addcmul")))
+    assert counts[1] < 3 * counts[0], counts
+
+
+def test_errors_name_the_value():
+    a, b = draw((2, 5, 3))
+    with pytest.raises(ValueError, match=r"\[2, 4, 3\]"):
+        diagonal_scan(a[:, :4], b)
+    with pytest.raises(ValueError, match="L ≥ 1"):
+        diagonal_scan(a[:, :0], b[:, :0])

@@ -1,0 +1,221 @@
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models import registry
+from models.fmlp_rec import FMLPRec, filter_sequences
+from models.mamba4rec import Mamba4Rec, Mamba4RecConfig
+from models.mingru import MinGRU, MinGRUConfig
+from models.nextitnet import DilatedConvolution, NextItNet
+from models.ops.diagonal_scan import diagonal_scan
+from models.ops.linear_recurrence import linear_recurrence
+from models.ops.selective_scan import selective_scan
+
+SIZES = {"num_items": 20, "max_length": 80, "hidden_size": 8}
+MODELS = ["mingru", "mamba4rec", "lrurec", "nextitnet", "fmlp-rec"]
+
+
+def items(batch, length, seed=0):
+    return torch.randint(1, 21, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def build(kind, config=None, **options):
+    torch.manual_seed(0)
+    return kind((config or kind.CONFIG)(**{**SIZES, **options})).double().eval()
+
+
+def test_mingru_is_the_papers_recurrence():
+    unit = build(MinGRU, MinGRUConfig, num_layers=1).blocks[0].mixer
+    u = torch.randn(2, 50, 8, dtype=torch.float64)
+    gate, candidate = unit.input(u).chunk(2, dim=-1)
+    h, states = torch.zeros(2, 16, dtype=torch.float64), []
+    for t in range(50):
+        z = torch.sigmoid(gate[:, t])
+        h = (1 - z) * h + z * candidate[:, t]
+        states.append(h)
+    torch.testing.assert_close(unit(u), unit.output(torch.stack(states, 1)))
+
+
+def test_mamba_is_the_papers_block():
+    mixer = build(Mamba4Rec, Mamba4RecConfig, num_layers=1, state_size=3).blocks[0].mixer
+    x = torch.randn(2, 40, 8, dtype=torch.float64)
+    u, gate = mixer.input(x).chunk(2, dim=-1)
+    taps = mixer.convolution.weight[:, 0]
+    h, outputs = torch.zeros(2, 16, 3, dtype=torch.float64), []
+    for t in range(40):
+        window = [u[:, t - 3 + j] * taps[:, j] for j in range(4) if t - 3 + j >= 0]
+        v = functional.silu(sum(window) + mixer.convolution.bias)
+        rank, write, read = mixer.selection(v).split((1, 3, 3), dim=-1)
+        delta = functional.softplus(mixer.step(rank))
+        h = torch.exp(-delta[..., None] * mixer.log_rates.exp()) * h + (delta * v)[..., None] * write[:, None]
+        outputs.append(((h * read[:, None]).sum(2) + mixer.skip * v) * functional.silu(gate[:, t]))
+    torch.testing.assert_close(mixer(x), mixer.output(torch.stack(outputs, 1)))
+
+
+def test_mamba_starts_with_the_papers_steps():
+    mixer = Mamba4Rec(Mamba4RecConfig(**{**SIZES, "hidden_size": 64})).blocks[0].mixer
+    steps = functional.softplus(mixer.step.bias.detach())
+    assert 0.001 <= float(steps.min()) < 0.003
+    assert 0.03 < float(steps.max()) <= 0.1001
+    torch.testing.assert_close(-mixer.log_rates.exp()[5], -torch.arange(1.0, 33.0))
+
+
+@pytest.mark.parametrize("dilation", [1, 4])
+@pytest.mark.parametrize("length", [1, 3, 20])
+def test_dilated_convolution_is_torchs(length, dilation):
+    convolution = DilatedConvolution(5, dilation).double()
+    x = torch.randn(2, length, 5, dtype=torch.float64)
+    # torch counts taps from the oldest event.
+    weight = convolution.taps.weight.view(5, 3, 5).permute(0, 2, 1).flip(2)
+    padded = functional.pad(x.transpose(1, 2), (2 * dilation, 0))
+    expected = functional.conv1d(padded, weight, convolution.taps.bias, dilation=dilation).transpose(1, 2)
+    torch.testing.assert_close(convolution(x), expected)
+
+
+def test_nextitnet_sees_as_far_as_documented():
+    model = build(NextItNet, num_layers=2)
+    sequence = items(1, 80)
+    last = model(sequence)[0, -1]
+    for steps_back, seen in ((60, True), (61, False)):
+        changed = sequence.clone()
+        changed[0, -1 - steps_back] = changed[0, -1 - steps_back] % 20 + 1
+        assert (float((model(changed)[0, -1] - last).abs().max()) > 0) == seen
+
+
+@pytest.mark.parametrize("window", [1, 2, 9, 10])
+def test_filter_is_a_circular_convolution(window):
+    x = torch.randn(3, window, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(window // 2 + 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    y = filter_sequences(x, weight)
+    taps = torch.fft.irfft(torch.view_as_complex(weight), window, dim=0)
+    expected = torch.stack([sum(taps[j] * x[:, (t - j) % window] for j in range(window)) for t in range(window)], 1)
+    torch.testing.assert_close(y, expected)
+    upstream = torch.randn_like(y)
+    wanted = torch.autograd.grad((upstream * expected).sum(), (x, weight))
+    for found, gradient in zip(torch.autograd.grad((upstream * y).sum(), (x, weight)), wanted, strict=True):
+        torch.testing.assert_close(found, gradient)
+
+
+def test_fmlp_rec_is_the_left_padded_model():
+    """Right-aligned histories, positions 0 … W − 1 and a filter over the window, as in the paper."""
+    model = build(FMLPRec, num_layers=2, max_length=12)
+    history = items(1, 7)
+    padded = functional.pad(history, (5, 0))
+    real = (padded != 0)[..., None]
+    x = model.norm(model.item_embedding(padded) + model.position_embedding.weight)
+    for block in model.blocks:
+        weight = torch.view_as_complex(block.mixer.weight)
+        filtered = torch.fft.irfft(torch.fft.rfft(x * real, dim=1, norm="ortho") * weight, 12, dim=1, norm="ortho")
+        x = block.mixer_norm(x * real + filtered)
+        x = block.feed_forward_norm(x + block.feed_forward(x))
+    torch.testing.assert_close(model(history), x[:, 5:])
+    assert model.objective().batch == "last-item"
+
+
+def test_fmlp_rec_refuses_more_than_its_window():
+    with pytest.raises(ValueError, match="length 13 exceeds max_length 12"):
+        build(FMLPRec, max_length=12)(items(1, 13))
+
+
+def test_errors_name_the_value():
+    with pytest.raises(ValueError, match="state_expansion 0"):
+        build(MinGRU, MinGRUConfig, state_expansion=0)
+    with pytest.raises(ValueError, match="state_size 0"):
+        build(Mamba4Rec, Mamba4RecConfig, state_size=0)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators")
+def test_compiles(name, backend):
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    kind = registry.load(name)
+    model = kind(kind.CONFIG(**SIZES, num_layers=1, dropout=0.0))
+    batch = items(3, 20)
+    upstream = torch.randn(3, 20, 8)
+    plain = model(batch)
+    gradients = torch.autograd.grad((upstream * plain).sum(), list(model.parameters()))
+    model.compile(backend=backend)
+    compiled = model(batch)
+    torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-4)
+    found = torch.autograd.grad((upstream * compiled).sum(), list(model.parameters()))
+    for left, right in zip(found, gradients, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-3)
+
+
+def diagonal_loop(a, b):
+    h, states = torch.zeros_like(b[:, 0]), []
+    for factor, driven in zip(a.unbind(1), b.unbind(1), strict=True):
+        h = factor * h + driven
+        states.append(h)
+    return torch.stack(states, 1)
+
+
+def complex_loop(b, log_modulus, angle):
+    factor = torch.polar(log_modulus.exp(), angle)[:, None]
+    h, states = torch.zeros(b.shape[0], b.shape[2], dtype=torch.complex64), []
+    for driven in torch.complex(b[:, 0], b[:, 1]).unbind(2):
+        h = factor * h + driven
+        states.append(h)
+    h = torch.stack(states, 2)
+    return torch.stack((h.real, h.imag), 1)
+
+
+def selective_loop(x, delta, rates, write, read, skip):
+    h, outputs = x.new_zeros(x.shape[0], *rates.shape), []
+    for u, d, w, r in zip(*(tensor.unbind(1) for tensor in (x, delta, write, read)), strict=True):
+        h = torch.exp(d[..., None] * rates) * h + (d * u)[..., None] * w[:, None]
+        outputs.append((h @ r[..., None]).squeeze(2))
+    return torch.stack(outputs, 1) + skip * x
+
+
+def diagonal_inputs(length):
+    return [torch.rand(1, length, 128), torch.randn(1, length, 128)]
+
+
+def complex_inputs(length):
+    return [torch.randn(128, 2, 1, length), -0.2 * torch.rand(128), 6 * torch.rand(128)]
+
+
+def selective_inputs(length):
+    sizes = [torch.rand(1, length, 128) * 0.1, -torch.arange(1.0, 33.0).repeat(128, 1)]
+    return [torch.randn(1, length, 128), *sizes, *torch.randn(2, 1, length, 32), torch.ones(128)]
+
+
+SCANS = [
+    pytest.param(diagonal_scan, diagonal_loop, diagonal_inputs, id="mingru"),
+    pytest.param(linear_recurrence, complex_loop, complex_inputs, id="lrurec"),
+    pytest.param(selective_scan, selective_loop, selective_inputs, id="mamba4rec"),
+]
+
+
+def seconds(operator, inputs, repeats):
+    """The least CPU time of forward and backward passes on one core."""
+    inputs, least = [tensor.requires_grad_() for tensor in inputs], math.inf
+    for _ in range(repeats):
+        start = time.process_time()
+        y = operator(*inputs)
+        torch.autograd.grad(y, inputs, torch.ones_like(y))
+        least = min(least, time.process_time() - start)
+    return least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("operator", "loop", "inputs"), SCANS)
+def test_scans_beat_a_python_loop_and_grow_with_the_length(operator, loop, inputs):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        lengths = [256, 512, 1024, 2048, 4096, 8192]
+        times = [seconds(operator, inputs(length), 9) for length in lengths]
+        ratio = seconds(loop, inputs(2048), 3) / times[3]
+    finally:
+        torch.set_num_threads(threads)
+    slope = np.polyfit(np.log(lengths), np.log(times), 1)[0]
+    assert ratio >= 5, ratio
+    assert slope <= 1.1, slope

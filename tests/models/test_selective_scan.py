@@ -1,0 +1,167 @@
+import sys
+import types
+
+import pytest
+import torch
+
+from models.mamba4rec import Mamba4Rec, Mamba4RecConfig
+from models.ops import selective_scan as module
+from models.ops.selective_scan import selective_scan, selective_scan_operations, slab_size
+
+
+def naive(x, delta, rates, write, read, skip):
+    """One step after the other; works in autograd and in float64."""
+    h, outputs = x.new_zeros(x.shape[0], *rates.shape), []
+    for t in range(x.shape[1]):
+        decay = torch.exp(delta[:, t, :, None] * rates)
+        h = decay * h + (delta[:, t] * x[:, t])[..., None] * write[:, t, None]
+        outputs.append((h * read[:, t, None]).sum(2) + skip * x[:, t])
+    return torch.stack(outputs, 1)
+
+
+def draw(batch, length, channels, states, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    normal = [torch.randn(batch, length, n, generator=generator) for n in (channels, states, states)]
+    delta = torch.rand(batch, length, channels, generator=generator)
+    rates = -3 * torch.rand(channels, states, generator=generator)
+    skip = torch.randn(channels, generator=generator)
+    return [v.double() for v in (normal[0], delta, rates, normal[1], normal[2], skip)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 33, 300])
+@pytest.mark.parametrize("steps", [None, 1, 7, 64])
+def test_agrees_with_the_loop(length, steps):
+    inputs = draw(2, length, 3, 4)
+    expected = naive(*inputs)
+    torch.testing.assert_close(selective_scan(*inputs, steps=steps), expected, atol=1e-11, rtol=0)
+    single = selective_scan(*(v.float() for v in inputs), steps=steps)
+    torch.testing.assert_close(single.double(), expected, atol=3e-6 * float(expected.abs().max()), rtol=0)
+
+
+def test_a_large_batch_goes_in_groups(monkeypatch):
+    monkeypatch.setitem(module.SLAB_STATES, "cpu", 2 * module.MIN_STEPS * 12)
+    assert slab_size(5, 40, 12, torch.device("cpu")) == (2, module.MIN_STEPS)
+    inputs = [v.requires_grad_() for v in draw(5, 40, 3, 4)]
+    wanted = torch.autograd.grad(naive(*inputs).cos().sum(), inputs)
+    found = torch.autograd.grad(selective_scan(*inputs).cos().sum(), inputs)
+    for left, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(("length", "steps"), [(1, 4), (9, 4), (50, 40), (100, 41), (100, None)])
+def test_gradients_agree_with_the_loop(length, steps):
+    inputs = [v.requires_grad_() for v in draw(2, length, 3, 4)]
+    weights = torch.randn(2, length, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    wanted = torch.autograd.grad((weights * naive(*inputs)).sum(), inputs)
+    found = torch.autograd.grad((weights * selective_scan(*inputs, steps=steps)).sum(), inputs)
+    for left, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-10, rtol=0)
+
+
+def test_gradients_by_differences():
+    inputs = [v.requires_grad_() for v in draw(1, 7, 2, 3)]
+    assert torch.autograd.gradcheck(lambda *v: selective_scan(*v, steps=3), inputs)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-4, 30.0])
+def test_stable_at_any_step_size(size):
+    inputs = draw(1, 4000, 2, 3)
+    inputs[1] = torch.full_like(inputs[1], size).float().double()
+    expected = naive(*inputs)
+    y = selective_scan(*(v.float() for v in inputs))
+    torch.testing.assert_close(y.double(), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+def test_memory_is_bounded_by_slabs():
+    cpu = torch.device("cpu")
+    assert slab_size(1, 100_000, 128 * 32, cpu) == (1, module.SLAB_STATES["cpu"] // (128 * 32))
+    assert slab_size(10_000, 5, 128 * 32, cpu) == (4, 5)
+    assert slab_size(3, 5, 2**30, cpu) == (1, 5)
+    for batch, states in ((1, 1), (3, 4096), (500, 4096), (7, 2**13)):
+        rows, steps = slab_size(batch, 100_000, states, cpu)
+        assert rows <= batch
+        assert steps >= module.MIN_STEPS
+        assert rows * steps * states <= module.SLAB_STATES["cpu"]
+    inputs = [v.float().requires_grad_() for v in draw(1, 2048, 128, 32)]
+    kept = 0
+
+    def pack(tensor):
+        nonlocal kept
+        kept += tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        selective_scan(*inputs)
+    assert kept < 0.2 * 2048 * 128 * 32
+
+
+def test_cost_is_linear():
+    per_step = [selective_scan_operations(length, 64) / length for length in (1 << 10, 1 << 14)]
+    assert per_step[0] == pytest.approx(per_step[1])
+
+
+def test_errors_name_the_value():
+    x, delta, rates, write, read, skip = draw(2, 5, 3, 4)
+    with pytest.raises(ValueError, match=r"read must be \[2, 5, 4\], got \[2, 4, 4\]"):
+        selective_scan(x, delta, rates, write, read[:, :4], skip)
+    with pytest.raises(ValueError, match="L ≥ 1"):
+        selective_scan(x[:, :0], delta, rates, write, read, skip)
+    with pytest.raises(ValueError, match="steps 0"):
+        selective_scan(x, delta, rates, write, read, skip, steps=0)
+
+
+@pytest.fixture
+def mamba_ssm(monkeypatch):
+    """A stand-in with the package's signature and layout: u, δ, B and C channel-major."""
+    calls = []
+
+    def selective_scan_fn(u, delta, rates, write, read, skip):
+        calls.append(u.shape)
+        parts = [v.transpose(1, 2) for v in (u, delta)], [v.transpose(1, 2) for v in (write, read)]
+        return naive(*parts[0], rates, *parts[1], skip).transpose(1, 2)
+
+    interface = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
+    interface.selective_scan_fn = selective_scan_fn
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "mamba_ssm" else None)
+    return calls
+
+
+def test_the_fused_kernel_gets_its_own_layout(mamba_ssm):
+    inputs = [v.float() for v in draw(2, 9, 3, 4)]
+    torch.testing.assert_close(module.fused_selective_scan(*inputs), selective_scan(*inputs))
+    assert mamba_ssm == [(2, 3, 9)]
+
+
+def test_the_fused_kernel_is_for_gpus_and_named(mamba_ssm, monkeypatch):
+    config = {"num_items": 9, "max_length": 8, "hidden_size": 8}
+    model = Mamba4Rec(Mamba4RecConfig(**config))
+    assert model.backends() == {"selective-scan": "chunked-scan"}
+    items = torch.tensor([[1, 2, 3]])
+    expected = model.eval()(items)
+    assert not module.fused_is_available(torch.device("cpu"))
+    assert module.fused_is_available(torch.device("cuda"))
+    monkeypatch.setattr("models.mamba4rec.fused_is_available", lambda device: True)
+    assert model.backends() == {"selective-scan": "mamba-ssm"}
+    torch.testing.assert_close(model(items), expected)
+    assert len(mamba_ssm) == 2
+    assert Mamba4Rec(Mamba4RecConfig(**config, scan="chunked")).backends() == {"selective-scan": "chunked-scan"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [False, True])
+def test_agrees_on_a_gpu(fused):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if fused:
+        pytest.importorskip("mamba_ssm", reason="mamba-ssm is not installed")
+    inputs = [v.requires_grad_() for v in draw(2, 300, 8, 16)]
+    expected = naive(*inputs)
+    wanted = torch.autograd.grad(expected.square().sum(), inputs)
+    moved = [v.detach().float().cuda().requires_grad_() for v in inputs]
+    y = (module.fused_selective_scan if fused else selective_scan)(*moved)
+    found = torch.autograd.grad(y.square().sum(), moved)
+    for left, right in zip((y, *found), (expected, *wanted), strict=True):
+        torch.testing.assert_close(left.cpu().double(), right, atol=1e-3 * float(right.abs().max()), rtol=0)
