@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Format = Literal["synthetic", "pairs", "sequences"]
+Format = Literal["synthetic", "pairs", "sequences", "ratings"]
 
 
 class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -14,7 +14,8 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     Attributes:
         format: `synthetic` (generated), `pairs` (`user item` a line, grouped by user, oldest
-            first) or `sequences` (`user item item …` a line, oldest first).
+            first), `sequences` (`user item item …` a line, oldest first) or `ratings` (`user item
+            rating unix_seconds` a line, in any order).
         file: Path below the data folder.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
@@ -41,6 +42,18 @@ SOURCES: dict[str, DataSource] = {
         url="https://raw.githubusercontent.com/kang205/SASRec/master/data/ml-1m.txt",
         citation="Harper and Konstan, The MovieLens datasets, TiiS 2015; file of Kang and McAuley, SASRec, ICDM 2018",
         sentinel_ndcg10=0.25,
+    ),
+    "ml-100k": DataSource(
+        format="ratings",
+        file="ml-100k/u.data",
+        sha256="06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
+        citation="u.data of ml-100k.zip, Harper and Konstan, The MovieLens datasets, TiiS 2015",
+    ),
+    "ml-latest-small": DataSource(
+        format="ratings",
+        file="ml-latest-small/ratings.csv",
+        sha256="80da8b3393dae325bbba5a31f291a6ba55d8d4f4396de3c456f2c1635b1b70e8",
+        citation="ratings.csv of ml-latest-small.zip, Harper and Konstan, The MovieLens datasets, TiiS 2015",
     ),
     "beauty": DataSource(
         format="sequences",

@@ -15,10 +15,11 @@ from harness.catalogue import SOURCES, DataSource
 from harness.decoding import read_yaml
 from harness.environment import has_gpu
 from harness.errors import UserError, unknown
+from harness.training_section import TrainingSection
 from models import registry
 
 Measure = Literal["time", "memory"]
-Phase = Literal["step", "forward"]
+Phase = Literal["step", "forward", "stream", "rest"]
 Verdict = Literal["supported", "refuted", "inconclusive", "missing"]
 
 
@@ -54,6 +55,8 @@ class SpeedSection(_Section, frozen=True):
     """Speed cells. A step is forward, loss, backward and optimiser step.
 
     Attributes:
+        phases: What to time: `step`, `forward`, `stream` (one more event of one user, after short and
+            long histories, a second a cell; for models that stream), `rest` (a step without the layers).
         budget_seconds: Most a cell measures, both sides together.
         minimum_seconds: Least a side measures.
         minimum_steps: Least number of steps a side measures.
@@ -72,30 +75,6 @@ class SpeedSection(_Section, frozen=True):
     negatives: int = 256
     learning_rate: float = 1e-3
     compile: bool = False
-
-
-class TrainingSection(_Section, frozen=True):
-    """Training cells.
-
-    Attributes:
-        lengths: Longest history a model sees, in events.
-        patience: Evaluations without a better validation NDCG@10 before stopping.
-        evaluate_every: Epochs between evaluations.
-        timed: False runs cells side by side and bars them from every time figure.
-    """
-
-    models: list[str]
-    datasets: list[str]
-    lengths: list[int]
-    references: list[str] = msgspec.field(default_factory=lambda: ["popularity", "markov", "decayed-markov"])
-    seeds: list[int] = msgspec.field(default_factory=lambda: [0])
-    epochs: int = 100
-    patience: int = 10
-    evaluate_every: int = 1
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    timed: bool = True
-    timeout_seconds: float = 7200.0
 
 
 class ModelDefaults(_Section, frozen=True):
@@ -121,6 +100,7 @@ class Study(_Section, frozen=True):
         data: Further data sets by name.
         data_folder: Where real data lies; the environment variable HYENAREC_DATA wins.
         claims: Ids of the claims to rule on; null: all.
+        operator: Whether the workflow also times the convolution operator by itself (`bench --quick`).
     """
 
     name: str
@@ -137,6 +117,7 @@ class Study(_Section, frozen=True):
     data: dict[str, DataSource] = {}
     data_folder: str | None = None
     claims: list[str] | None = None
+    operator: bool = False
 
     def sources(self) -> dict[str, DataSource]:
         """All data sets this study may name."""
@@ -282,6 +263,7 @@ def _validate(study: Study, where: str) -> None:
             for dataset in study.training.datasets:
                 if dataset not in study.sources():
                     raise unknown("data set", dataset, study.sources())
+            study.training.check()
     except UserError as error:
         raise fail(str(error)) from None
     for name, sweep in (study.speed.sweeps if study.speed else {}).items():
@@ -299,8 +281,6 @@ def _validate(study: Study, where: str) -> None:
             raise fail(f"{what} = {names} names something twice; name each once")
     if study.training:
         _positive(fail, "training.lengths", study.training.lengths)
-        for field in ("epochs", "patience", "evaluate_every", "batch_size"):
-            _positive(fail, f"training.{field}", [getattr(study.training, field)])
 
 
 def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
@@ -406,7 +386,6 @@ _SPEED_FIELDS = (
     "learning_rate",
     "compile",
 )
-_TRAINING_FIELDS = ("epochs", "patience", "evaluate_every", "batch_size", "learning_rate")
 
 
 def _training_cells(study: Study, section: TrainingSection, shared: dict[str, Any]) -> Iterator[Cell]:
@@ -439,7 +418,8 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
                         "seed": seed,
                         "objective": "declared",
                         "optimiser": "adam",
-                        **{f: getattr(section, f) for f in _TRAINING_FIELDS},
+                        "loss": section.loss_spec(),
+                        **section.budget_spec(label),
                     }
                     yield _cell("training", label, f"{dataset}-L{length}-s{seed}", place + 1, spec)
 

@@ -1,14 +1,28 @@
-"""Batches: right-padded, to the longest of the batch and not to L, in an order that resumes."""
+"""Batches: right-padded, to the longest of the batch and not to L, in an order that resumes.
+
+Three objectives cut batches from the same sequences in the same order, so that models differ in
+nothing else:
+
+- `next-item`: every event but the first is a target, at the position before it.
+- `masked-item` (BERT4Rec): 20 % of the events, at least one, are replaced by the mask V + 1 and are
+  targets where they stood. To rank, a mask follows the history, which then is at most L − 1 events.
+- `last-item` (FMLP-Rec): one target a sequence, at the last real position: the event at a cut drawn
+  anew in every epoch, uniformly from all but the first. The published code trains on every prefix
+  of every sequence; a random prefix is a sample of that at the cost of one pass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.data.interactions import Integers, StoredInteractions
 from harness.data.splits import HeldOut, Split
+
+# BERT4Rec's share on MovieLens and in its common re-implementations.
+MASKED_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -27,8 +41,8 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Positions with a target."""
-        return int(np.count_nonzero(self.targets))
+        """Real positions; under `next-item` all have a target."""
+        return int(np.count_nonzero(self.items))
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class Query:
 
 
 class TrainingSequences:
-    """The last L + 1 training events of each user: input all but the last, target all but the first.
+    """The last L + 1 training events of each user, and the batches that an objective cuts from them.
 
     A user with a single training event has no pair of input and target and cannot be a sequence.
 
@@ -62,16 +76,18 @@ class TrainingSequences:
         split: Which events are for training.
         length: Longest input L.
         batch_size: Sequences per batch; the last batch of an epoch may be smaller.
-        seed: With the epoch, decides the order.
+        seed: With the epoch, decides the order, the masks and the cuts.
+        objective: One of `TRANSFORMS`.
     """
 
-    def __init__(self, split: Split, length: int, batch_size: int, seed: int) -> None:
+    def __init__(self, split: Split, length: int, batch_size: int, seed: int, objective: str = "next-item") -> None:
         self._interactions = split.interactions
         ends = split.training_ends
         starts = np.maximum(split.interactions.offsets[:-1], ends - length - 1)
         usable = ends - starts >= 2
         self._starts, self._ends = starts[usable], ends[usable]
-        self._batch_size, self._seed = batch_size, seed
+        self._length, self._batch_size, self._seed = length, batch_size, seed
+        self._transform = TRANSFORMS[objective]
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -84,13 +100,12 @@ class TrainingSequences:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """All sequences once, in an order that depends on seed and epoch alone."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self))
+        random = np.random.default_rng([self._seed, epoch])
+        order = random.permutation(len(self))
         for first in range(0, len(order), self._batch_size):
             chosen = order[first : first + self._batch_size]
-            padded, times = _pad(self._interactions, self._starts[chosen], self._ends[chosen])
-            items = padded[:, :-1].copy()
-            items[padded[:, 1:] == 0] = 0
-            yield Batch(items, padded[:, 1:], None if times is None else np.where(items > 0, times[:, :-1], 0))
+            events, times = _pad(self._interactions, self._starts[chosen], self._ends[chosen])
+            yield self._transform(_Events(events, times, self._length, self._interactions.num_items), random)
 
 
 def queries(split: Split, held_out: HeldOut, *, length: int | None, batch_size: int) -> Iterator[Query]:
@@ -124,8 +139,70 @@ def _pad(stored: StoredInteractions, starts: Integers, ends: Integers) -> tuple[
     return items, None if times is None else np.where(inside, times[positions], 0).astype(np.int64)
 
 
-def _next_item(batch: Batch) -> Batch:
-    return batch
+def with_mask(query: Query, mask: int) -> Query:
+    """The query with a mask after each history, which a model of masked items fills in.
+
+    The time of the event to come is unknown; the mask carries that of the last one.
+
+    Args:
+        query: Histories of at most L − 1 events.
+        mask: Id of the mask, V + 1.
+    """
+    rows = np.arange(len(query.lengths))
+    items = np.pad(query.items, ((0, 0), (0, 1)))
+    items[rows, query.lengths] = mask
+    times = query.timestamps
+    if times is not None:
+        times = np.pad(times, ((0, 0), (0, 1)))
+        times[rows, query.lengths] = times[rows, np.maximum(query.lengths - 1, 0)]
+    return replace(query, items=items, lengths=query.lengths + 1, timestamps=times)
 
 
-TRANSFORMS: dict[str, Callable[[Batch], Batch]] = {"next-item": _next_item}
+@dataclass(frozen=True)
+class _Events:
+    """Right-padded sequences of at least two and at most L + 1 events, before the objective."""
+
+    items: Integers
+    times: Integers | None
+    length: int
+    num_items: int
+
+
+def _next_item(events: _Events, random: np.random.Generator) -> Batch:
+    items = events.items[:, :-1].copy()
+    items[events.items[:, 1:] == 0] = 0
+    times = None if events.times is None else np.where(items > 0, events.times[:, :-1], 0)
+    return Batch(items, events.items[:, 1:], times)
+
+
+def _masked_item(events: _Events, random: np.random.Generator) -> Batch:
+    items, times = events.items, events.times
+    if items.shape[1] > events.length:
+        # A sequence of L + 1 events loses its first, which only `next-item` can use.
+        whole = (items[:, -1] > 0)[:, None]
+        items = np.where(whole, items[:, 1:], items[:, :-1])
+        times = None if times is None else np.where(whole, times[:, 1:], times[:, :-1])
+    real = items > 0
+    counts = np.maximum(1, np.rint(MASKED_SHARE * real.sum(axis=1))).astype(np.int64)
+    # The smallest of random keys: every choice of that many positions is equally likely.
+    keys = np.where(real, random.random(items.shape), np.inf)
+    chosen = keys.argsort(axis=1).argsort(axis=1) < counts[:, None]
+    return Batch(np.where(chosen, events.num_items + 1, items), np.where(chosen, items, 0), times)
+
+
+def _last_item(events: _Events, random: np.random.Generator) -> Batch:
+    cuts = random.integers(1, (events.items > 0).sum(axis=1))
+    rows, columns = np.arange(len(cuts)), np.arange(cuts.max())
+    inside = columns < cuts[:, None]
+    items = np.where(inside, events.items[:, : len(columns)], 0)
+    targets = np.zeros_like(items)
+    targets[rows, cuts - 1] = events.items[rows, cuts]
+    times = None if events.times is None else np.where(inside, events.times[:, : len(columns)], 0)
+    return Batch(items, targets, times)
+
+
+TRANSFORMS: dict[str, Callable[[_Events, np.random.Generator], Batch]] = {
+    "next-item": _next_item,
+    "masked-item": _masked_item,
+    "last-item": _last_item,
+}

@@ -90,13 +90,16 @@ class ArrayWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-def store(folder: Path, histories: Iterable[list[int]], meta: dict[str, Any]) -> None:
+def store(
+    folder: Path, histories: Iterable[list[int]], meta: dict[str, Any], times: Iterable[list[int]] | None = None
+) -> None:
     """Write histories, as a stream, into an existing folder.
 
     Args:
-        folder: Where items.npy, offsets.npy and meta.json go.
+        folder: Where items.npy, offsets.npy, meta.json and, with `times`, timestamps.npy go.
         histories: Item ids, user by user, oldest first.
         meta: Further entries of meta.json; `num_items` is the highest item unless given.
+        times: Unix seconds of the same events, user by user.
     """
     end = highest = 0
     with ArrayWriter(folder / "items.npy", np.int32) as items, ArrayWriter(folder / "offsets.npy", np.int64) as offsets:
@@ -106,6 +109,10 @@ def store(folder: Path, histories: Iterable[list[int]], meta: dict[str, Any]) ->
             end += len(history)
             highest = max(highest, *history)
             offsets.append([end])
+    if times is not None:
+        with ArrayWriter(folder / "timestamps.npy", np.int64) as seconds:
+            for history in times:
+                seconds.append(history)
     (folder / _META).write_text(json.dumps({"num_items": highest, **meta}, indent=1), encoding="utf-8")
 
 

@@ -1,7 +1,8 @@
-"""Streaming readers of interaction files: one pass, one user in memory at a time.
+"""Readers of interaction files.
 
 Tokens of users and items are arbitrary strings without white space. Items get dense ids 1 … V in
-order of first appearance, users keep the order of the file.
+order of first appearance, users keep the order of the file. Files grouped by user are read in one
+pass with one user in memory at a time; ratings come in any order and are held until they are sorted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from harness.errors import UserError
 READER_VERSION = 1
 PAIRS_FORM = "'user item', grouped by user, oldest first"
 SEQUENCES_FORM = "'user item item …', one line a user, oldest first"
+RATINGS_FORM = "'user item rating unix_seconds' with whole seconds, separated by '::', ',' or white space, in any order"
 
 
 class ItemIds(dict[str, int]):
@@ -76,6 +78,42 @@ def read_sequences(path: Path, items: ItemIds) -> Iterator[list[int]]:
             )
         finished.add(fields[0])
         yield [items[token] for token in fields[1:]]
+
+
+def read_ratings(path: Path, items: ItemIds) -> tuple[list[list[int]], list[list[int]]]:
+    """Histories and timestamps of a file of `user item rating unix_seconds` lines, as MovieLens has them.
+
+    A user's events are put in the order of their seconds, ties in the order of the file; every
+    rating counts as an event, whatever its value. A first line that names columns is skipped.
+
+    Args:
+        path: UTF-8 text; blank lines are skipped.
+        items: Filled user by user, oldest event first.
+
+    Returns:
+        Item ids by user, and the unix seconds of the same events.
+
+    Raises:
+        UserError: A line of another form.
+    """
+    users: dict[str, list[tuple[int, str]]] = {}
+    for number, line in _lines(path):
+        fields = [field for part in line for field in part.replace("::", ",").split(",")]
+        if len(fields) != 4 or not all(fields):
+            raise _malformed(path, number, line, RATINGS_FORM)
+        try:
+            seconds = int(fields[3])
+        except ValueError:
+            if number == 1 and not any(character.isdigit() for character in "".join(fields)):
+                continue
+            raise _malformed(path, number, line, RATINGS_FORM) from None
+        users.setdefault(fields[0], []).append((seconds, fields[1]))
+    histories, times = [], []
+    for events in users.values():
+        events.sort(key=lambda event: event[0])
+        histories.append([items[token] for _, token in events])
+        times.append([seconds for seconds, _ in events])
+    return histories, times
 
 
 READERS: dict[str, Callable[[Path, ItemIds], Iterator[list[int]]]] = {

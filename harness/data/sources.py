@@ -117,6 +117,7 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
     try:
         meta: dict[str, Any] = {"name": name, "format": source.format}
         histories: Iterable[list[int]]
+        times: Iterable[list[int]] | None = None
         if source.format == "synthetic":
             generated = synthetic.generate()
             bounds = zip(generated.offsets[:-1], generated.offsets[1:], strict=True)
@@ -124,9 +125,12 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
             meta |= {"data_sha256": generated.sha256, "num_items": synthetic.Parameters().num_items}
         else:
             path = locate(name, source, data_folder)
-            histories = readers.READERS[source.format](path, readers.ItemIds())
+            if source.format == "ratings":
+                histories, times = readers.read_ratings(path, readers.ItemIds())
+            else:
+                histories = readers.READERS[source.format](path, readers.ItemIds())
             meta |= {"data_sha256": source.sha256 or sha256_of(path)}
-        interactions.store(aside, histories, meta)
+        interactions.store(aside, histories, meta, times)
         aside.rename(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

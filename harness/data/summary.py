@@ -31,6 +31,7 @@ def summary(name: str, source: DataSource, folder: str | Path | None = None) -> 
         f"{splits.LEAST_EVENTS} events in training only",
         f"split sha256: {split.sha256}",
         f"data sha256: {prepared.data_sha256}",
+        f"timestamps: {'none' if stored.timestamps is None else 'unix seconds'}",
         f"arrays: {prepared.folder}",
         f"reference: {source.citation or 'none stated'}",
     ]

@@ -16,6 +16,7 @@ from harness.data import sources, splits
 from harness.data.splits import Split
 from harness.environment import cell_digest
 from harness.errors import UserError
+from harness.losses import Criterion
 from harness.memory import Peak
 from harness.record import Environment, MemoryUse, Ranking
 from harness.training import loop, references
@@ -25,6 +26,7 @@ from models.base import SequenceModel
 
 # One published table averages a run that stopped at 1.28 times popularity's NDCG@10.
 COLLAPSE_FACTOR = 1.5
+_DIVERGED = "training diverged before any evaluation: loss or scores are not finite; lower the learning rate"
 _FIXED = {"split": "leave-one-out", "seen_items": "filtered", "objective": "declared", "optimiser": "adam"}
 
 
@@ -41,7 +43,9 @@ def run(spec: dict[str, Any], checkpoint: Path, environment: Environment) -> dic
         of its provenance. Ranks are kept for the test events only. Flags: `collapsed` (best
         validation NDCG@10 at most 1.5 times that of ranking by popularity), `above-sentinel`
         (test NDCG@10 above what a right split allows), `still-improving` (the best epoch is the
-        last one allowed), `diverged`, `resumed-elsewhere`.
+        last one allowed), `diverged`, `resumed-elsewhere`. A run whose loss or scores were not finite
+        before any evaluation succeeded has no ranking, and the status `diverged`: with the same seed
+        it would diverge again.
 
     Raises:
         UserError: Missing or malformed data, an unknown rule, or a checkpoint of another run.
@@ -60,8 +64,8 @@ def run(spec: dict[str, Any], checkpoint: Path, environment: Environment) -> dic
         )
     reference = registry.entries()[spec["model"]["name"]].reference
     fields = _run_reference(spec, split) if reference else _run_model(spec, split, checkpoint, environment, peak)
-    test: Ranking = fields["test"]
-    if source.sentinel_ndcg10 is not None and test.metrics["ndcg@10"] > source.sentinel_ndcg10:
+    test: Ranking | None = fields.get("test")
+    if source.sentinel_ndcg10 is not None and test is not None and test.metrics["ndcg@10"] > source.sentinel_ndcg10:
         fields["flags"].append("above-sentinel")
     return {
         **fields,
@@ -114,8 +118,27 @@ def _run_model(
         machine=f"{environment.cpu}; {torch.get_num_threads()} threads; torch {torch.__version__}",
     )
     outcome = loop.train(model, split, settings, device, store, peak)
-    test = rank_model(model, split, "test", length=settings.length, device=device, precision=settings.precision)
     seconds = sum(epoch.train_seconds for epoch in outcome.epochs)
+    fields = {
+        "model": runtime.facts(spec["model"], model, settings.batch_size, settings.length),
+        "epochs": outcome.epochs,
+        "training_seconds": seconds,
+        "tokens_per_second": sum(epoch.tokens for epoch in outcome.epochs) / seconds if outcome.epochs else None,
+        "memory": _memory(model, outcome, peak),
+        "resumed": outcome.resumed,
+    }
+    if not outcome.best_weights:
+        flags = ["diverged", *(["resumed-elsewhere"] if outcome.moved else [])]
+        return {**fields, "status": "diverged", "detail": _DIVERGED, "flags": flags}
+    test = rank_model(
+        model,
+        split,
+        "test",
+        length=settings.length,
+        device=device,
+        precision=settings.precision,
+        scoring=Criterion.of(settings.loss, model.objective().loss).scoring,
+    )
     floor = COLLAPSE_FACTOR * references.popularity(split, "validation").metrics["ndcg@10"]
     raised = {
         "collapsed": outcome.validation["ndcg@10"] <= floor,
@@ -124,16 +147,11 @@ def _run_model(
         "resumed-elsewhere": outcome.moved,
     }
     return {
-        "model": runtime.facts(spec["model"], model, settings.batch_size, settings.length),
-        "epochs": outcome.epochs,
+        **fields,
         "best_epoch": outcome.best_epoch,
         "stopped_early": outcome.stopped_early(settings),
-        "training_seconds": seconds,
-        "tokens_per_second": sum(epoch.tokens for epoch in outcome.epochs) / seconds,
         "validation": Ranking(metrics=outcome.validation, ranks=[]),
         "test": test,
-        "memory": _memory(model, outcome, peak),
-        "resumed": outcome.resumed,
         "flags": [flag for flag, holds in raised.items() if holds],
     }
 

@@ -19,19 +19,25 @@ from harness import runtime
 from harness.data.batches import TRANSFORMS, Batch, TrainingSequences
 from harness.data.splits import Split
 from harness.errors import UserError, unknown
-from harness.losses import LOSSES
+from harness.losses import Criterion, Scoring
 from harness.memory import Peak
 from harness.record import Epoch
 from harness.training import checkpoint
 from harness.training.ranking import NotFiniteError, rank_model
-from models.base import SequenceModel
+from harness.training_section import LOSSES
+from models.base import Objective, SequenceModel
 
 _SECONDS_BETWEEN_LINES = 20.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is trained; the fields are those of a training cell's spec."""
+    """How a model is trained; the fields are those of a training cell's spec.
+
+    Attributes:
+        loss: What `training_section.loss_spec` gives.
+        compile: Whether torch.compile is applied to the model, in training and ranking alike.
+    """
 
     length: int
     epochs: int
@@ -41,6 +47,8 @@ class Settings:
     learning_rate: float
     seed: int
     precision: str
+    loss: dict[str, Any]
+    compile: bool
 
     @classmethod
     def of(cls, spec: dict[str, Any]) -> Settings:
@@ -72,7 +80,7 @@ class Outcome:
     Attributes:
         epochs: What happened, epoch by epoch.
         best_epoch: Epoch with the best validation NDCG@10.
-        best_weights: Its weights, on the CPU.
+        best_weights: Its weights, on the CPU; empty where training diverged before any evaluation.
         validation: Its validation metrics.
         misses: Evaluations since, all without a better NDCG@10.
         resumed: How often the run continued from a checkpoint.
@@ -118,57 +126,91 @@ def train(
         peak: Its baseline was taken before the model was built.
 
     Raises:
-        UserError: No user has two training events, an unknown objective, or the checkpoint of
-            another run.
-        RuntimeError: Loss or scores were not finite before any evaluation succeeded.
+        UserError: No user has two training events, the model's objective cannot be trained on, or
+            the checkpoint of another run.
     """
-    sequences = TrainingSequences(split, settings.length, settings.batch_size, settings.seed)
+    objective = checked_objective(model)
+    criterion = Criterion.of(settings.loss, objective.loss)
+    sequences = TrainingSequences(split, settings.length, settings.batch_size, settings.seed, objective.batch)
     if not len(sequences):
         raise UserError("no user has two training events besides the held-out ones, so there is nothing to train on")
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    step = _stepper(model, optimiser, split.interactions.num_items, device, settings.precision)
+    generator = torch.Generator(device)
+    step = _stepper(model, optimiser, criterion, generator, split.interactions.num_items, settings.precision)
+    if settings.compile:
+        # In place: the module stays itself, and with it item_embedding, cost() and the checkpoint.
+        model.compile()
     outcome = _resume(model, optimiser, device, store)
     model.train()
     peak.reset()
     while not outcome.finished(settings):
+        # Like the batches, the negatives of an epoch depend on seed and epoch alone.
+        generator.manual_seed(_generator_seed(settings.seed, len(outcome.epochs) + 1))
         _train_epoch(step, sequences, settings, device, outcome)
         if outcome.peak_bytes is None:
             outcome.peak_bytes = peak.read()
         if not outcome.diverged:
-            _evaluate(model, split, settings, device, outcome)
+            _evaluate(model, criterion.scoring, split, settings, device, outcome)
         if not outcome.diverged:
             _save(model, optimiser, device, store, outcome)
-    if not outcome.best_weights:
-        raise RuntimeError(
-            "training diverged before any evaluation: loss or scores are not finite; lower the learning rate"
-        )
-    model.load_state_dict(outcome.best_weights)
+    if outcome.best_weights:
+        model.load_state_dict(outcome.best_weights)
     return outcome
 
 
 Step = Callable[[Batch], Tensor]
 
 
-def _stepper(
-    model: SequenceModel, optimiser: torch.optim.Optimizer, num_items: int, device: torch.device, precision: str
-) -> Step:
+def checked_objective(model: SequenceModel) -> Objective:
+    """The model's objective, held against what the harness can train.
+
+    Raises:
+        UserError: An unknown loss or batch, masked items without a row for the mask, or a model
+            that sees the next item trained to predict it.
+    """
     objective = model.objective()
     if objective.loss not in LOSSES:
-        raise unknown("loss", objective.loss, LOSSES, "Add it to harness.losses.LOSSES.")
+        raise unknown("loss of an objective", objective.loss, LOSSES)
     if objective.batch not in TRANSFORMS:
-        raise unknown("batch transform", objective.batch, TRANSFORMS, "Add it to harness.data.batches.TRANSFORMS.")
-    loss_function, transform = LOSSES[objective.loss], TRANSFORMS[objective.batch]
+        raise unknown("batch of an objective", objective.batch, TRANSFORMS)
+    rows, needed = model.item_embedding.num_embeddings, model.config.num_items + 2
+    if objective.batch == "masked-item" and rows < needed:
+        raise UserError(
+            f"{model.NAME}: objective 'masked-item' needs {needed} rows in item_embedding (padding, "
+            f"{model.config.num_items} items, mask), not {rows}"
+        )
+    if objective.batch == "next-item" and not model.CAUSAL:
+        raise UserError(
+            f"{model.NAME} is declared non-causal, so under objective 'next-item' it sees its targets; "
+            "return Objective(batch='masked-item') or Objective(batch='last-item') from objective()"
+        )
+    return objective
+
+
+def _generator_seed(seed: int, epoch: int) -> int:
+    # A third word keeps it apart from the generator of the batches.
+    return int(np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _stepper(
+    model: SequenceModel,
+    optimiser: torch.optim.Optimizer,
+    criterion: Criterion,
+    generator: torch.Generator,
+    num_items: int,
+    precision: str,
+) -> Step:
+    device = generator.device
 
     def step(batch: Batch) -> Tensor:
-        batch = transform(batch)
         # Found on the host: a boolean mask on the device would wait for it.
-        real = np.flatnonzero(batch.targets)
-        targets = torch.from_numpy(batch.targets.ravel()[real]).to(device)
+        asked = np.flatnonzero(batch.targets)
+        targets = torch.from_numpy(batch.targets.ravel()[asked]).to(device)
         items = torch.from_numpy(batch.items).to(device)
         times = None if batch.timestamps is None else torch.from_numpy(batch.timestamps).to(device)
         with runtime.autocast(device, precision):
-            hidden = model(items, times).flatten(0, 1).index_select(0, torch.from_numpy(real).to(device))
-            loss = loss_function(hidden, model.item_embedding.weight, targets, num_items)
+            hidden = model(items, times).flatten(0, 1).index_select(0, torch.from_numpy(asked).to(device))
+            loss = criterion(hidden, model.item_embedding.weight, targets, num_items, generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -182,18 +224,19 @@ def _train_epoch(
 ) -> None:
     number = len(outcome.epochs) + 1
     total = torch.zeros((), dtype=torch.float64, device=device)
-    tokens = 0
+    tokens = targets = 0
     runtime.synchronise(device)
     start = said = time.perf_counter()
     for done, batch in enumerate(sequences.epoch(number), start=1):
-        total += step(batch).double() * batch.tokens
-        tokens += batch.tokens
+        asked = int(np.count_nonzero(batch.targets))
+        total += step(batch).double() * asked
+        tokens, targets = tokens + batch.tokens, targets + asked
         if time.perf_counter() - said > _SECONDS_BETWEEN_LINES:
             said = time.perf_counter()
             _say(f"epoch {number}/{settings.epochs}: step {done}/{sequences.steps}, {said - start:.0f} s")
     runtime.synchronise(device)
     seconds = time.perf_counter() - start
-    loss = float(total) / tokens
+    loss = float(total) / targets
     outcome.diverged = not math.isfinite(loss)
     if outcome.diverged:
         _say(f"epoch {number}/{settings.epochs}: the loss is not finite; training ends here")
@@ -211,13 +254,21 @@ def _train_epoch(
     )
 
 
-def _evaluate(model: SequenceModel, split: Split, settings: Settings, device: torch.device, outcome: Outcome) -> None:
+def _evaluate(
+    model: SequenceModel, scoring: Scoring, split: Split, settings: Settings, device: torch.device, outcome: Outcome
+) -> None:
     epoch = outcome.epochs[-1]
     if epoch.epoch % settings.evaluate_every == 0 or epoch.epoch == settings.epochs:
         start = time.perf_counter()
         try:
             ranking = rank_model(
-                model, split, "validation", length=settings.length, device=device, precision=settings.precision
+                model,
+                split,
+                "validation",
+                length=settings.length,
+                device=device,
+                precision=settings.precision,
+                scoring=scoring,
             )
         except NotFiniteError as error:
             outcome.diverged = True

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from harness import runtime
-from harness.data.batches import Query, queries
+from harness.data.batches import Query, queries, with_mask
 from harness.data.interactions import Floats
 from harness.data.splits import HeldOut, Split
+from harness.losses import Scoring
 from harness.record import Ranking
 from models.base import Scorer, SequenceModel
 
@@ -73,9 +74,19 @@ def metrics(ranks: Floats) -> dict[str, float]:
 
 
 def rank_model(
-    model: SequenceModel, split: Split, held_out: HeldOut, *, length: int, device: torch.device, precision: str
+    model: SequenceModel,
+    split: Split,
+    held_out: HeldOut,
+    *,
+    length: int,
+    device: torch.device,
+    precision: str,
+    scoring: Scoring | None = None,
 ) -> Ranking:
     """Rank with a trained model, in evaluation mode; scores are computed in float32.
+
+    The hidden state at the last real position is scored. A model of masked items gets a mask there,
+    after a history that is shortened to make room for it.
 
     Args:
         model: Left in the mode it came in.
@@ -84,25 +95,31 @@ def rank_model(
         length: Longest history L given to the model.
         device: Where the model lies.
         precision: `float32`, or `bfloat16` for autocast.
+        scoring: How the loss scored items; default: by the dot product.
     """
     num_items = split.interactions.num_items
+    masked = model.objective().batch == "masked-item"
+    scoring = scoring or Scoring()
     was_training = model.training
     model.eval()
+    table = scoring.table(model.item_embedding.weight.detach()[1 : num_items + 1].float())
 
     def score(query: Query) -> Tensor:
+        if masked:
+            query = with_mask(query, num_items + 1)
         items = torch.from_numpy(query.items).to(device)
         times = None if query.timestamps is None else torch.from_numpy(query.timestamps).to(device)
         last = torch.from_numpy(query.lengths - 1).to(device)
         with runtime.autocast(device, precision):
             hidden = model(items, times)
         states = hidden[torch.arange(len(items), device=device), last].float()
-        scores: Tensor = states @ model.item_embedding.weight[1 : num_items + 1].float().T
+        scores: Tensor = scoring.states(states) @ table.T
         return scores
 
     try:
         # Not inference_mode: what a model caches here must stay usable in the next training step.
         with torch.no_grad():
-            return rank(score, split, held_out, length)
+            return rank(score, split, held_out, length - 1 if masked else length)
     finally:
         model.train(was_training)
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.readers import ItemIds, read_pairs, read_sequences
+from harness.data.readers import ItemIds, read_pairs, read_ratings, read_sequences
 from harness.errors import UserError
 
 TOKEN = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1, max_size=6)
@@ -81,3 +81,43 @@ def test_a_line_without_items_is_refused(tmp_path):
     path.write_text("u a b\nv\n")
     with pytest.raises(UserError, match="line 2: 'v' has 1 field"):
         list(read_sequences(path, ItemIds()))
+
+
+PLAIN = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=6)
+RATINGS = st.lists(st.tuples(PLAIN, PLAIN, st.integers(1, 5), st.integers(-5, 30)), min_size=1, max_size=25)
+SEPARATORS = st.sampled_from(["\t", " ", "::", ","])
+HEADERS = st.sampled_from(
+    ["", "userId,movieId,rating,timestamp\n", "user_id:token\titem_id:token\trating:float\tt:float\n"]
+)
+
+
+@given(RATINGS, SEPARATORS, HEADERS, BLANKS)
+def test_ratings_come_out_by_user_and_time(tmp_path_factory, events, separator, header, blank):
+    path = tmp_path_factory.mktemp("ratings") / "file.txt"
+    body = "".join(f"{separator.join(map(str, event))}\n{blank}" for event in events)
+    path.write_text(header + body, encoding="utf-8", newline="")
+    ids = ItemIds()
+    histories, times = read_ratings(path, ids)
+    users = list(dict.fromkeys(user for user, *_ in events))
+    # sorted() is stable, so ties keep the order of the file.
+    expected = [sorted((e for e in events if e[0] == user), key=lambda e: e[3]) for user in users]
+    tokens = {number: token for token, number in ids.items()}
+    assert [[tokens[i] for i in history] for history in histories] == [[e[1] for e in own] for own in expected]
+    assert times == [[e[3] for e in own] for own in expected]
+    assert sorted(ids.values()) == list(range(1, len({e[1] for e in events}) + 1))
+
+
+@pytest.mark.parametrize("line", ["u a 5", "u a 5 1 1", "u a 5 x", "u,a,5,", "u a 5 1.5", "u::a:5::1"])
+def test_malformed_rating_names_file_line_text_and_form(tmp_path, line):
+    path = tmp_path / "file.txt"
+    path.write_text(f"u a 5 1\n{line}\n")
+    with pytest.raises(UserError, match="'user item rating unix_seconds'") as caught:
+        read_ratings(path, ItemIds())
+    assert f"{path}, line 2: '{line}'" in str(caught.value)
+
+
+def test_a_first_line_with_figures_is_no_header(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("u1,a,5,soon\n")
+    with pytest.raises(UserError, match="line 1"):
+        read_ratings(path, ItemIds())

@@ -69,6 +69,15 @@ def test_without_a_checksum_the_file_decides(place):
     assert second.interactions.num_users == 3
 
 
+def test_ratings_keep_their_timestamps(place):
+    (place / "r.csv").write_text("userId,movieId,rating,timestamp\nu,b,3,20\nv,a,1,7\nu,a,4.5,10\n")
+    stored = sources.prepare("toy", DataSource(format="ratings", file="r.csv"), place).interactions
+    assert stored.items.tolist() == [1, 2, 1]
+    assert stored.offsets.tolist() == [0, 2, 3]
+    assert stored.timestamps.tolist() == [10, 20, 7]
+    assert stored.timestamps.dtype == "int64"
+
+
 def test_download_is_verified_and_kept(place, tmp_path, capsys):
     origin = tmp_path / "origin.txt"
     origin.write_bytes(TEXT)
@@ -126,6 +135,14 @@ def test_two_processes_may_prepare_at_once(place):
         (
             "ml-1m",
             "6,040 users, 3,416 items, 999,611 events\nhistory: min 18, median 96, mean 165.5, p99 906, max 2277",
+        ),
+        (
+            "ml-100k",
+            "943 users, 1,682 items, 100,000 events\nhistory: min 20, median 65, mean 106.0, p99 443, max 737",
+        ),
+        (
+            "ml-latest-small",
+            "610 users, 9,724 items, 100,836 events\nhistory: min 20, median 70.5, mean 165.3, p99 1256, max 2698",
         ),
         ("beauty", "22,363 users, 12,101 items, 198,502 events\nhistory: min 5, median 6, mean 8.9, p99 43, max 204"),
         ("video", "31,013 users, 23,715 items, 287,107 events\nhistory: min 1, median 6, mean 9.3, p99 50, max 860"),

@@ -85,6 +85,8 @@ def spec(**changes):
         "evaluate_every": 1,
         "batch_size": 32,
         "learning_rate": 1e-2,
+        "loss": {"name": "cross-entropy", "normalise": False, "temperature": 1.0},
+        "compile": False,
         **changes,
     }
 
@@ -233,9 +235,13 @@ def test_flags(tmp_path, monkeypatch):
     assert "collapsed" not in run(tmp_path, "trained", epochs=8)["flags"]
 
 
-def test_divergence_before_any_evaluation_is_an_error(tmp_path):
-    with pytest.raises(RuntimeError, match=r"not finite"):
-        run(tmp_path, learning_rate=math.inf)
+def test_divergence_before_any_evaluation_is_a_result_without_a_ranking(tmp_path):
+    fields = run(tmp_path, learning_rate=math.inf)
+    assert fields["status"] == "diverged"
+    assert "not finite" in fields["detail"]
+    assert fields["flags"] == ["diverged"]
+    assert "test" not in fields
+    assert len(fields["split_sha256"]) == 64
 
 
 def test_scores_that_cannot_be_ranked_end_a_run(tmp_path, monkeypatch):
