@@ -1,63 +1,91 @@
-"""Operators side by side, forward and backward, at 8,192 tokens and 64 channels.
+"""Operators one by one, at 65,536 positions a batch and 64 channels, one thread.
 
-Not part of the test suite: `make bench` runs them, and pytest-benchmark compares two runs
-(`--benchmark-autosave`, then `pytest-benchmark compare`). Set the allocator as the harness does
+Not part of the test suite: `make bench` runs them and saves the run under its commit, `make bench-compare
+A=COMMIT B=COMMIT` sets two commits side by side. Each runs by itself: to compare backends,
+use `python -m harness bench`, which times them alternately. Set the allocator as the harness does
 (harness/supervisor.py, KEEP_BLOCKS), or page faults are timed.
+
+Beside the times, `extra_info` holds predicted operations and bytes of a call
+(harness/operators/costs.py).
 """
 
 import pytest
 import torch
 
-from models.ops.attention import causal_attention
-from models.ops.causal_convolution import legendre_convolution, legendre_table
+from harness.operators.workloads import attention, convolution, inputs
+from models.ops.convolution_cost import bytes_moved, operations
 from models.ops.linear_recurrence import linear_recurrence
 
-TOKENS, WIDTH, ORDER, HEADS = 8192, 64, 16, 2
+TOKENS, WIDTH, HEADS = 65_536, 64, 2
+LENGTHS = [2**n for n in range(6, 17)]
+LONGEST = {"fft": 65_536, "tree": 65_536, "dense": 512, "sdpa": 8192}
+CPU = torch.device("cpu")
 
 
-def run_backward(function, inputs):
-    def step():
-        for tensor in inputs:
-            tensor.grad = None
-        function(*inputs).sum().backward()
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
-    return step
+
+def note(benchmark, backend, length, order, pass_):
+    size = {"batch": TOKENS // length, "length": length, "channels": WIDTH, "order": order}
+    size["backward"] = pass_ == "forward_backward"
+    benchmark.group = f"{pass_} L={length} K={order}"
+    benchmark.extra_info["operations"] = operations(backend, **size)
+    benchmark.extra_info["bytes"] = bytes_moved(backend, **size)
 
 
-@pytest.mark.parametrize("length", [64, 256, 1024, 4096])
-@pytest.mark.parametrize("backend", ["fft", "dense"])
-def test_legendre_convolution(benchmark, backend, length):
-    if backend == "dense" and length > 1024:
+def run(benchmark, call):
+    """Five calls after three that are not counted: the first ones touch fresh memory."""
+    call()
+    benchmark.pedantic(call, rounds=5, warmup_rounds=2)
+
+
+@pytest.mark.parametrize("pass_", ["forward", "forward_backward"])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("order", [8, 16, 32])
+@pytest.mark.parametrize("backend", ["fft", "tree", "dense"])
+def test_convolution(benchmark, backend, order, length, pass_):
+    if length > LONGEST[backend]:
         pytest.skip("the Toeplitz product is O(L²)")
-    benchmark.group = f"convolution L={length}"
-    torch.manual_seed(0)
-    x = torch.randn(WIDTH, TOKENS // length, length, requires_grad=True)
-    coefficients = torch.randn(WIDTH, ORDER, requires_grad=True)
-    decay = torch.rand(WIDTH, requires_grad=True)
-    skip = torch.randn(WIDTH, requires_grad=True)
-    table = legendre_table(ORDER, length).float()
-    benchmark(
-        run_backward(
-            lambda x, c, a, d: legendre_convolution(x, c, a, d, table, backend=backend), [x, coefficients, decay, skip]
-        )
+    data = inputs(
+        batch=TOKENS // length, length=length, channels=WIDTH, order=order, layout="channel_major", device=CPU
     )
+    try:
+        data.apply(backend)
+    except ValueError as error:
+        pytest.skip(str(error))
+    note(benchmark, backend, length, order, pass_)
+    run(benchmark, convolution(data, backend, pass_))
 
 
-@pytest.mark.parametrize("length", [64, 256, 1024, 4096])
-@pytest.mark.parametrize("kernel", ["math", "sdpa"])
-def test_causal_attention(benchmark, kernel, length):
-    benchmark.group = f"attention L={length}"
-    torch.manual_seed(0)
-    shape = (TOKENS // length, HEADS, length, WIDTH // HEADS)
-    inputs = [torch.randn(shape, requires_grad=True) for _ in range(3)]
-    benchmark(run_backward(lambda q, k, v: causal_attention(q, k, v, kernel), inputs))
+@pytest.mark.parametrize("pass_", ["forward", "forward_backward"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_causal_attention(benchmark, length, pass_):
+    if length > LONGEST["sdpa"]:
+        pytest.skip("attention is O(L²)")
+    note(benchmark, "sdpa", length, 16, pass_)
+    run(
+        benchmark,
+        attention(batch=TOKENS // length, length=length, channels=WIDTH, heads=HEADS, device=CPU, pass_=pass_),
+    )
 
 
 @pytest.mark.parametrize("length", [64, 256, 1024, 4096])
 def test_linear_recurrence(benchmark, length):
     benchmark.group = f"recurrence L={length}"
     torch.manual_seed(0)
-    b = torch.randn(2 * WIDTH, 2, TOKENS // length, length, requires_grad=True)
+    b = torch.randn(2 * WIDTH, 2, 8192 // length, length, requires_grad=True)
     log_modulus = (-torch.rand(2 * WIDTH)).requires_grad_()
     angle = torch.rand(2 * WIDTH, requires_grad=True)
-    benchmark(run_backward(linear_recurrence, [b, log_modulus, angle]))
+    leaves = (b, log_modulus, angle)
+
+    def step():
+        for leaf in leaves:
+            leaf.grad = None
+        linear_recurrence(*leaves).sum().backward()
+
+    run(benchmark, step)

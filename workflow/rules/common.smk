@@ -33,12 +33,17 @@ wildcard_constraints:
 
 ANALYSIS = Path(f"results/{STUDY.name}/analysis.json")
 GAPS = Path(f"results/{STUDY.name}/gaps.log")
+OPERATOR = [f"results/{STUDY.name}/operator.json"] if STUDY.operator else []
 
 # Snakemake does not make a missing intermediate file again while everything after it is there, so
 # a deleted record would never be measured again. Each gap under a finished analysis is noted in a
 # file that the analysis reads: a new line there makes it run, and its missing records with it.
 if workflow.is_main_process:
-    gaps = [path for path in CELLS if ANALYSIS.exists() and not Path(path).exists()]
+    gaps = [
+        path
+        for path in [*CELLS, *OPERATOR]
+        if ANALYSIS.exists() and not Path(path).exists()
+    ]
     if gaps or not GAPS.exists():
         GAPS.parent.mkdir(parents=True, exist_ok=True)
         with GAPS.open("a") as log:

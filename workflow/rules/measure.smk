@@ -32,3 +32,14 @@ rule training:
     shell:
         "exec python -m harness train --study {config[study]} --cell {wildcards.label}/{wildcards.cell}"
         " --output {output} --log {log} --die-with-parent $PPID"
+
+
+# The convolution operator by itself, for studies with `operator: true`; alone, like a timed cell.
+rule operator:
+    output:
+        "results/{study}/operator.json",
+    log:
+        "logs/{study}/operator.log",
+    threads: 1024
+    shell:
+        "exec python -m harness bench --quick --output {output} --die-with-parent $PPID > {log} 2>&1"

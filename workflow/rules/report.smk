@@ -20,6 +20,7 @@ rule analyse:
         f"results/{STUDY.name}/study.json",
         str(GAPS),
         CELLS,
+        OPERATOR,
     output:
         str(ANALYSIS),
     log:

@@ -1,0 +1,1 @@
+"""The long convolution by itself: every backend and attention, alternately, over lengths."""
