@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import math
 import os
 import resource
 import time
@@ -14,12 +16,15 @@ import torch
 from harness import runtime
 from harness.losses import sampled_softmax
 from harness.memory import Peak
-from harness.metering import nvml, stopwatch
-from harness.record import Block, DeviceState, Energy, Environment, MemoryUse, ModelFacts, Timing, Warmup
-from models.base import SequenceModel
+from harness.metering import nvml, stopwatch, streaming
+from harness.metering.rest import Rest
+from harness.metering.sampler import Sampler
+from harness.record import Block, Energy, Environment, MemoryUse, ModelFacts, Timing, Warmup
+from models.base import SequenceModel, StreamingModel
 
 _TINY_LENGTH = 16
 _MEMORY_STEPS = 3
+_ENERGY_ATTEMPTS = 3
 _SEED = 0
 
 
@@ -34,22 +39,31 @@ def run(spec: dict[str, Any], measure: str, environment: Environment) -> dict[st
     Returns:
         Fields of the SpeedRecord. Out of memory is left to the caller as the exception it is.
     """
-    device = runtime.prepare(spec)
-    uuid = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
-    with nvml.open_device(uuid) as gpu:
+    with nvml.open_library() if spec["device"] == "cuda" else contextlib.nullcontext() as library:
+        # Before torch touches a device, so that what others hold there is told from what this process takes.
+        if library is not None:
+            library.survey()
+        device = runtime.prepare(spec)
+        gpu = library.device(_uuid(device), os.environ.get("CUDA_VISIBLE_DEVICES")) if library is not None else None
         before = gpu.state(os.getpid()) if gpu else None
-        fields = _memory(spec, device, gpu) if measure == "memory" else _time(spec, device, gpu)
+        with Sampler(gpu, measure) as sampler:
+            fields = _memory(spec, device, sampler) if measure == "memory" else _time(spec, device, sampler)
         after = gpu.state(os.getpid()) if gpu else None
-    flags = fields.get("flags", [])
+    own = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
     return {
         **fields,
-        "flags": [*flags, *_device_flags(before, after)],
+        "flags": [*fields.get("flags", []), *sampler.flags(own)],
+        "series": sampler.series(),
         "environment": runtime.complete(environment, device, before, after),
     }
 
 
+def _uuid(device: torch.device) -> str:
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
 class _Trainee:
-    """A model with its optimiser and fixed inputs; `step` and `forward` are what is timed."""
+    """A model with its optimiser and fixed inputs; `step`, `forward` and `rest` are what is timed."""
 
     def __init__(self, spec: dict[str, Any], side: str, device: torch.device) -> None:
         begin = time.perf_counter()
@@ -62,6 +76,8 @@ class _Trainee:
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=spec["learning_rate"], fused=True)
         self.device, self.precision = device, spec["precision"]
         self.build_seconds = time.perf_counter() - begin
+        self._learning_rate = spec["learning_rate"]
+        self._rest: Rest | None = None
 
     def bind(self, inputs: _Inputs) -> None:
         """Set the tensors that the next steps run on."""
@@ -86,6 +102,13 @@ class _Trainee:
             self.model(self.inputs.items)
         self.model.train()
 
+    def rest(self) -> None:
+        """A step of the embedding, the loss and the optimiser alone."""
+        # Made when it first runs: the memory pass, and all that is timed before, must not hold it.
+        self._rest = self._rest or Rest(self.model, self._learning_rate)
+        with runtime.autocast(self.device, self.precision):
+            self._rest.step(self.inputs.items, self.inputs.targets, self.inputs.negatives)
+
 
 class _Inputs:
     """Random items of a full batch, on the device before any clock runs."""
@@ -99,13 +122,13 @@ class _Inputs:
         self.negatives = torch.randint(1, catalogue + 1, (spec["negatives"],), generator=generator).to(device)
 
 
-def _time(spec: dict[str, Any], device: torch.device, gpu: nvml.Device | None) -> dict[str, Any]:
+def _time(spec: dict[str, Any], device: torch.device, sampler: Sampler) -> dict[str, Any]:
     peak = Peak(device)
     peak.reset()
     inputs = _Inputs(spec, spec["batch"], spec["length"], device)
     extra: list[str] = []
     try:
-        timing, facts, energy = _time_sides(spec, ("model", "partner"), inputs, device, gpu)
+        timing, facts, energy = _time_sides(spec, ("model", "partner"), inputs, device, sampler)
     except (RuntimeError, MemoryError) as error:
         if not runtime.is_out_of_memory(error):
             raise
@@ -114,9 +137,9 @@ def _time(spec: dict[str, Any], device: torch.device, gpu: nvml.Device | None) -
     # Outside the handler: inside it the exception's frames keep both models alive.
     if extra:
         _free(device)
-        timing, facts, energy = _time_apart(spec, inputs, device, gpu)
+        timing, facts, energy = _time_apart(spec, inputs, device, sampler)
     found = stopwatch.flags(
-        timing.blocks,
+        [block for block in timing.blocks if block.phase != "stream"],
         timing.warmups,
         _limits(spec),
         page_bytes=resource.getpagesize(),
@@ -126,7 +149,7 @@ def _time(spec: dict[str, Any], device: torch.device, gpu: nvml.Device | None) -
         "timing": timing,
         "model": facts["model"],
         "partner": facts["partner"],
-        "energy": energy,
+        **energy,
         "flags": [*extra, *found],
     }
 
@@ -136,35 +159,39 @@ def _time_sides(
     names: tuple[stopwatch.SideName, ...],
     inputs: _Inputs,
     device: torch.device,
-    gpu: nvml.Device | None,
-) -> tuple[Timing, dict[str, ModelFacts], Energy | None]:
+    sampler: Sampler,
+) -> tuple[Timing, dict[str, ModelFacts], dict[str, Any]]:
     """Time one side alone or two alternately; all phases."""
     clock = stopwatch.Clock(device)
     trainees = {name: _Trainee(spec, name, device) for name in names}
     for trainee in trainees.values():
         trainee.bind(inputs)
     sides = {
-        name: stopwatch.Side(name, {"step": t.step, "forward": t.forward}, t.build_seconds)
+        name: stopwatch.Side(name, {"step": t.step, "forward": t.forward, "rest": t.rest}, t.build_seconds)
         for name, t in trainees.items()
     }
     warmups: list[Warmup] = []
     blocks: list[Block] = []
-    energy = None
+    energy: dict[str, Any] = {}
     for phase in spec["phases"]:
+        if phase == "stream":
+            if "model" in trainees and isinstance(model := trainees["model"].model, StreamingModel):
+                with sampler.window(phase):
+                    blocks += streaming.measure(model, spec, device)
+            continue
         seconds: dict[str, float] = {}
         for name, side in sides.items():
             warmup, seconds[name] = stopwatch.warm_up(side, phase, clock)
             warmups.append(warmup)
         limits = _limits(spec)
-        if len(names) == 2:
-            plan = stopwatch.plan(seconds["model"], seconds["partner"], limits)
-            blocks += stopwatch.measure_pair(sides["model"], sides["partner"], phase, clock, plan, limits)
-        else:
-            alone = seconds[names[0]]
-            plan = stopwatch.plan(alone, alone, limits)
-            blocks += stopwatch.measure_alone(sides[names[0]], phase, clock, plan.model_steps, plan.pairs)
-        if phase == "step" and gpu is not None and "model" in sides:
-            energy = _energy(sides["model"].run["step"], seconds["model"], clock, gpu)
+        plan = stopwatch.plan(seconds[names[0]], seconds[names[-1]], limits)
+        with sampler.window(phase):
+            if len(names) == 2:
+                blocks += stopwatch.measure_pair(sides["model"], sides["partner"], phase, clock, plan, limits)
+            else:
+                blocks += stopwatch.measure_alone(sides[names[0]], phase, clock, plan, limits)
+        if phase == "step" and sampler.device is not None and "model" in sides:
+            energy = _energy(sides["model"].run["step"], seconds["model"], clock, sampler, sampler.device)
     batch, length = spec["batch"], spec["length"]
     facts: dict[str, ModelFacts] = {n: runtime.facts(spec[n], t.model, batch, length) for n, t in trainees.items()}
     return Timing(paired=len(names) == 2, warmups=warmups, blocks=blocks), facts, energy
@@ -175,28 +202,36 @@ def _limits(spec: dict[str, Any]) -> stopwatch.Limits:
 
 
 def _time_apart(
-    spec: dict[str, Any], inputs: _Inputs, device: torch.device, gpu: nvml.Device | None
-) -> tuple[Timing, dict[str, ModelFacts], Energy | None]:
-    first, facts, energy = _time_sides(spec, ("model",), inputs, device, gpu)
+    spec: dict[str, Any], inputs: _Inputs, device: torch.device, sampler: Sampler
+) -> tuple[Timing, dict[str, ModelFacts], dict[str, Any]]:
+    first, facts, energy = _time_sides(spec, ("model",), inputs, device, sampler)
     _free(device)
-    second, more, _ = _time_sides(spec, ("partner",), inputs, device, None)
+    second, more, _ = _time_sides(spec, ("partner",), inputs, device, sampler)
     timing = Timing(paired=False, warmups=[*first.warmups, *second.warmups], blocks=[*first.blocks, *second.blocks])
     return timing, {**facts, **more}, energy
 
 
-def _energy(run: Callable[[], None], step_seconds: float, clock: stopwatch.Clock, gpu: nvml.Device) -> Energy | None:
-    """Total-energy counter around a window of at least a second: it advances in steps of ~0.1 s."""
-    steps = max(1, int(1.0 / step_seconds) + 1)
-    before = gpu.energy_joules()
-    seconds, _ = clock.time(run, steps)
-    after = gpu.energy_joules()
-    if before is None or after is None or after <= before:
-        return None
-    return Energy(seconds=seconds, steps=steps, energy_joules=after - before)
+def _energy(
+    run: Callable[[], None], step_seconds: float, clock: stopwatch.Clock, sampler: Sampler, gpu: nvml.Device
+) -> dict[str, Any]:
+    """Energy counter around a window that is long enough, or why there is no energy."""
+    if gpu.energy_millijoules() is None:
+        return {"energy_detail": nvml.NO_COUNTER}
+    seconds, steps = 0.0, math.ceil(1.1 * nvml.LEAST_ENERGY_SECONDS / step_seconds)
+    for _ in range(_ENERGY_ATTEMPTS):
+        before = gpu.energy_millijoules()
+        with sampler.window("energy"):
+            seconds, _ = clock.time(run, steps)
+        joules, detail = nvml.energy_used(before, gpu.energy_millijoules(), seconds, gpu.power_limit_watts())
+        if joules is not None:
+            break
+        # A window that was too short, or one in which the counter stood still.
+        steps = math.ceil(1.5 * steps * max(1.0, nvml.LEAST_ENERGY_SECONDS / seconds))
+    energy = None if joules is None else Energy(seconds=seconds, steps=steps, energy_joules=joules)
+    return {"energy": energy, "energy_detail": detail}
 
 
-def _memory(spec: dict[str, Any], device: torch.device, gpu: nvml.Device | None) -> dict[str, Any]:
-    device_before = gpu.memory_used_bytes() if gpu else None
+def _memory(spec: dict[str, Any], device: torch.device, sampler: Sampler) -> dict[str, Any]:
     peak = Peak(device)
     if peak.method is None:
         return {"flags": ["memory not measured: /proc/self/clear_refs cannot be written here"]}
@@ -211,11 +246,10 @@ def _memory(spec: dict[str, Any], device: torch.device, gpu: nvml.Device | None)
     peak.reset()
     for _ in range(_MEMORY_STEPS):
         trainee.step()
+        sampler.sample()
     top = peak.read()
-    device_after = gpu.memory_used_bytes() if gpu else None
     if tiny is None or top is None:
         raise RuntimeError(f"peak memory could not be read ({peak.method})")
-    used = device_after - device_before if device_after is not None and device_before is not None else None
     memory = MemoryUse(
         method=peak.method,
         baseline_bytes=peak.baseline_bytes,
@@ -223,7 +257,7 @@ def _memory(spec: dict[str, Any], device: torch.device, gpu: nvml.Device | None)
         peak_bytes=top,
         steps=_MEMORY_STEPS,
         reserved_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
-        device_peak_bytes=used,
+        device_peak_bytes=sampler.peak_bytes(),
     )
     return {"memory": memory, "model": runtime.facts(spec["model"], trainee.model, spec["batch"], spec["length"])}
 
@@ -232,12 +266,3 @@ def _free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _device_flags(before: DeviceState | None, after: DeviceState | None) -> list[str]:
-    found = []
-    if after is not None and after.throttle_reasons:
-        found.append(f"device throttled: {', '.join(after.throttle_reasons)}")
-    if (before is not None and before.other_processes) or (after is not None and after.other_processes):
-        found.append("another process on the device")
-    return found

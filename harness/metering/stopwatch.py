@@ -13,14 +13,14 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from harness.record import Block, Warmup
 
-Phase = Literal["step", "forward"]
+Phase = Literal["step", "forward", "rest"]
 SideName = Literal["model", "partner"]
 
 MAXIMUM_PAIRS = 16
@@ -42,7 +42,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many pairs of blocks, and how many steps a block of each side holds."""
+    """How many steps a block of each side holds, and how many pairs of such blocks are enough."""
 
     pairs: int
     model_steps: int
@@ -121,24 +121,16 @@ def warm_up(side: Side, phase: Phase, clock: Clock) -> tuple[Warmup, float]:
 
 
 def plan(model_seconds: float, partner_seconds: float, limits: Limits) -> Plan:
-    """Blocks for two step times: the minimum per side, an even number of pairs, within the budget.
+    """Size of the blocks for two step times: an even number of pairs in which both sides reach their minimum.
 
-    A slow side gets one step a block. Where even the minimum exceeds the budget there are fewer
-    pairs, never less than two; `flags` then says so.
+    The side that needs fewer steps gets one a block, unless it needs more than `MAXIMUM_PAIRS`. The
+    budget is kept while measuring, where the true step times are known.
     """
-    steps_model = max(limits.minimum_steps, math.ceil(limits.minimum_seconds / model_seconds))
-    steps_partner = max(limits.minimum_steps, math.ceil(limits.minimum_seconds / partner_seconds))
-    pairs = min(steps_model, steps_partner, MAXIMUM_PAIRS)
+    model = max(limits.minimum_steps, math.ceil(limits.minimum_seconds / model_seconds))
+    partner = max(limits.minimum_steps, math.ceil(limits.minimum_seconds / partner_seconds))
+    pairs = min(model, partner, MAXIMUM_PAIRS)
     pairs += pairs % 2
-    while True:
-        result = Plan(pairs, math.ceil(steps_model / pairs), math.ceil(steps_partner / pairs))
-        predicted = pairs * (result.model_steps * model_seconds + result.partner_steps * partner_seconds)
-        if predicted <= limits.budget_seconds or pairs <= 2:
-            return result
-        # Fewer pairs first keep their steps; the steps a block holds must not grow in exchange.
-        steps_model = min(steps_model, (pairs - 1) * result.model_steps)
-        steps_partner = min(steps_partner, (pairs - 1) * result.partner_steps)
-        pairs -= 1
+    return Plan(pairs, math.ceil(model / pairs), math.ceil(partner / pairs))
 
 
 def measure_pair(model: Side, partner: Side, phase: Phase, clock: Clock, plan_: Plan, limits: Limits) -> list[Block]:
@@ -148,40 +140,47 @@ def measure_pair(model: Side, partner: Side, phase: Phase, clock: Clock, plan_: 
     warm-up are estimates; fewer where the next pair would not end within the budget, never less
     than two.
     """
-    blocks: list[Block] = []
-    pairs = 0
     with _no_garbage_collection():
         # One step each, not kept: the model's caches went cold while the partner warmed up.
         for side in (model, partner):
             clock.time(side.run[phase], 1)
-        while pairs < 2 or (
-            (pairs < plan_.pairs or _short(blocks, limits)) and _next_pair_ends(blocks, limits.budget_seconds)
-        ):
-            order = ((model, plan_.model_steps), (partner, plan_.partner_steps))
-            for side, steps in order if pairs % 2 == 0 else reversed(order):
-                blocks.append(_block(side, phase, clock, steps))
-            pairs += 1
+        return _measure([(model, plan_.model_steps), (partner, plan_.partner_steps)], phase, clock, plan_, limits)
+
+
+def measure_alone(side: Side, phase: Phase, clock: Clock, plan_: Plan, limits: Limits) -> list[Block]:
+    """Time one side by itself, for a pair that does not fit in memory together; half the budget is its own."""
+    half = replace(limits, budget_seconds=limits.budget_seconds / 2)
+    with _no_garbage_collection():
+        return _measure([(side, plan_.model_steps)], phase, clock, plan_, half)
+
+
+def _measure(order: list[tuple[Side, int]], phase: Phase, clock: Clock, plan_: Plan, limits: Limits) -> list[Block]:
+    """Rounds of one block a side, every second round in reverse."""
+    names = [side.name for side, _ in order]
+    blocks: list[Block] = []
+    rounds = 0
+    while rounds < 2 or (
+        (rounds < plan_.pairs or _short(blocks, names, limits))
+        and _next_round_ends(blocks, len(order), limits.budget_seconds)
+    ):
+        for side, steps in order if rounds % 2 == 0 else reversed(order):
+            blocks.append(_block(side, phase, clock, steps))
+        rounds += 1
     return blocks
 
 
-def _short(blocks: list[Block], limits: Limits) -> bool:
+def _short(blocks: list[Block], names: list[SideName], limits: Limits) -> bool:
     """Whether a side has not yet run its least steps and seconds."""
-    for name in ("model", "partner"):
+    for name in names:
         own = [b for b in blocks if b.side == name]
         if sum(b.steps for b in own) < limits.minimum_steps or sum(b.seconds for b in own) < limits.minimum_seconds:
             return True
     return False
 
 
-def _next_pair_ends(blocks: list[Block], budget_seconds: float) -> bool:
-    """Whether one more pair, as long as the last, ends within the budget."""
-    return sum(b.seconds for b in blocks) + blocks[-1].seconds + blocks[-2].seconds <= budget_seconds
-
-
-def measure_alone(side: Side, phase: Phase, clock: Clock, steps: int, blocks: int) -> list[Block]:
-    """Time one side by itself, for a pair that does not fit in memory together."""
-    with _no_garbage_collection():
-        return [_block(side, phase, clock, steps) for _ in range(blocks)]
+def _next_round_ends(blocks: list[Block], sides: int, budget_seconds: float) -> bool:
+    """Whether one more round, as long as the last, ends within the budget."""
+    return sum(b.seconds for b in blocks) + sum(b.seconds for b in blocks[-sides:]) <= budget_seconds
 
 
 def _block(side: Side, phase: Phase, clock: Clock, steps: int) -> Block:

@@ -11,20 +11,36 @@ NONE = Limits(minimum_seconds=0.0, minimum_steps=1, budget_seconds=60.0)
 LIMITS = Limits(minimum_seconds=1.0, minimum_steps=5, budget_seconds=8.0)
 
 
-def predicted(plan, model, partner):
-    return plan.pairs * (plan.model_steps * model + plan.partner_steps * partner)
-
-
 @pytest.mark.parametrize("model", [1e-5, 1e-3, 0.01, 0.1, 0.5, 1.5])
 @pytest.mark.parametrize("partner", [1e-5, 1e-3, 0.01, 0.1, 0.5])
-def test_plan_measures_the_minimum_or_fills_the_budget(model, partner):
+def test_plan_sizes_blocks_so_that_both_sides_reach_their_minimum(model, partner):
     plan = stopwatch.plan(model, partner, LIMITS)
     needed = [max(5, math.ceil(1.0 / t)) for t in (model, partner)]
-    enough = plan.pairs * plan.model_steps >= needed[0] and plan.pairs * plan.partner_steps >= needed[1]
-    within = predicted(plan, model, partner) <= 8.0
-    assert within or plan.pairs == 2
-    assert enough or predicted(Plan(plan.pairs + 1, plan.model_steps, plan.partner_steps), model, partner) > 8.0
+    for steps, least in zip((plan.model_steps, plan.partner_steps), needed, strict=True):
+        assert least <= plan.pairs * steps < least + 2 * plan.pairs
+    assert plan.pairs % 2 == 0
     assert plan.pairs <= stopwatch.MAXIMUM_PAIRS
+
+
+@pytest.mark.parametrize(("model", "partner"), [(0.5, 0.5), (0.01, 0.5), (1.5, 0.1), (4.0, 3.0), (1e-3, 1e-3)])
+def test_the_budget_is_kept_while_measuring(model, partner):
+    class TwoClocks(Clock):
+        def time(self, run, steps):
+            return steps * run(), 0
+
+    sides = [Side("model", {"step": lambda: model}, 0.0), Side("partner", {"step": lambda: partner}, 0.0)]
+    plan = stopwatch.plan(model, partner, LIMITS)
+    found = stopwatch.measure_pair(*sides, "step", TwoClocks(torch.device("cpu")), plan, LIMITS)
+    total = sum(b.seconds for b in found)
+    assert total <= 8.0 or len(found) == 4
+    for side, steps in zip(sides, (plan.model_steps, plan.partner_steps), strict=True):
+        own = [b for b in found if b.side == side.name]
+        assert all(b.steps == steps for b in own)
+        enough = sum(b.steps for b in own) >= 5 and sum(b.seconds for b in own) >= 0.999
+        pair = plan.model_steps * model + plan.partner_steps * partner
+        assert enough or total + pair > 8.0
+    alone = stopwatch.measure_alone(sides[0], "step", TwoClocks(torch.device("cpu")), plan, LIMITS)
+    assert sum(b.seconds for b in alone) <= 4.0 or len(alone) == 2
 
 
 def test_plan_of_equal_sides_is_balanced():

@@ -1,0 +1,134 @@
+"""Does the paired ratio survive a second process that loads the machine? Run by hand on a quiet machine:
+
+    python tests/benchmarks/disturbance.py
+
+Two fixed workloads are timed twice, paired (block by block, as a speed cell does) and as two series
+one after the other; first on the quiet machine, then beside a process that loads as many threads as
+the measurement uses, 20 s on and 20 s off. Prints both ratios, quiet and disturbed. Exit status 0: the
+paired ratio stays within 5 % of its quiet value and the other does not; 1: otherwise. Takes about
+four minutes; `--period 5` a quarter of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from harness.environment import usable_cores
+from harness.metering import stopwatch
+from harness.metering.stopwatch import Clock, Limits, Plan, Side
+from harness.process import die_with_parent
+from harness.record import Block
+
+TOLERANCE = 0.05
+BLOCK_SECONDS = 0.1
+
+
+def workload(width: int, rows: int) -> Callable[[], None]:
+    """A product and a nonlinearity, forward and backward: `rows` positions of `width` channels."""
+    torch.manual_seed(0)
+    x = torch.randn(rows, width, requires_grad=True)
+    weight = torch.randn(width, width, requires_grad=True)
+
+    def run() -> None:
+        x.grad = weight.grad = None
+        torch.nn.functional.gelu(x @ weight).sum().backward()  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def sides(clock: Clock) -> tuple[Side, Side, Plan]:
+    """Both workloads, warmed up, and blocks of about a tenth of a second."""
+    first = Side("model", {"step": workload(256, 8192)}, 0.0)
+    second = Side("partner", {"step": workload(512, 4096)}, 0.0)
+    steps = [max(1, math.ceil(BLOCK_SECONDS / stopwatch.warm_up(side, "step", clock)[1])) for side in (first, second)]
+    # More pairs than any budget holds: it is the budget that ends a series.
+    return first, second, Plan(1 << 30, *steps)
+
+
+def paired(first: Side, second: Side, plan: Plan, clock: Clock, seconds: float) -> float:
+    """Median over neighbouring blocks of the ratio of their step times."""
+    blocks = stopwatch.measure_pair(first, second, "step", clock, plan, Limits(0.0, 1, seconds))
+    return math.exp(statistics.median(math.log(_step(a) / _step(b)) for a, b in _pairs(blocks)))
+
+
+def one_after_the_other(first: Side, second: Side, plan: Plan, clock: Clock, seconds: float) -> float:
+    """Ratio of the medians of two series, each of half the time."""
+    medians = []
+    for side, steps in ((first, plan.model_steps), (second, plan.partner_steps)):
+        own = Plan(plan.pairs, steps, steps)
+        blocks = stopwatch.measure_alone(side, "step", clock, own, Limits(0.0, 1, seconds))
+        medians.append(statistics.median(map(_step, blocks)))
+    return medians[0] / medians[1]
+
+
+def _pairs(blocks: list[Block]) -> list[tuple[Block, Block]]:
+    found = []
+    for one, other in zip(blocks[::2], blocks[1::2], strict=True):
+        found.append((one, other) if one.side == "model" else (other, one))
+    return found
+
+
+def _step(block: Block) -> float:
+    return block.seconds / block.steps
+
+
+def disturb(threads: int, period: float, parent: int) -> None:
+    """Load `threads` threads for one period, rest for the next, until the parent is gone."""
+    die_with_parent(parent)
+    torch.set_num_threads(threads)
+    run = workload(512, 4096)
+    while True:
+        end = time.monotonic() + period
+        while time.monotonic() < end:
+            run()
+        time.sleep(period)
+
+
+def main() -> None:
+    """Measure, print, and say by the exit status whether pairing held."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--period", type=float, default=20.0, help="seconds of load, and of rest (default: 20)")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads of the measurement and the load")
+    parser.add_argument("--disturb", type=int, metavar="PARENT", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.disturb is not None:
+        disturb(arguments.threads, arguments.period, arguments.disturb)
+    torch.set_num_threads(arguments.threads)
+    clock = Clock(torch.device("cpu"))
+    first, second, plan = sides(clock)
+    # Both protocols get the same time: one whole period of load and one of rest.
+    seconds = 2 * arguments.period
+    ratios: dict[str, dict[str, float]] = {}
+    for state in ("quiet", "disturbed"):
+        command = [sys.executable, __file__, "--period", str(arguments.period), "--threads", str(arguments.threads)]
+        load = subprocess.Popen([*command, "--disturb", str(os.getpid())]) if state == "disturbed" else None
+        try:
+            ratios[state] = {
+                "paired": paired(first, second, plan, clock, seconds),
+                "one after the other": one_after_the_other(first, second, plan, clock, seconds),
+            }
+        finally:
+            if load is not None:
+                load.kill()
+                load.wait()
+    moved = {name: ratios["disturbed"][name] / ratios["quiet"][name] - 1 for name in ratios["quiet"]}
+    print(f"{arguments.threads} threads; load {arguments.period:g} s on, {arguments.period:g} s off")
+    for name, change in moved.items():
+        quiet, loaded = ratios["quiet"][name], ratios["disturbed"][name]
+        print(f"{name:>20}: quiet {quiet:.4f}, disturbed {loaded:.4f}, moved by {change:+.1%}")
+    holds = abs(moved["paired"]) <= TOLERANCE < abs(moved["one after the other"])
+    print(f"pairing {'holds' if holds else 'does NOT show its worth'} at a tolerance of {TOLERANCE:.0%}")
+    sys.exit(0 if holds else 1)
+
+
+if __name__ == "__main__":
+    main()

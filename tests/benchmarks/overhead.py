@@ -1,0 +1,124 @@
+"""What the harness itself costs. Run by hand on a quiet machine:
+
+    python tests/benchmarks/overhead.py
+
+First, a training step with the device watched against the same step unwatched, block by block in
+balanced order; at most 1 % is allowed. With an NVIDIA GPU the driver is read; without one the player
+of a synthetic trace answers in its place, after a millisecond a call, which is more than a driver
+takes. Second, one cell of the study `cpu` through the supervisor: what its record does not explain by
+import, build, warm-up and measurement; at most 5 s are allowed. Exit status 1 if either is exceeded.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.analysis.statistics import estimate
+from harness.environment import has_gpu
+from harness.metering import cell, nvml
+from harness.metering.sampler import Sampler
+from harness.metering.stopwatch import Clock
+from harness.metering.trace import Player
+from harness.record import Block, SpeedRecord
+from harness.study import cells, load_study
+from harness.supervisor import run_cell
+
+STEP_ALLOWED, CELL_ALLOWED_SECONDS = 0.01, 5.0
+CALL_SECONDS = 0.001
+BLOCK_SECONDS, PAIRS = 0.5, 40
+TRACE = Path(__file__).parent.parent / "metering" / "synthetic_trace.json"
+
+
+class SlowDriver:
+    """A player whose calls take as long as a driver's; sleeping releases the interpreter lock, as they do."""
+
+    def __init__(self, player: Player) -> None:
+        self._player = player
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._player, name)
+        if not name.startswith("nvml") or not callable(value):
+            return value
+
+        def call(*arguments: Any) -> Any:
+            time.sleep(CALL_SECONDS)
+            return value(*arguments)
+
+        return call
+
+
+def watched_over_unwatched() -> np.ndarray[Any, Any]:
+    """`[PAIRS]` log ratios of the step time with the sampler's thread running to that without."""
+    gpu = has_gpu()
+    study = load_study("gpu" if gpu else "cpu")
+    spec = next(c.spec for c in cells(study) if c.kind == "speed" and c.spec["length"] == 1024)
+    device = torch.device("cuda" if gpu else "cpu")
+    with nvml.open_library(None if gpu else SlowDriver(Player.read(TRACE))) as library:
+        assert library is not None
+        library.survey()
+        watched = library.device(cell._uuid(device) if gpu else library.uuids()[1])
+        trainee = cell._Trainee(spec, "model", device)
+        trainee.bind(cell._Inputs(spec, spec["batch"], spec["length"], device))
+        clock = Clock(device)
+        for _ in range(5):
+            seconds, _ = clock.time(trainee.step, 5)
+        steps = max(1, round(5 * BLOCK_SECONDS / seconds))
+        logs = []
+        for pair in range(PAIRS):
+            found = {}
+            for on in (True, False) if pair % 2 == 0 else (False, True):
+                with Sampler(watched if on else None, "time"):
+                    found[on], _ = clock.time(trainee.step, steps)
+            logs.append(np.log(found[True] / found[False]))
+    return np.array(logs)
+
+
+def explained(record: SpeedRecord) -> dict[str, float]:
+    """Seconds of a cell by stage, from its record; `other` is what the harness costs beside them."""
+    assert record.timing is not None
+    elapsed = record.provenance.elapsed_seconds or 0.0
+    builds = {w.side: w.build_seconds for w in record.timing.warmups}
+    stages = {
+        "import": record.provenance.import_seconds or 0.0,
+        "build": sum(builds.values()),
+        "warm-up": sum(w.seconds for w in record.timing.warmups),
+        "measurement": sum(map(_seconds, record.timing.blocks)) + (record.energy.seconds if record.energy else 0.0),
+    }
+    return {**stages, "other": elapsed - sum(stages.values())}
+
+
+def _seconds(block: Block) -> float:
+    return block.seconds
+
+
+def main() -> None:
+    """Measure both, print, and say by the exit status whether they stay within what is allowed."""
+    ratio = estimate(watched_over_unwatched())
+    low, high = ratio.interval() or (float("nan"), float("nan"))
+    change = np.expm1(ratio.mean)
+    print(f"step, watched over unwatched: {change:+.2%} (95 % interval {np.expm1(low):+.2%} to {np.expm1(high):+.2%})")
+    study = load_study("gpu" if has_gpu() else "cpu")
+    place = next(c for c in cells(study) if c.kind == "speed" and c.spec["measure"] == ["time"])
+    with tempfile.TemporaryDirectory() as folder:
+        stages = [explained(_timed(run_cell(study, place, Path(folder) / f"{n}.json"))) for n in range(3)]
+    middle = {name: statistics.median(s[name] for s in stages) for name in stages[0]}
+    print(f"cell {place.key}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in middle.items()))
+    sys.exit(0 if change < STEP_ALLOWED and middle["other"] <= CELL_ALLOWED_SECONDS else 1)
+
+
+def _timed(record: Any) -> SpeedRecord:
+    if not isinstance(record, SpeedRecord) or record.timing is None:
+        raise SystemExit(f"the cell ended as {record.status}: {record.detail}")
+    return record
+
+
+if __name__ == "__main__":
+    main()
