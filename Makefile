@@ -8,8 +8,9 @@ STUDY ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: report test test-slow bench lint clean
+.PHONY: report test test-slow bench bench-compare lint clean
 .DEFAULT_GOAL := report
 
 report: $(INSTALLED)
@@ -22,8 +23,14 @@ test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 bench: $(INSTALLED)
-	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
-	  $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-group-by=group -o addopts=
+	MALLOC_MMAP_MAX_=0 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
+	  $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-group-by=group -o addopts= \
+	  --benchmark-storage=$(BENCH_STORE) --benchmark-autosave
+
+# Two commits: `make bench` in each, then name both as git shows them (make bench-compare A=1a2b3c4 B=5d6e7f8).
+bench-compare: $(INSTALLED)
+	$(BIN)/pytest-benchmark --storage $(BENCH_STORE) compare --group-by=fullname --columns=median,iqr,rounds \
+	  '*_$(A)*' '*_$(B)*'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -36,7 +43,7 @@ lint: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,kernels]'
 	@touch $@
 
 clean:

@@ -8,6 +8,7 @@ either.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         result: Where to write the result.
         checkpoint: Where a training cell keeps its checkpoint.
         parent: Process that must stay alive for this one to go on.
+        started: The supervisor's monotonic clock, which is the machine's, when it asked.
         memory_limit_bytes: Private memory this process may allocate; null on a GPU, whose driver
             maps more than it uses.
     """
@@ -37,11 +39,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     result: str
     checkpoint: str
     parent: int
+    started: float
     memory_limit_bytes: int | None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child leaves behind: a final status and the record fields it measured."""
+    """What a child leaves behind: a final status and the record fields it measured.
+
+    A measurement that ends with another status than `ok` says so in its fields, with the detail.
+    """
 
     status: str
     detail: str | None
@@ -58,7 +64,8 @@ def main() -> None:
     if request.memory_limit_bytes is not None:
         _limit_memory(request.memory_limit_bytes)
     try:
-        result = Result(status="ok", detail=None, fields=_measure(request))
+        fields = _measure(request)
+        result = Result(status=fields.pop("status", "ok"), detail=fields.pop("detail", None), fields=fields)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)
@@ -74,10 +81,14 @@ def _measure(request: Request) -> dict[str, Any]:
     if request.measure == "training":
         from harness.training import cell as training_cell
 
-        return training_cell.run(request.spec, Path(request.checkpoint), _environment(request))
-    from harness.metering import cell as speed_cell
+        imported = time.monotonic() - request.started
+        fields = training_cell.run(request.spec, Path(request.checkpoint), _environment(request))
+    else:
+        from harness.metering import cell as speed_cell
 
-    return speed_cell.run(request.spec, request.measure, _environment(request))
+        imported = time.monotonic() - request.started
+        fields = speed_cell.run(request.spec, request.measure, _environment(request))
+    return {**fields, "import_seconds": round(imported, 3)}
 
 
 def _environment(request: Request) -> Any:

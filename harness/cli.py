@@ -1,8 +1,8 @@
 """The command line. Thin: one subcommand per workflow rule, plus what people call themselves.
 
 Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all supported, 1 any refuted,
-2 any inconclusive or missing; `speed`, `train` and `sweep` 1 when a cell ended without a result;
-`check` 1 when a finding failed.
+2 any inconclusive or missing; `compare` 0 nothing changed beyond noise, 1 something did; `speed`,
+`train` and `sweep` 1 when a cell ended without a result; `check` 1 when a finding failed.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("cells", _cells, "list the cells of a study and which of them have a record")
     command.add_argument("study", nargs="?")
     command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
+    old = command.add_mutually_exclusive_group()
+    old.add_argument("--stale", action="store_true", help="list the records made from other sources, remove none")
+    old.add_argument("--remove-stale", action="store_true", help="remove these records, and nothing else")
 
     command = add("sweep", _sweep, "run all missing cells of a study without Snakemake, most informative first")
     command.add_argument("study", nargs="?")
@@ -105,6 +108,20 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true")
     form.add_argument("--markdown", action="store_true")
 
+    command = add("compare", _compare, "two folders of records side by side; exit 1 if anything changed beyond noise")
+    command.add_argument("first", type=Path, metavar="FOLDER")
+    command.add_argument("second", type=Path, metavar="FOLDER")
+    command.add_argument("--json", action="store_true")
+
+    command = add("bench", _bench, "time the convolution operator: FFT, tree, dense and attention over lengths")
+    command.add_argument("--quick", action="store_true", help="one kernel order, layout and pass: under a minute")
+    command.add_argument("--elements", type=int, metavar="N", help="positions a batch (default: 65536)")
+    command.add_argument("--threads", type=int, default=1, help="threads of the measuring processes (default: 1)")
+    command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    command.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON there")
+    command.add_argument("--json", action="store_true", help="print the JSON instead of the table")
+    command.add_argument("--die-with-parent", type=int, metavar="PID", help="end when this parent process ends")
+
     command = add("models", _models, "what is registered")
     command.add_argument("--json", action="store_true")
 
@@ -131,10 +148,7 @@ def _data(options: argparse.Namespace) -> int:
 def _cell(options: argparse.Namespace) -> int:
     from harness.supervisor import run_cell
 
-    if options.die_with_parent is not None:
-        die_with_parent(options.die_with_parent)
-    # A workflow engine ends its jobs with TERM: leave as from an exception, so that nothing stays behind.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _end_with(options.die_with_parent)
     study = _study(options.study)
     cell = _find(study, options.kind, options.cell)
     result = run_cell(study, cell, options.output, log=options.log)
@@ -143,6 +157,13 @@ def _cell(options: argparse.Namespace) -> int:
         return 0
     print(f"error: {cell.key}: {result.status}: {result.detail}", file=sys.stderr)
     return 1
+
+
+def _end_with(parent: int | None) -> None:
+    if parent is not None:
+        die_with_parent(parent)
+    # A workflow engine ends its jobs with TERM: leave as from an exception, so that nothing stays behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _find(study: Study, kind: str, key: str) -> Cell:
@@ -173,8 +194,20 @@ def _outcome(result: records.Record) -> str:
 def _cells(options: argparse.Namespace) -> int:
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
+    if options.stale or options.remove_stale:
+        return _stale(folder, remove=options.remove_stale)
     for cell in cells(study):
         print(f"{'done   ' if (folder / cell.path).is_file() else 'missing'} {cell.kind:8} {cell.key}")
+    return 0
+
+
+def _stale(folder: Path, *, remove: bool) -> int:
+    from harness.analysis.load import load
+    from harness.analysis.stale import listing, remove_stale, stale, untold
+
+    loaded = load(folder)
+    names = remove_stale(folder) if remove else stale(loaded)
+    print(listing(folder, names, untold(loaded), removed=remove))
     return 0
 
 
@@ -198,14 +231,14 @@ def _manifest(options: argparse.Namespace) -> int:
 
 
 def _analyse(options: argparse.Namespace) -> int:
-    from harness.analysis.analyse import analyse, write
+    from harness.analysis.analyse import write
 
-    write(analyse(options.folder), options.output)
+    write(_fresh(options.folder), options.output)
     return 0
 
 
 def _analysis(path: Path) -> Any:
-    from harness.analysis.analyse import analyse, read
+    from harness.analysis.analyse import read
 
     if path.is_file():
         return read(path)
@@ -213,7 +246,20 @@ def _analysis(path: Path) -> Any:
         raise UserError(
             f"'{path}' is neither a folder of records nor an analysis file; a study's lies at results/<study>"
         )
-    return analyse(path)
+    return _fresh(path)
+
+
+def _fresh(path: Path) -> Any:
+    from harness.analysis.analyse import analyse
+
+    analysis = analyse(path)
+    _warn([*analysis.problems.refused, *analysis.problems.other_split], str(path))
+    return analysis
+
+
+def _warn(files: Sequence[Any], folder: str) -> None:
+    for file in files:
+        print(f"warning: {folder}/{file.path}: {file.message}", file=sys.stderr)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -225,20 +271,12 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from harness.analysis.verdicts import document
     from harness.reporting.tables import verdict_markdown, verdict_table
 
     analysis = _analysis(options.folder or Path("results") / default_study())
     if options.json:
-        rows = [
-            {
-                "sentence": claim.sentence,
-                "source": claim.source,
-                **msgspec.to_builtins(claim.overall),
-                "variants": msgspec.to_builtins(claim.variants),
-            }
-            for claim in analysis.claims
-        ]
-        print(msgspec.json.format(msgspec.json.encode({"claims": rows}), indent=2).decode())
+        print(document(analysis))
     elif options.markdown:
         print(verdict_markdown(analysis))
     else:
@@ -247,8 +285,33 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if "refuted" in words else 2 if words & {"inconclusive", "missing"} else 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from harness.analysis.compare import compare, document
+    from harness.reporting.comparison import comparison_table
+
+    found = compare(options.first, options.second)
+    for own in (found.first, found.second):
+        _warn(own.refused, own.name)
+    print(document(found) if options.json else comparison_table(found))
+    return 1 if found.changed else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from harness.operators.bench import bench, settings, table
+
+    _end_with(options.die_with_parent)
+    record = bench(
+        settings(quick=options.quick, elements=options.elements, threads=options.threads, device=options.device)
+    )
+    content = records.encode(record)
+    if options.output is not None:
+        records.write_atomic(options.output, content)
+    print(content.decode() if options.json else table(record), end="" if options.json else "\n")
+    return 0
+
+
 def _models(options: argparse.Namespace) -> int:
-    from harness.inventory import inventory
+    from harness.inventory import MAX_LENGTH, NUM_ITEMS, inventory
 
     rows = inventory()
     if options.json:
@@ -256,8 +319,12 @@ def _models(options: argparse.Namespace) -> int:
         return 0
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        causal = "causal" if row["causal"] else "not causal"
-        print(f"{row['name']:{width}}  {row['family']:12} {causal:10} {row['parameters']:>9,}  {row['citation']}")
+        causal = "causal" if row["causal"] else "non-causal"
+        print(
+            f"{row['name']:{width}}  {row['family']:11}  {causal:10}  {row['objective'] or '-':11}  "
+            f"{row['parameters']:>9,}  {row['citation']}"
+        )
+    print(f"Parameters at {NUM_ITEMS:,} items, length {MAX_LENGTH} and default options.")
     return 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from harness import cgroup
 from harness.record import Environment
 from models import registry
 
@@ -27,19 +28,20 @@ def has_gpu() -> bool:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may run on: its affinity, or its group's quota where that is lower.
+
+    A quota is rounded down: one thread more than it pays for would be stopped again and again.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup.cores()
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def memory_bytes() -> int:
-    """Physical memory, or the container's limit where that is lower."""
+    """Physical memory, or the limit of a group around this process where that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    try:
-        text = limit.read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(text)) if text.isdigit() else total
+    limit = cgroup.memory_bytes()
+    return total if limit is None else min(total, limit)
 
 
 def describe(threads: int | None, allocator: dict[str, str]) -> Environment:
@@ -54,6 +56,7 @@ def describe(threads: int | None, allocator: dict[str, str]) -> Environment:
         packages=_versions(PACKAGES),
         threads=threads,
         allocator=allocator,
+        libc=" ".join(platform.libc_ver()).strip() or None,
     )
 
 
@@ -75,7 +78,8 @@ def source_digest(modules: Iterable[str], extra_files: Iterable[Path] = ()) -> s
 
     Args:
         modules: Roots, such as `harness.metering.cell` and `models.sasrec`; what they import from
-            this project is followed, also inside functions.
+            this project is followed, also inside functions, and so is the C++ of a module, the
+            file of the same name.
         extra_files: Further files (a plugin's).
     """
     digest = hashlib.sha256()
@@ -94,6 +98,8 @@ def _closure(modules: Iterable[str]) -> list[Path]:
         if path is None or path in seen:
             continue
         seen.add(path)
+        if (native := path.with_suffix(".cpp")).is_file():
+            seen.add(native)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 queue += [alias.name for alias in node.names]

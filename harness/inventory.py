@@ -7,11 +7,17 @@ from typing import Any
 from models import registry
 from models.base import Scorer
 
-_NUM_ITEMS, _MAX_LENGTH = 10_000, 200
+NUM_ITEMS, MAX_LENGTH = 10_000, 200
 
 
 def inventory() -> list[dict[str, Any]]:
-    """One row per registered name; parameters at 10,000 items, length 200 and default options."""
+    """One row per registered name.
+
+    Returns:
+        `name`, `family`, `causal`, `citation`, `objective` (null for references), `parameters` (at
+        10,000 items, length 200 and default options; 0 for references), `options` with their
+        defaults, and `from`: `built in` or the distribution that brings it.
+    """
     rows: list[dict[str, Any]] = []
     for name, entry in sorted(registry.entries().items()):
         cls = registry.load(name)
@@ -20,12 +26,14 @@ def inventory() -> list[dict[str, Any]]:
             "family": cls.FAMILY,
             "causal": cls.CAUSAL,
             "citation": cls.CITATION,
+            "objective": None,
             "parameters": 0,
             "options": {} if entry.reference else {k: o.default for k, o in registry.options(name).items()},
             "from": entry.distribution or "built in",
         }
         if not issubclass(cls, Scorer):
-            model = cls(cls.CONFIG(num_items=_NUM_ITEMS, max_length=_MAX_LENGTH))
+            model = cls(cls.CONFIG(num_items=NUM_ITEMS, max_length=MAX_LENGTH))
             row["parameters"] = sum(p.numel() for p in model.parameters())
+            row["objective"] = model.objective().batch
         rows.append(row)
     return rows

@@ -17,8 +17,8 @@ from harness.errors import UserError
 
 SCHEMA_VERSION = 1
 
-Status = Literal["ok", "oom", "timeout", "killed", "error"]
-FINAL: frozenset[str] = frozenset({"ok", "oom", "timeout"})
+Status = Literal["ok", "oom", "timeout", "diverged", "killed", "error"]
+FINAL: frozenset[str] = frozenset({"ok", "oom", "timeout", "diverged"})
 FAILED_SUFFIX = ".failed.json"
 
 
@@ -76,7 +76,16 @@ class DeviceState(_Frozen, frozen=True):
 
 
 class Environment(_Frozen, frozen=True):
-    """The machine and the software a cell ran on."""
+    """The machine and the software a cell ran on.
+
+    Attributes:
+        cores: Cores of the machine.
+        cores_usable: Cores that affinity and group quota leave to this process.
+        memory_bytes: Physical memory, or the limit of a group around this process.
+        allocator: Its settings, as environment variables.
+        libc: The C library, whose versions obey different allocator settings.
+        device_before: The accelerator before the cell's first step, `device_after` after its last.
+    """
 
     cpu: str
     cores: int
@@ -87,6 +96,7 @@ class Environment(_Frozen, frozen=True):
     packages: dict[str, str]
     threads: int | None = None
     allocator: dict[str, str] = {}
+    libc: str | None = None
     cuda: str | None = None
     tf32: bool | None = None
     device_before: DeviceState | None = None
@@ -104,6 +114,7 @@ class Provenance(_Frozen, frozen=True):
         data_sha256: Checksum of the data file (or of the generator's parameters).
         split_sha256: Checksum of the split: which event is held out for whom.
         elapsed_seconds: Wall time of the whole cell, child start to record.
+        import_seconds: Part of it that the children took to start and to import.
     """
 
     git_commit: str | None
@@ -113,6 +124,7 @@ class Provenance(_Frozen, frozen=True):
     data_sha256: str | None = None
     split_sha256: str | None = None
     elapsed_seconds: float | None = None
+    import_seconds: float | None = None
 
 
 class Block(_Frozen, frozen=True):
@@ -120,17 +132,21 @@ class Block(_Frozen, frozen=True):
 
     Attributes:
         side: `model`, or `partner` (the study's timing partner; in its own cell a second copy).
-        phase: `step` (forward, loss, backward, optimiser), `forward`, or `stream` (one more event).
+        phase: `step` (forward, loss, backward, optimiser), `forward`, `stream` (one more event), or
+            `rest` (a step of the embedding, the loss and the optimiser alone, without the layers between).
         steps: Number of steps in the window.
         seconds: Length of the window.
         minor_faults: Page faults served without disk during the window; null off Linux.
+        history: For `stream`: the events lie between the first history / 2 and the first `history`
+            events of one user's stream.
     """
 
     side: Literal["model", "partner"]
-    phase: Literal["step", "forward", "stream"]
+    phase: Literal["step", "forward", "stream", "rest"]
     steps: int
     seconds: float
     minor_faults: int | None = None
+    history: int | None = None
 
 
 class Warmup(_Frozen, frozen=True):
@@ -163,7 +179,7 @@ class MemoryUse(_Frozen, frozen=True):
         peak_bytes: Peak over training steps on the cell's batch. Both peaks have the baseline
             subtracted.
         reserved_bytes: Peak held by the allocator (GPU).
-        device_peak_bytes: The device's own view, less its view before our context (GPU).
+        device_peak_bytes: The device's own view, sampled, less its view before our context (GPU).
         steps: Training steps the peak was taken over.
     """
 
@@ -177,7 +193,10 @@ class MemoryUse(_Frozen, frozen=True):
 
 
 class Energy(_Frozen, frozen=True):
-    """Energy of the model's side over a window of at least a second (GPU)."""
+    """Energy of the whole board while the model's side steps, over at least a second (GPU).
+
+    Two readings of the driver's total-energy counter, idle power included.
+    """
 
     seconds: float
     steps: int
@@ -217,7 +236,11 @@ class _CellRecord(_Frozen, frozen=True, kw_only=True):
 
 
 class SpeedRecord(_CellRecord, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
-    """One speed cell: a model and the timing partner, alternately, at one length."""
+    """One speed cell: a model and the timing partner, alternately, at one length.
+
+    Attributes:
+        energy_detail: Why there is no energy, or what was mended to get it (GPU).
+    """
 
     sweep: str
     length: int
@@ -226,6 +249,7 @@ class SpeedRecord(_CellRecord, frozen=True, kw_only=True, tag="speed", tag_field
     partner: ModelFacts | None = None
     timing: Timing | None = None
     energy: Energy | None = None
+    energy_detail: str | None = None
 
 
 class Epoch(_Frozen, frozen=True):

@@ -18,6 +18,7 @@ from models import registry
 from models.base import SequenceModel
 
 _ALLOCATOR_VARIABLES = (
+    "MALLOC_MMAP_MAX_",
     "MALLOC_MMAP_THRESHOLD_",
     "MALLOC_TRIM_THRESHOLD_",
     "MALLOC_TOP_PAD_",

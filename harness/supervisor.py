@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import msgspec
 
+from harness import cgroup, series
 from harness import record as records
 from harness.environment import cell_digest, describe, git_state, memory_bytes, usable_cores
 from harness.record import Provenance, Record, SpeedRecord, TrainingRecord
@@ -30,12 +31,17 @@ from harness.study import Cell, Study
 
 # glibc hands large freed blocks back to the system, and a model with large temporaries then times
 # page faults. Timing children keep their blocks; the memory pass must not, to read a true peak.
-KEEP_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+# Older versions of glibc ignore a threshold above 32 MiB (mallopt(3)); that no block is mapped by itself, they
+# all obey. Where the heap cannot grow, malloc still falls back to a mapping.
+KEEP_BLOCKS = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+}
 RETURN_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 _POLL_SECONDS = 0.25
 _DETAIL_LINES = 12
-_CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,11 @@ def run_cell(
         fields = _merge(fields, outcome.fields)
         if outcome.status != "ok":
             break
+    passes = fields.pop("series", [])
+    if passes:
+        series.write(output, cell.label, cell.digest, passes)
+    else:
+        output.with_suffix(series.SUFFIX).unlink(missing_ok=True)
     provenance = Provenance(
         git_commit=commit,
         git_dirty=dirty,
@@ -84,6 +95,7 @@ def run_cell(
         data_sha256=fields.pop("data_sha256", None),
         split_sha256=fields.pop("split_sha256", None),
         elapsed_seconds=round(time.monotonic() - begin, 3),
+        import_seconds=fields.pop("import_seconds", None),
     )
     fields.setdefault("environment", describe(cell.spec["threads"] or usable_cores(), _allocator(measures[0])))
     result = _record(study, cell, outcome, provenance, fields)
@@ -103,7 +115,10 @@ def _checkpoint(output: Path) -> Path:
 
 def _merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     # The first child's environment and model facts stand: they are those of the timed pass.
-    return {**more, **fields, "flags": [*fields.get("flags", []), *more.get("flags", [])]}
+    joined: dict[str, Any] = {name: [*fields.get(name, []), *more.get(name, [])] for name in ("flags", "series")}
+    if "import_seconds" in more:
+        joined["import_seconds"] = fields.get("import_seconds", 0.0) + more["import_seconds"]
+    return {**more, **fields, **joined}
 
 
 def _record(study: Study, cell: Cell, outcome: Outcome, provenance: Provenance, fields: dict[str, Any]) -> Record:
@@ -143,13 +158,14 @@ def _run_child(
                     "result": str(result),
                     "checkpoint": str(_checkpoint(output)),
                     "parent": os.getpid(),
+                    "started": time.monotonic(),
                     "memory_limit_bytes": limit if cell.spec["device"] == "cpu" else None,
                 }
             )
         )
         child = subprocess.Popen(
             [*(command or [sys.executable, "-m", "harness.child"]), str(request)],
-            env={**_clean_environment(data_folder), **_allocator(measure)},
+            env={**clean_environment(data_folder), **_allocator(measure)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -160,7 +176,7 @@ def _run_child(
         tail: deque[str] = deque(maxlen=_DETAIL_LINES)
         reader = threading.Thread(target=_pump, args=(child.stdout, tail, log), daemon=True)
         reader.start()
-        kills_before = _oom_kills()
+        kills_before = cgroup.oom_kills()
         try:
             verdict = _watch(child, cell.spec["timeout_seconds"], limit)
         finally:
@@ -170,7 +186,7 @@ def _run_child(
         reader.join(timeout=5)
         if verdict is not None:
             return verdict
-        return _judge(child.returncode, result, tail, _oom_kills() - kills_before)
+        return _judge(child.returncode, result, tail, cgroup.oom_kills() - kills_before)
 
 
 def _watch(child: subprocess.Popen[str], timeout_seconds: float, limit: int) -> Outcome | None:
@@ -225,7 +241,8 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
             handle.close()
 
 
-def _clean_environment(data_folder: str | None) -> dict[str, str]:
+def clean_environment(data_folder: str | None = None) -> dict[str, str]:
+    """This process's environment without what would silently change a measurement."""
     # Allocator settings and thread counts of the caller would silently become part of the
     # experiment; the harness sets its own.
     dropped = ("MALLOC_", "OMP_", "MKL_NUM_", "OPENBLAS_NUM_", "GOMP_", "KMP_")
@@ -236,17 +253,8 @@ def _clean_environment(data_folder: str | None) -> dict[str, str]:
 
 def _resident_bytes(pid: int) -> int:
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
+        resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
+    except (OSError, ValueError):
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _oom_kills() -> int:
-    try:
-        for line in _CGROUP_EVENTS.read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
+    # Without the pages of files, torch's libraries above all: the kernel drops them when it must.
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

@@ -343,6 +343,7 @@ def times_to_quality(points: Sequence[LearningPoint]) -> list[TimeToQuality]:
                         next((p.train_seconds for p in curve if p.validation_ndcg10 >= target), None)
                         for _, curve in sorted(seeds.items())
                     ],
+                    trained_seconds=[curve[-1].train_seconds or 0.0 for _, curve in sorted(seeds.items())],
                 )
             )
     return result

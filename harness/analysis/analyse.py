@@ -7,22 +7,27 @@ from pathlib import Path
 
 import msgspec
 
-from harness.analysis import accuracy, memory, scaling, speedup, timing
+from harness import operator_record
+from harness.analysis import accuracy, memory, scaling, speedup, streams, timing
 from harness.analysis.claims import rule
 from harness.analysis.findings import Findings
 from harness.analysis.load import Counted, Folder, load
-from harness.analysis.problems import completeness, machines, record_rows, stale, threats, versions
+from harness.analysis.problems import completeness, machines, other_split, record_rows, threats, versions
 from harness.analysis.results import (
     ANALYSIS_VERSION,
     AccuracyDifference,
     Analysis,
     ModelRow,
     Problems,
+    RefusedFile,
 )
 from harness.analysis.rows import Censored, Law, ScalingLaw, SpeedupPoint, Trend
 from harness.analysis.scaling import Series
+from harness.analysis.stale import stale
 from harness.analysis.timing import Group
+from harness.environment import source_digest
 from harness.errors import UserError
+from harness.operator_record import OperatorRecord
 from harness.record import ModelFacts, SpeedRecord, encode, write_atomic
 from harness.study import Claim
 
@@ -41,7 +46,8 @@ def analyse(folder: Path) -> Analysis:
     manifest = loaded.manifest
     partner = manifest.study.timing_partner
     groups = timing.groups(loaded)
-    series = _series(groups)
+    steps = [g for g in groups if g.phase != timing.STREAM]
+    series = _series(steps)
     controls = speedup.controls(groups, partner)
     floors = speedup.noise_floors(controls)
     speedups = speedup.speedups(groups, partner, floors)
@@ -50,9 +56,11 @@ def analyse(folder: Path) -> Analysis:
     censored = timing.censored(loaded)
     laws = _laws(series, censored, _tolerances(manifest.claims))
     memory_points = memory.points(loaded)
+    stream_points = streams.points(groups)
     runs = accuracy.runs(loaded)
     rows = accuracy.rows(runs, partner)
     learning = accuracy.learning(runs)
+    operator, operator_refused, operator_stale = _operator(folder)
     findings = Findings(
         folder=loaded,
         groups=groups,
@@ -64,6 +72,7 @@ def analyse(folder: Path) -> Analysis:
         memory=memory_points,
         censored=censored,
         runs=runs,
+        streams=stream_points,
     )
     return Analysis(
         version=ANALYSIS_VERSION,
@@ -73,7 +82,7 @@ def analyse(folder: Path) -> Analysis:
         completeness=completeness(loaded),
         claims=[rule(claim, findings) for claim in manifest.claims],
         models=_models(loaded),
-        times=timing.time_points(groups),
+        times=timing.time_points(steps),
         speedups=speedups,
         controls=controls,
         noise_floors=floors,
@@ -103,12 +112,28 @@ def analyse(folder: Path) -> Analysis:
         records=record_rows(loaded),
         problems=Problems(
             failed=loaded.failed,
-            refused=loaded.refused,
+            refused=[*loaded.refused, *operator_refused],
             orphans=loaded.orphans,
-            stale=stale(loaded),
+            stale=[*stale(loaded), *operator_stale],
             threats=threats(loaded, controls, floors, rows),
+            other_split=other_split(loaded),
         ),
+        operator=operator,
+        streams=stream_points,
     )
+
+
+def _operator(folder: Path) -> tuple[OperatorRecord | None, list[RefusedFile], list[str]]:
+    """The folder's operator.json, if it holds one; why it does not count; its name if it is stale."""
+    path = folder / operator_record.FILE_NAME
+    if not path.is_file():
+        return None, [], []
+    try:
+        found = operator_record.read(path)
+    except UserError as error:
+        return None, [RefusedFile(path=path.name, message=str(error).removeprefix(f"{path}: "))], []
+    old = found.provenance.source_digest != source_digest(operator_record.SOURCES)
+    return found, [], [path.name] if old else []
 
 
 def write(analysis: Analysis, path: Path) -> None:

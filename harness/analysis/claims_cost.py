@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 
 from harness.analysis import memory as memory_module
-from harness.analysis import speedup, statistics
+from harness.analysis import speedup, statistics, streams
 from harness.analysis.findings import Findings, conjunction, margin, missing, span, threshold
 from harness.analysis.results import ClaimVerdict, Interval, SpeedupPoint
 from harness.analysis.rows import Challenge, Law, ScalingLaw
-from harness.analysis.scaling import rise
+from harness.analysis.scaling import contrasts, rise
 from harness.analysis.statistics import MINIMUM_PROCESSES, Estimate
+from harness.analysis.timing import STREAM
 from harness.study import Claim, Verdict
 
-STREAM = "stream"
 Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
 
 
@@ -63,7 +63,7 @@ def linear_time(claim: Claim, findings: Findings) -> Ruling:
                 margin=claim.margin,
                 window=law.rise_window or (law.lengths[0], law.lengths[-1]),
                 evidence=findings.evidence([label], sweep),
-                detail=why + findings.ran(label, sweep) + findings.bounded(label, sweep),
+                detail=why + _fixed_words(law) + findings.ran(label, sweep) + findings.bounded(label, sweep),
                 missing=gaps,
                 sample_size=size,
                 sample_unit="processes" if size else "",
@@ -94,7 +94,10 @@ def quadratic_attention(claim: Claim, findings: Findings) -> Ruling:
             verdict = "supported"
         elif law.chosen in ("constant", "log") and check is not None and check.passed is False:
             verdict = "refuted"
-        few = law.processes < MINIMUM_PROCESSES
+        size = None
+        if verdict == "inconclusive" and not grows:
+            free = contrasts("linear", findings.series[label, sweep, "step"])
+            size = _processes(free[-1], abs(free[-1].mean)) if free else None
         chosen = f"the data single out the {law.chosen} law" if law.chosen else "no single law is singled out"
         variants.append(
             ClaimVerdict(
@@ -110,8 +113,8 @@ def quadratic_attention(claim: Claim, findings: Findings) -> Ruling:
                 detail=f"Growth of the cost per token {fit.growth_seconds:.3g} s per event of length "
                 f"({span(fit.growth_interval)}); {_challenge_words(check)}; {chosen}.{findings.bounded(label, sweep)}",
                 missing=gaps,
-                sample_size=MINIMUM_PROCESSES if few else None,
-                sample_unit="processes" if few else "",
+                sample_size=size,
+                sample_unit="processes" if size else "",
             )
         )
     return conjunction(claim, variants, "speed cells of an attention model at constant tokens"), variants
@@ -162,7 +165,9 @@ def speedup_6x(claim: Claim, findings: Findings) -> Ruling:
         ):
             verdict = "refuted"
         size = None
-        if verdict == "inconclusive" and floor is not None:
+        # Where only a length that could not be measured keeps it open, no number of processes decides.
+        precise = len(complete) == len(points) and all(b[1] < limit for b in complete)
+        if verdict == "inconclusive" and floor is not None and not precise:
             size = _processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
         cross = next((c.sentence for c in findings.crossovers if (c.label, c.sweep) == (label, sweep)), "")
         within = " within the measured lengths" if verdict == "refuted" else ""
@@ -260,6 +265,10 @@ def linear_memory(claim: Claim, findings: Findings) -> Ruling:
             verdict = "supported"
         elif interval is not None and interval[0] > limit:
             verdict = "refuted"
+        size = None
+        if verdict == "inconclusive":
+            # The error is that of a line over lengths: so many of them, in the same window, would do.
+            size = statistics.sample_size(found, abs(limit - found.mean))
         wanted = {p.length for p in points}
         paths = [
             c.path for c, r in findings.folder.speed() if (r.label, r.sweep) == (label, sweep) and r.length in wanted
@@ -278,6 +287,8 @@ def linear_memory(claim: Claim, findings: Findings) -> Ruling:
                 detail=f"Peak memory of {label} less the peak at a tiny batch goes as length to the power "
                 f"{found.mean:.3g} ({span(interval)}) over {len(points)} lengths.{findings.bounded(label, sweep)}",
                 missing=gaps,
+                sample_size=size,
+                sample_unit="lengths" if size else "",
             )
         )
     return _single(claim, variants, f"memory passes of {partner} at a constant batch")
@@ -286,42 +297,44 @@ def linear_memory(claim: Claim, findings: Findings) -> Ruling:
 def streaming(claim: Claim, findings: Findings) -> Ruling:
     """The streamed step's time does not grow with the history.
 
-    The statistic is its time at the longest over that at the shortest history. Supported when the
-    whole interval lies at or below the threshold, refuted when it lies above.
+    The statistic is its time after the longest over that after the shortest history, of the longest
+    model, both timed alternately in one process. Supported when the whole interval lies at or below the
+    threshold, refuted when it lies above.
     """
     limit = threshold(claim)
     partner = findings.partner
     variants = []
-    sweeps = dict.fromkeys(sweep for label, sweep, phase in findings.series if (label, phase) == (partner, STREAM))
+    sweeps = dict.fromkeys(g.sweep for g in findings.groups if (g.label, g.phase) == (partner, STREAM))
     for sweep in sweeps:
-        series = findings.series[partner, sweep, STREAM]
         name = partner if len(sweeps) == 1 else f"{partner} ({sweep})"
-        window = (series.lengths[0], series.lengths[-1])
-        if window[0] == window[1]:
-            variants.append(missing(claim, name, [f"streamed steps of {partner} at two lengths or more"]))
+        rows = streams.longest(findings.streams, partner, sweep)
+        if not rows:
+            variants.append(missing(claim, name, [f"streamed steps of {partner} after two histories or more"]))
             continue
-        found = statistics.combine([1.0, -1.0], [series.logs[-1], series.logs[0]])
-        interval = statistics.exponential(found.interval())
+        last = rows[-1]
+        found = statistics.estimate([math.log(r) for r in last.process_ratios])
+        interval = last.ratio_interval
         verdict: Verdict = "inconclusive"
         if interval is not None and interval[1] <= limit:
             verdict = "supported"
         elif interval is not None and interval[0] > limit:
             verdict = "refuted"
         size = _processes(found, abs(math.log(limit) - found.mean)) if verdict == "inconclusive" else None
-        ratio = math.exp(found.mean)
+        used = [g for g in findings.groups if (g.label, g.sweep, g.phase) == (partner, sweep, STREAM)]
         variants.append(
             ClaimVerdict(
                 id=claim.id,
                 variant=name,
                 verdict=verdict,
-                statistic=ratio,
+                statistic=last.ratio,
                 interval=interval,
                 threshold=limit,
                 margin=claim.margin,
-                window=window,
-                evidence=findings.evidence([partner], sweep, STREAM),
-                detail=f"One more event costs {ratio:.3g} times as much after {window[1]:,} events as after "
-                f"{window[0]:,} ({span(interval)}).",
+                window=(last.shortest, last.history),
+                evidence=[path for g in used if g.length == last.length for path in g.paths],
+                detail=f"One more event costs {last.ratio:.3g} times as much after {last.history:,} events as after "
+                f"{last.shortest:,} ({span(interval)}): {1e6 * last.event_seconds:.3g} and "
+                f"{1e6 * rows[0].event_seconds:.3g} µs.",
                 missing=findings.gaps(partner, sweep),
                 sample_size=size,
                 sample_unit="processes" if size else "",
@@ -351,6 +364,19 @@ def _challenge_words(check: Challenge | None) -> str:
     return (
         f"challenge {end}: the {check.law} law fitted up to {check.fitted_lengths[-1]:,} meets {check.ratio:.3g} times "
         f"its prediction at {check.length:,} ({span(check.interval)}, tolerance {check.tolerance:.0%})"
+    )
+
+
+def _fixed_words(law: ScalingLaw) -> str:
+    """A clause on the fixed cost where the lengths tell it from the cost per token."""
+    fit = next(f for f in law.fits if f.law == law.best)
+    if fit.fixed_seconds is None or fit.fixed_interval is None or fit.fixed_interval[0] <= 0:
+        return ""
+    low, high = fit.fixed_interval
+    return (
+        f" {fit.fixed_seconds:.3g} s a step are fixed cost (95 % interval {low:.3g} to {high:.3g}), "
+        f"{fit.fixed_seconds / fit.fitted_seconds[0]:.0%} of the step at {law.lengths[0]:,} and "
+        f"{fit.fixed_seconds / fit.fitted_seconds[-1]:.0%} at {law.lengths[-1]:,}."
     )
 
 

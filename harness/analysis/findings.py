@@ -10,7 +10,7 @@ import msgspec
 from harness.analysis.accuracy import Runs
 from harness.analysis.load import Counted, Folder
 from harness.analysis.results import ClaimVerdict, OpenInterval
-from harness.analysis.rows import Censored, Crossover, MemoryPoint, NoiseFloor, ScalingLaw, SpeedupPoint
+from harness.analysis.rows import Censored, Crossover, MemoryPoint, NoiseFloor, ScalingLaw, SpeedupPoint, StreamPoint
 from harness.analysis.scaling import Series
 from harness.analysis.timing import Group
 from harness.errors import UserError
@@ -22,6 +22,10 @@ _SEVERITY: tuple[Verdict, ...] = ("refuted", "inconclusive", "missing", "support
 
 # What a backend costs where that stands in the way of a claim of linear time.
 _ORDER = {"fft": ", which is O(n log n)", "dense": ", which is O(n²)"}
+
+
+# Over 64 times the length softmax attention's declared operations per token grow several times.
+_DECLARED_GROWTH = 0.02
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Findings:
     memory: list[MemoryPoint]
     censored: list[Censored]
     runs: list[Runs]
+    streams: Sequence[StreamPoint] = ()
 
     @property
     def partner(self) -> str:
@@ -59,8 +64,28 @@ class Findings:
         return next((c.spec["model"]["name"] for c in self.folder.manifest.cells if c.label == label), None)
 
     def attention(self) -> list[str]:
-        """Labels of the attention family, one per kernel."""
-        return [label for label in self.folder.labels() if self.family(label) == "attention"]
+        """Labels that claims about attention mean, one per kernel: all of the family but linear ones.
+
+        Linear attention is of the family, but what is published about attention's cost is not
+        about it. A label counts as linear by the cost its model declares.
+        """
+        family = [label for label in self.folder.labels() if self.family(label) == "attention"]
+        return [label for label in family if not self._declared_linear(label)]
+
+    def _declared_linear(self, label: str) -> bool:
+        """Whether a model's declared operations per token are the same at all its measured lengths."""
+        per_token: dict[int, float] = {}
+        for counted in self.folder.counted:
+            cell, record = counted.cell, counted.record
+            if cell.kind != "speed" or cell.label != label or record is None or record.model is None:
+                continue
+            if record.model.operations is not None:
+                tokens = cell.spec["batch"] * cell.spec["length"]
+                per_token[cell.spec["length"]] = record.model.operations / tokens
+        if len(per_token) < 2:
+            return False
+        shortest, longest = min(per_token), max(per_token)
+        return per_token[longest] <= (1 + _DECLARED_GROWTH) * per_token[shortest]
 
     def sweeps(self, label: str, constant: str, measure: str) -> list[str]:
         """Sweeps in which the study asks for a label."""
@@ -78,10 +103,16 @@ class Findings:
     def arms(
         self, labels: Iterable[str], constant: str = "tokens", measure: str = "time"
     ) -> list[tuple[str, str, str]]:
-        """(variant's name, label, sweep): the label alone where the study has it in one sweep only."""
+        """(variant's name, label, sweep): the label alone where the study has it in one sweep only.
+
+        Where a study times a label at a constant batch only (published tables do), that counts: the law
+        holds per sequence too, and a speed-up is one at either.
+        """
         found = []
         for label in labels:
             sweeps = self.sweeps(label, constant, measure)
+            if not sweeps and (constant, measure) == ("tokens", "time"):
+                sweeps = self.sweeps(label, "batch", measure)
             found += [(label if len(sweeps) == 1 else f"{label} ({sweep})", label, sweep) for sweep in sweeps]
         return found
 
@@ -123,11 +154,11 @@ class Findings:
         return describe(open_cells, f"speed cells of {label} in {sweep}")
 
     def training_gaps(self, label: str, dataset: str) -> list[str]:
-        """Training cells without a final record, one sentence."""
+        """Training cells without a ranking, also those out of memory or time, or diverged; one sentence."""
         open_cells = [
             c
             for c in self.folder.counted
-            if c.record is None
+            if (c.record is None or c.record.status != "ok")
             and c.cell.kind == "training"
             and (c.cell.label, c.cell.spec["dataset"]) == (label, dataset)
         ]

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import environment
+from harness import environment, series
 from harness.analysis.results import CellStatus, FailedCell, RefusedFile
 from harness.errors import UserError
 from harness.manifest import Manifest, read_manifest
 from harness.record import FAILED_SUFFIX, Ranking, Record, SpeedRecord, TrainingRecord, read
 from harness.study import Cell
 
-_SERIES_SUFFIX = ".series.json"
 _METRIC_TOLERANCE = 1e-6
 # Beyond what any clock resolves and any time limit allows.
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1e-9, 1e9
@@ -146,7 +145,7 @@ def _files(folder: Path) -> list[Path]:
         found += [
             p
             for p in (folder / kind).rglob("*.json")
-            if not p.name.startswith(".") and not p.name.endswith(_SERIES_SUFFIX)
+            if not p.name.startswith(".") and not p.name.endswith(series.SUFFIX)
         ]
     return sorted(found)
 

@@ -8,8 +8,9 @@ import numpy as np
 
 import harness
 from harness.analysis.load import Counted, Folder
-from harness.analysis.results import AccuracyRow, Completeness, Machine, RecordRow, Versions
+from harness.analysis.results import AccuracyRow, Completeness, Machine, RecordRow, RefusedFile, Versions
 from harness.analysis.rows import ControlPoint, NoiseFloor
+from harness.analysis.stale import stale, untold
 from harness.analysis.statistics import MINIMUM_PROCESSES
 from harness.analysis.timing import step_seconds
 from harness.record import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
@@ -83,12 +84,28 @@ def completeness(folder: Folder) -> Completeness:
         censored=states.count("oom") + states.count("timeout"),
         failed=states.count("killed") + states.count("error") + states.count("refused"),
         missing=states.count("missing"),
+        diverged=states.count("diverged"),
     )
 
 
-def stale(folder: Folder) -> list[str]:
-    """Paths of records made from other sources than those here."""
-    return [c.path for c in folder.counted if c.stale]
+def other_split(folder: Folder) -> list[RefusedFile]:
+    """Training records of another split than most on their data set (of equally many: than the first)."""
+    found: dict[str, dict[str | None, list[str]]] = {}
+    for counted, record in folder.training():
+        if record.status == "ok":
+            splits = found.setdefault(record.dataset, {})
+            splits.setdefault(record.provenance.split_sha256, []).append(counted.path)
+    result = []
+    for dataset, splits in found.items():
+        usual = max(splits, key=lambda split: len(splits[split]))
+        for split, paths in splits.items():
+            if split != usual:
+                message = (
+                    f"split {(split or 'unknown')[:8]} of {dataset}, most records there have "
+                    f"{(usual or 'unknown')[:8]}: compared with its like only; delete it and it is measured again"
+                )
+                result += [RefusedFile(path=path, message=message) for path in paths]
+    return sorted(result, key=lambda file: file.path)
 
 
 def record_rows(folder: Folder) -> list[RecordRow]:
@@ -135,6 +152,7 @@ def threats(
         *_coverage(folder),
         *_speed(folder, controls, floors),
         *_accuracy(rows),
+        *_splits(folder),
         *_provenance(folder),
     ]
 
@@ -152,6 +170,9 @@ def _coverage(folder: Folder) -> Iterable[str]:
     )
     if censored:
         yield f"Censored by memory or time, so absent from every fit: {', '.join(censored)}."
+    diverged = [f"{r.label} on {r.dataset}, seed {r.seed}" for _, r in folder.training() if r.status == "diverged"]
+    if diverged:
+        yield f"Training diverged before its first evaluation, so there is no accuracy: {'; '.join(diverged)}."
     if folder.orphans:
         yield f"{_count(len(folder.orphans), 'record')} no cell of this study asks for; they count nowhere."
 
@@ -162,6 +183,9 @@ def _speed(folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[No
     if flagged:
         labels = ", ".join(dict.fromkeys(r.label for r in flagged))
         yield f"{len(flagged)} of {len(timed)} timed cells carry a flag ({labels}); none was dropped."
+    throttled = dict.fromkeys(r.label for r in flagged if any(f.startswith("device throttled") for f in r.flags))
+    if throttled:
+        yield f"The device held its clocks back while these were timed: {', '.join(throttled)}."
     apart = dict.fromkeys(
         f"{r.label} at {r.length:,}" for _, r in timed if r.timing is not None and not r.timing.paired
     )
@@ -191,8 +215,6 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Iterable[str]:
             yield f"One seed on {dataset}: its accuracy figures describe, they decide nothing."
         elif any(len(r.seeds) <= 1 for r in own):
             yield f"One seed on {dataset}: {', '.join(dict.fromkeys(r.label for r in own if len(r.seeds) <= 1))}."
-        if len({r.split_sha256 for r in rows if r.dataset == dataset}) > 1:
-            yield f"Records on {dataset} come from different splits; only those of the same split are compared."
     for row in trained:
         where = f"{row.label} on {row.dataset}"
         if row.collapsed_seeds:
@@ -204,13 +226,23 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Iterable[str]:
             yield f"{where}: {'; '.join(others)}."
 
 
+def _splits(folder: Folder) -> Iterable[str]:
+    odd = [file.path for file in other_split(folder)]
+    if odd:
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        yield (
+            "Records of one data set come from different splits; only those of the same split are compared. "
+            f"Another than most: {', '.join(odd[:3])}{more}."
+        )
+
+
 def _provenance(folder: Folder) -> Iterable[str]:
     old = stale(folder)
     if old:
         yield f"{_count(len(old), 'record')} from sources that changed since (stale); measure them again."
-    unknown = sum(1 for c in folder.counted if c.record is not None and c.stale is None)
+    unknown = untold(folder)
     if unknown:
-        yield f"{_count(unknown, 'record')} of models not installed here: whether they are stale cannot be told."
+        yield f"{_count(len(unknown), 'record')} of models not installed here: whether they are stale cannot be told."
     found = _records(folder)
     dirty = sum(1 for r in found if r.provenance.git_dirty)
     if dirty:

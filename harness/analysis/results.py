@@ -28,9 +28,11 @@ from harness.analysis.rows import (
     Row,
     ScalingLaw,
     SpeedupPoint,
+    StreamPoint,
     TimePoint,
     Trend,
 )
+from harness.operator_record import OperatorRecord
 from harness.study import Study, Verdict
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "Row",
     "ScalingLaw",
     "SpeedupPoint",
+    "StreamPoint",
     "TimePoint",
     "TimeToQuality",
     "Trend",
@@ -75,7 +78,7 @@ __all__ = [
 
 ANALYSIS_VERSION = 1
 
-CellStatus = Literal["ok", "oom", "timeout", "killed", "error", "refused", "missing"]
+CellStatus = Literal["ok", "oom", "timeout", "diverged", "killed", "error", "refused", "missing"]
 Comparison = Literal["better", "worse", "undecided"]
 
 
@@ -220,6 +223,8 @@ class TimeToQuality(Row, frozen=True):
     Attributes:
         target: 95 % of the best model's mean of the seeds' best validation NDCG@10.
         seconds: Per seed.
+        trained_seconds: Per seed the training time up to its last evaluation: where the target was not
+            reached, it takes longer than that.
     """
 
     dataset: str
@@ -227,6 +232,7 @@ class TimeToQuality(Row, frozen=True):
     length: int | None
     target: float
     seconds: list[float | None]
+    trained_seconds: list[float] = msgspec.field(default_factory=list)
 
 
 class AccuracyDifference(Row, frozen=True):
@@ -269,9 +275,9 @@ class ClaimVerdict(Row, frozen=True):
         evidence: Paths of the records used, below the study's folder.
         detail: One plain sentence with the numbers.
         missing: What is missing, each a record path or a sentence.
-        sample_size: When inconclusive for want of precision: processes or seeds that would decide,
-            if the estimate and spread stay as they are; null where no number would.
-        sample_unit: `processes` or `seeds`.
+        sample_size: When inconclusive for want of precision: processes, seeds or lengths that would
+            decide, if the estimate and spread stay as they are; null where no number would.
+        sample_unit: `processes`, `seeds` or `lengths` (of a memory sweep, in the same window).
     """
 
     id: str
@@ -354,6 +360,7 @@ class Problems(Row, frozen=True):
         orphans: Records that no cell of the study asks for.
         stale: Paths of records made from other sources than those here.
         threats: Threats to validity found in these very records, one sentence each.
+        other_split: Records of another split than most of their data set; compared among themselves only.
     """
 
     failed: list[FailedCell]
@@ -361,20 +368,22 @@ class Problems(Row, frozen=True):
     orphans: list[str]
     stale: list[str]
     threats: list[str]
+    other_split: list[RefusedFile] = msgspec.field(default_factory=list)
 
 
 class Completeness(Row, frozen=True):
-    """How many cells of the study have which status."""
+    """How many cells of the study have which status; censored: out of memory or time."""
 
     cells: int
     ok: int
     censored: int
     failed: int
     missing: int
+    diverged: int = 0
 
 
 class Analysis(Row, frozen=True):
-    """All of analysis.json."""
+    """All of analysis.json; `operator` is the folder's operator.json, where it holds one."""
 
     version: int
     study: Study
@@ -401,3 +410,5 @@ class Analysis(Row, frozen=True):
     times_to_quality: list[TimeToQuality]
     records: list[RecordRow]
     problems: Problems
+    operator: OperatorRecord | None = None
+    streams: list[StreamPoint] = msgspec.field(default_factory=list)

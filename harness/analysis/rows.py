@@ -23,7 +23,8 @@ class TimePoint(Row, frozen=True):
     """Time of one label at one length; the mean is that of the logs over the processes.
 
     Attributes:
-        phase: `step` (forward, loss, backward, optimiser), `forward` or `stream` (one more event).
+        phase: `step` (forward, loss, backward, optimiser), `forward`, `stream` (one more event), or
+            `rest` (embedding, loss and optimiser of a step, without the layers).
         constant: What the sweep keeps constant: `tokens` or `batch`.
         tokens: Tokens per step, batch × length.
         processes: Number of processes.
@@ -34,6 +35,7 @@ class TimePoint(Row, frozen=True):
         predicted_seconds: Step time if it were proportional to `operations`, through this label's
             longest measured point; null without a prediction.
         flagged: Number of processes with an instability flag.
+        mixer_share: Part of a step that is not `rest`; null for other phases, or where that was not timed.
     """
 
     label: str
@@ -54,6 +56,34 @@ class TimePoint(Row, frozen=True):
     bytes_moved: float | None
     predicted_seconds: float | None
     flagged: int
+    mixer_share: float | None = None
+
+
+class StreamPoint(Row, frozen=True):
+    """Time of one more event of one user after a history, of a model built for `length`.
+
+    Attributes:
+        history: Events seen: the mean over the second half of this history.
+        shortest: Shortest history timed in the same processes.
+        event_seconds: Seconds per event.
+        process_ratios: Median over each process's rounds of the time after this history over that
+            after the shortest one.
+        ratio: Their geometric mean; 1 where this is the shortest.
+        block_spread: Median over processes of (largest − smallest block) / median block.
+    """
+
+    label: str
+    sweep: str
+    length: int
+    history: int
+    shortest: int
+    processes: int
+    event_seconds: float
+    event_interval: Interval | None
+    process_ratios: list[float]
+    ratio: float
+    ratio_interval: Interval | None
+    block_spread: float | None
 
 
 class SpeedupPoint(Row, frozen=True):
@@ -166,7 +196,9 @@ class Fit(Row, frozen=True):
             from T·u: then `per_token_seconds` holds f/T + u.
         per_token_seconds: u.
         growth_seconds: v, seconds per token and per unit of w.
-        growth_interval: 95 % of v; null with fewer than three processes a point.
+        growth_interval: 95 % of v by the fit with free signs, so that it may reach below 0, stretched to
+            `growth_seconds` where bound signs moved that out; null with fewer than three processes a point.
+        fixed_interval: 95 % of f likewise; null where f cannot be told from T·u.
         relative_error: Root mean square of the relative residuals.
         residuals: measured / fitted − 1 at each of the law's lengths.
         fitted_seconds: Fitted step time at each of the law's lengths.
@@ -180,6 +212,7 @@ class Fit(Row, frozen=True):
     relative_error: float
     residuals: list[float]
     fitted_seconds: list[float]
+    fixed_interval: Interval | None = None
 
 
 class Challenge(Row, frozen=True):
@@ -238,7 +271,7 @@ class Exponent(Row, frozen=True):
     Attributes:
         quantity: `time` (seconds per sequence) or `memory` (bytes, constant batch).
         exponent: b.
-        constant: c, in seconds or bytes; null where the fit has none.
+        constant: c, in seconds or bytes, of any sign; null where the fit has none.
         coefficient: a.
         method: `power with constant` or `log-log slope`.
     """
@@ -302,12 +335,12 @@ class EnergyPoint(Row, frozen=True):
 
 
 class Censored(Row, frozen=True):
-    """A cell that ended in OOM or time-out: a bound, not a gap."""
+    """A cell that ended in OOM or time-out, or whose training diverged: a bound, not a gap."""
 
     kind: Literal["speed", "training"]
     label: str
     where: str
     length: int | None
     replicate: int
-    status: Literal["oom", "timeout"]
+    status: Literal["oom", "timeout", "diverged"]
     detail: str

@@ -27,6 +27,9 @@ RISE_FACTOR = 8
 NEGLIGIBLE_RISE = 0.10
 _DECIDES = 0.95
 _EXPONENTS = np.linspace(0.0, 4.0, 201)
+_SINGULAR = 1e-11
+# Step in log seconds of a numeric derivative.
+_STEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,12 @@ def nonnegative(columns: Array, seconds: Array) -> tuple[Array, Array]:
     for size in range(1, width + 1):
         for subset in itertools.combinations(range(width), size):
             picked = list(subset)
-            inner = gram[:, picked][:, :, picked]
+            inner, right = gram[:, picked][:, :, picked], moments[:, picked]
             # A set of columns that the lengths cannot tell apart has nothing to add to its subsets.
-            regular = np.linalg.cond(inner) < 1e12
-            solution = np.zeros((rows, size))
-            solution[regular] = np.linalg.solve(inner[regular], moments[regular][:, picked][:, :, None])[:, :, 0]
-            squares = seconds.shape[1] - (solution * moments[:, picked]).sum(axis=1)
+            regular = _volume(inner) > _SINGULAR
+            inner = np.where(regular[:, None, None], inner, np.eye(size))
+            solution = np.linalg.solve(inner, right[:, :, None])[:, :, 0]
+            squares = seconds.shape[1] - (solution * right).sum(axis=1)
             better = regular & (solution >= 0).all(axis=1) & (squares < best - 1e-12)
             best = np.where(better, squares, best)
             update = np.zeros((int(better.sum()), width))
@@ -118,16 +121,42 @@ def nonnegative(columns: Array, seconds: Array) -> tuple[Array, Array]:
     return chosen / scale, np.maximum(best, 0.0)
 
 
-def fit(law: Law, series: Series, seconds: Array) -> Fitted:
-    """Fit one law to every row of `seconds` `[R, n]`."""
+def _volume(gram: Array) -> Array:
+    """Determinant of `[R, k, k]` Gram matrices over that of orthogonal columns as long: 0 if dependent."""
+    volume: Array = np.linalg.det(gram) / np.diagonal(gram, axis1=1, axis2=2).prod(axis=1)
+    return volume
+
+
+def _design(law: Law, series: Series) -> tuple[Array, bool]:
+    """Columns `[n, k]` of f (where it can be told from T·u), u and v, and whether it can."""
     tokens = np.asarray(series.tokens, dtype=np.float64)
     separable = bool(np.any(tokens != tokens[0]))
-    columns = [tokens]
-    if separable:
-        columns = [np.ones_like(tokens), tokens]
+    columns = [np.ones_like(tokens), tokens] if separable else [tokens]
     if law != "constant":
         columns.append(tokens * growth(law, series.lengths))
-    design = np.stack(columns, axis=1)
+    return np.stack(columns, axis=1), separable
+
+
+def contrasts(law: Law, series: Series) -> list[Estimate] | None:
+    """The law's coefficients with their errors, in the order of its columns, signs left free.
+
+    Where a coefficient is 0 in truth, the fit with signs bound has no interval that is wrong in 5 % of
+    all cases, so the error is that of the free fit: weighted least squares is linear in the means.
+
+    Returns:
+        None with fewer lengths than coefficients, or lengths that cannot tell them apart.
+    """
+    columns, _ = _design(law, series)
+    relative = columns / np.linalg.norm(columns, axis=0) / series.seconds[:, None]
+    if len(relative) < relative.shape[1] or float(_volume((relative.T @ relative)[None])[0]) <= _SINGULAR:
+        return None
+    rows = np.linalg.pinv(relative) / np.linalg.norm(columns, axis=0)[:, None]
+    return [statistics.delta(float(row.sum()), [float(w) for w in row], series.logs) for row in rows]
+
+
+def fit(law: Law, series: Series, seconds: Array) -> Fitted:
+    """Fit one law to every row of `seconds` `[R, n]`."""
+    design, separable = _design(law, series)
     found, squares = nonnegative(design, seconds)
     coefficients = np.zeros((len(seconds), 3))
     coefficients[:, (0 if separable else 1) : (0 if separable else 1) + found.shape[1]] = found
@@ -136,14 +165,11 @@ def fit(law: Law, series: Series, seconds: Array) -> Fitted:
 
 def fits(series: Series) -> list[Fit]:
     """All three laws, fitted to all lengths."""
-    resampled = series.resampled()
     measured = series.seconds
     result = []
     for law in LAWS:
         point = fit(law, series, measured[None])
-        interval: Interval | None = None
-        if resampled is not None and law != "constant":
-            interval = statistics.quantiles(fit(law, series, resampled).coefficients[:, 2])
+        free = contrasts(law, series)
         fixed, per_token, grows = (float(c) for c in point.coefficients[0])
         result.append(
             Fit(
@@ -151,7 +177,8 @@ def fits(series: Series) -> list[Fit]:
                 fixed_seconds=fixed if point.separable else None,
                 per_token_seconds=per_token,
                 growth_seconds=grows,
-                growth_interval=interval,
+                growth_interval=_reaching(grows, free[-1]) if free and law != "constant" else None,
+                fixed_interval=_reaching(fixed, free[0]) if free and point.separable else None,
                 relative_error=math.sqrt(float(point.squares[0]) / len(measured)),
                 residuals=[float(r) for r in measured / point.fitted[0] - 1],
                 fitted_seconds=[float(s) for s in point.fitted[0]],
@@ -160,12 +187,20 @@ def fits(series: Series) -> list[Fit]:
     return result
 
 
+def _reaching(value: float, free: Estimate) -> Interval | None:
+    """The interval of the free fit, stretched to a value above 0 that the bound signs moved out of it."""
+    interval = free.interval()
+    if interval is None or value == 0:
+        return interval
+    return min(interval[0], value), max(interval[1], value)
+
+
 def choose(series: Series, found: Sequence[Fit]) -> tuple[Law | None, Law]:
     """The law that the data single out, or None, and the best one for drawing.
 
     A growing law needs a growth whose interval lies above 0, and to beat the other growing law in 95 %
     of the resamples. The constant law needs more than the absence of that: the growth that the data
-    leave room for must be below 10 % over the whole window.
+    leave room for, by a one-sided 95 % bound, must be below 10 % over the whole window.
     """
     constant, log, linear = found
     better = log if log.relative_error <= linear.relative_error else linear
@@ -175,7 +210,7 @@ def choose(series: Series, found: Sequence[Fit]) -> tuple[Law | None, Law]:
         rises = better.growth_seconds > 0 and better.relative_error < constant.relative_error / 2
         return None, better.law if rises else "constant"
     if not grows:
-        room = [_rise(series, f) for f in (log, linear)]
+        room = [_room(series, f) for f in (log, linear)]
         return ("constant" if max(room) <= NEGLIGIBLE_RISE else None), "constant"
     log_wins = float(np.mean(fit("log", series, resampled).squares < fit("linear", series, resampled).squares))
     if max(log_wins, 1 - log_wins) < _DECIDES:
@@ -184,12 +219,13 @@ def choose(series: Series, found: Sequence[Fit]) -> tuple[Law | None, Law]:
     return (winner if winner in {f.law for f in grows} else None), better.law
 
 
-def _rise(series: Series, found: Fit) -> float:
-    """Relative rise of the step over the window at the upper end of the growth's interval."""
-    if found.growth_interval is None:
+def _room(series: Series, found: Fit) -> float:
+    """Relative rise of the step over the window that the data leave room for."""
+    free = contrasts(found.law, series)
+    if free is None:
         return math.inf
     first, last = growth(found.law, [series.lengths[0], series.lengths[-1]])
-    return found.growth_interval[1] * series.tokens[-1] * float(last - first) / found.fitted_seconds[0]
+    return free[-1].upper() * series.tokens[-1] * float(last - first) / found.fitted_seconds[0]
 
 
 def challenge(law: Law, series: Series, tolerance: float) -> Challenge | None:
@@ -268,7 +304,10 @@ def _powers(lengths: tuple[int, ...]) -> Array:
 
 
 def power(lengths: Sequence[int], values: Array) -> Power:
-    """Fit c + a·L^b, c, a ≥ 0, to every row of `values` `[R, n]` by relative errors; 0 ≤ b ≤ 4."""
+    """Fit c + a·L^b, a ≥ 0, 0 ≤ b ≤ 4, to every row of `values` `[R, n]` by relative errors.
+
+    The sign of c is free: bound at 0, b would be pushed up wherever c is 0 in truth.
+    """
     shapes = _powers(tuple(lengths))
     inverse = 1.0 / values
     count = values.shape[1]
@@ -278,7 +317,7 @@ def power(lengths: Sequence[int], values: Array) -> Power:
     with np.errstate(divide="ignore", invalid="ignore"):
         constant = (s1 * sqq - sq * sq1) / determinant
         scale = (sq * s11 - s1 * sq1) / determinant
-    usable = (determinant > 1e-12 * s11 * sqq) & (constant >= 0) & (scale >= 0)
+    usable = (determinant > 1e-12 * s11 * sqq) & (scale >= 0)
     constant = np.where(usable, constant, 0.0)
     scale = np.where(usable, scale, sq / sqq)
     squares = count - constant * s1 - scale * sq
@@ -332,15 +371,17 @@ def exponent(label: str, sweep: str, series: Series) -> Exponent | None:
         return None
     # Per sequence: s / batch = s · L / T.
     share = np.asarray(series.lengths, dtype=np.float64) / np.asarray(series.tokens, dtype=np.float64)
-    point = power(series.lengths, (series.seconds * share)[None])
-    resampled = series.resampled()
-    interval = None if resampled is None else statistics.quantiles(power(series.lengths, resampled * share).exponent)
+    logs = np.log(series.seconds * share)
+    steps = _STEP * np.eye(len(logs))
+    point = power(series.lengths, np.exp(np.concatenate([logs[None], logs + steps, logs - steps])))
+    up, down = point.exponent[1 : len(logs) + 1], point.exponent[len(logs) + 1 :]
+    found = statistics.delta(float(point.exponent[0]), [float(g) for g in (up - down) / (2 * _STEP)], series.logs)
     return Exponent(
         label=label,
         sweep=sweep,
         quantity="time",
-        exponent=float(point.exponent[0]),
-        interval=interval,
+        exponent=found.mean,
+        interval=found.interval(),
         constant=float(point.constant[0]),
         coefficient=float(point.coefficient[0]),
         window=(series.lengths[0], series.lengths[-1]),

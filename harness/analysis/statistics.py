@@ -1,9 +1,10 @@
 """Intervals from a handful of processes, and what follows from them. All at 95 % unless said otherwise.
 
 The unit of replication is the process: blocks within one describe its spread, no more. A percentile
-bootstrap over three processes covers about 80 %, so intervals are Student's t; quantities that are not
-linear in the means are resampled from the same t distributions (`draws`), which for a single mean gives
-back the t interval exactly.
+bootstrap over three processes covers about 80 %, so intervals are Student's t; a coefficient or an
+exponent is a contrast of the lengths' means, to first order (`delta`). What is not smooth in the means
+(a crossover, which of two laws fits better) is resampled from the same t distributions (`draws`), which
+for a single mean gives back the t interval exactly, and for several is wider than need be.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,10 @@ class Estimate:
         half = t_quantile(self.freedom, comparisons) * self.error
         return self.mean - half, self.mean + half
 
+    def upper(self) -> float:
+        """One-sided 95 % bound; infinite without an error."""
+        return math.inf if self.error is None else self.mean + float(stats.t.ppf(LEVEL, self.freedom)) * self.error
+
 
 def t_quantile(freedom: float, comparisons: int = 1) -> float:
     """Two-sided critical value of Student's t at 95 % for `comparisons` intervals together."""
@@ -79,6 +85,21 @@ def combine(weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimate
     return Estimate(mean, math.sqrt(total), freedom, count)
 
 
+def delta(value: float, gradient: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+    """A smooth function of independent means, with the error of its linearisation.
+
+    The spread of each mean stays its own, as in `combine`: means resampled from t distributions with two
+    degrees of freedom each would give intervals that cover nearly always instead of in 95 %.
+
+    Args:
+        value: The function at the means.
+        gradient: Its derivative in every mean.
+        estimates: The means.
+    """
+    found = combine(gradient, estimates)
+    return Estimate(value, found.error, found.freedom, found.count)
+
+
 def draws(estimates: Sequence[Estimate], count: int = RESAMPLES, seed: int = 0) -> Array | None:
     """Resample means from their t distributions.
 
@@ -90,10 +111,15 @@ def draws(estimates: Sequence[Estimate], count: int = RESAMPLES, seed: int = 0) 
     """
     if any(e.error is None for e in estimates):
         return None
+    scores = _scores(tuple(e.freedom for e in estimates), count, seed)
+    return np.array([e.mean for e in estimates]) + np.array([e.error for e in estimates], dtype=np.float64) * scores
+
+
+@lru_cache(maxsize=64)
+def _scores(freedoms: tuple[float, ...], count: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     levels = (np.arange(count) + 0.5) / count
-    columns = [e.mean + (e.error or 0.0) * stats.t.ppf(rng.permutation(levels), e.freedom) for e in estimates]
-    return np.stack(columns, axis=1)
+    return np.stack([stats.t.ppf(rng.permutation(levels), freedom) for freedom in freedoms], axis=1)
 
 
 def quantiles(values: Array) -> tuple[float, float]:

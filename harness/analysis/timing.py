@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from harness.analysis import statistics
@@ -15,6 +16,8 @@ from harness.analysis.rows import Censored, EnergyPoint, TimePoint
 from harness.analysis.scaling import Series
 from harness.analysis.statistics import Array
 from harness.record import SpeedRecord
+
+STREAM = "stream"
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,18 @@ def groups(folder: Folder) -> list[Group]:
     ]
 
 
+def stream_seconds(record: SpeedRecord) -> dict[int, Array]:
+    """`[rounds]` seconds per streamed event of the model's side, by length of history."""
+    blocks = record.timing.blocks if record.timing is not None else []
+    found: dict[int, list[float]] = {}
+    for block in blocks:
+        if block.side == "model" and block.phase == STREAM:
+            found.setdefault(block.history or record.length, []).append(block.seconds / block.steps)
+    return {history: np.array(seconds) for history, seconds in sorted(found.items())}
+
+
 def step_seconds(record: SpeedRecord, side: str, phase: str) -> Array:
-    """`[blocks]` seconds per step of one side, in the order of execution."""
+    """`[blocks]` seconds per step of one side, in the order of execution; not for `stream`."""
     blocks = record.timing.blocks if record.timing is not None else []
     return np.array([b.seconds / b.steps for b in blocks if b.side == side and b.phase == phase])
 
@@ -92,7 +105,18 @@ def time_points(found: list[Group]) -> list[TimePoint]:
             key = (group.label, group.sweep, group.phase)
             if group.length > longest.get(key, (0, 0.0))[0]:
                 longest[key] = (group.length, seconds / operations)
-    return [_time_point(group, longest.get((group.label, group.sweep, group.phase), (0, None))[1]) for group in found]
+    rests = {(g.label, g.sweep, g.length): process_seconds(g) for g in found if g.phase == "rest"}
+    points = [_time_point(g, longest.get((g.label, g.sweep, g.phase), (0, None))[1]) for g in found]
+    return [_with_share(p, rests.get((p.label, p.sweep, p.length))) if p.phase == "step" else p for p in points]
+
+
+def _with_share(point: TimePoint, rest_seconds: list[float] | None) -> TimePoint:
+    """The point with the part of its step that embedding, head, loss and optimiser do not explain."""
+    if rest_seconds is None:
+        return point
+    return msgspec.structs.replace(
+        point, mixer_share=1 - math.exp(float(np.mean(np.log(rest_seconds)))) / point.step_seconds
+    )
 
 
 def _time_point(group: Group, seconds_per_operation: float | None) -> TimePoint:
@@ -130,6 +154,9 @@ def _time_point(group: Group, seconds_per_operation: float | None) -> TimePoint:
 
 
 def _operations(group: Group) -> float | None:
+    # A model's prediction is about its layers, which `rest` leaves out.
+    if group.phase == "rest":
+        return None
     return next((r.model.operations for r in group.records if r.model is not None), None)
 
 
@@ -153,7 +180,7 @@ def energy_points(found: list[Group]) -> list[EnergyPoint]:
 
 
 def censored(folder: Folder) -> list[Censored]:
-    """Cells that ended in OOM or time-out."""
+    """Cells that ended in OOM or time-out, or whose training diverged."""
     return [
         Censored(
             kind=c.cell.kind,
@@ -165,5 +192,5 @@ def censored(folder: Folder) -> list[Censored]:
             detail=c.detail or "",
         )
         for c in folder.counted
-        if c.status == "oom" or c.status == "timeout"
+        if c.status == "oom" or c.status == "timeout" or c.status == "diverged"
     ]

@@ -13,7 +13,7 @@ from harness.reporting.drawing import censored_marks, legend, name_lines, panels
 from harness.reporting.numbers import number
 from harness.reporting.theme import MUTED, Style, length_axis, log_axis, styles
 
-_PHASES = {"step": "Training step", "forward": "Forward pass", "stream": "One more event, streamed"}
+_PHASES = {"step": "Training step", "forward": "Forward pass"}
 _MEBIBYTE = 2**20
 
 
@@ -25,7 +25,9 @@ def time(analysis: Analysis) -> Figure | None:
     """
     groups: dict[tuple[str, str], list[TimePoint]] = defaultdict(list)
     for point in analysis.times:
-        groups[point.sweep, point.phase].append(point)
+        # What all models share is a share in a table, not a line of its own.
+        if point.phase != "rest":
+            groups[point.sweep, point.phase].append(point)
     if not groups:
         return None
     labels = present(analysis, (p.label for p in analysis.times))
@@ -43,7 +45,7 @@ def time(analysis: Analysis) -> Figure | None:
 def _time_panel(
     analysis: Analysis, axes: Axes, sweep: str, phase: str, points: list[TimePoint], looks: dict[str, Style]
 ) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
-    per_token = points[0].constant == "tokens" and phase != "stream"
+    per_token = points[0].constant == "tokens"
     lost = lost_cells(analysis, sweep)
     lengths = sorted({p.length for p in points} | {length for cells in lost.values() for length, _ in cells})
     ends: dict[str, tuple[float, float]] = {}

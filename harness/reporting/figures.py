@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from harness.analysis.results import Analysis
-from harness.reporting import accuracy_figures, cost_figures, speedup_figures
+from harness.reporting import accuracy_figures, cost_figures, operator_figures, speedup_figures, stream_figures
 from harness.reporting.theme import save, themed
 
 FIGURES: dict[str, Callable[[Analysis], Figure | None]] = {
@@ -16,6 +16,9 @@ FIGURES: dict[str, Callable[[Analysis], Figure | None]] = {
     "speedup": speedup_figures.speedup,
     "memory": cost_figures.memory,
     "energy": cost_figures.energy,
+    "streaming": stream_figures.streaming,
+    "operator-time": operator_figures.operator_time,
+    "operator-error": operator_figures.operator_error,
     "accuracy": accuracy_figures.accuracy,
     "accuracy-length": accuracy_figures.accuracy_length,
     "learning": accuracy_figures.learning,

@@ -28,7 +28,7 @@ def verdict_table(analysis: Analysis) -> str:
     rows: list[tuple[tuple[str, ...], str]] = []
     for claim in analysis.claims:
         rows.append((_cells(claim.id, claim.overall), _reason(claim.overall)))
-        rows += [(_cells(f"  {variant.variant}", variant), "") for variant in claim.variants]
+        rows += [(_cells(f"  {_labelled(analysis, v)}", v), "") for v in claim.variants]
     widths = [max(len(cells[i]) for cells, _ in [(_HEAD, ""), *rows]) for i in range(len(_HEAD))]
     # A label may be of any length; the claim's column gives way, so that the line still fits.
     widths[0] = max(12, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
@@ -50,8 +50,14 @@ def verdict_markdown(analysis: Analysis) -> str:
     for claim in analysis.claims:
         lines.append(_markdown_row(claim.sentence, claim.overall))
         if len(claim.variants) > 1:
-            lines += [_markdown_row(f"– {v.variant}", v) for v in claim.variants]
+            lines += [_markdown_row(f"– {_labelled(analysis, v)}", v) for v in claim.variants]
     return "\n".join(lines) + "\n"
+
+
+def _labelled(analysis: Analysis, verdict: ClaimVerdict) -> str:
+    """The variant's label, marked where the model sees the whole history at every position."""
+    bidirectional = any(row.label == verdict.variant and not row.causal for row in analysis.models)
+    return f"{verdict.variant} (non-causal)" if bidirectional else str(verdict.variant)
 
 
 def _cells(name: str, verdict: ClaimVerdict) -> tuple[str, ...]:

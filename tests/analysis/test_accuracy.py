@@ -1,4 +1,5 @@
 import factories
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
@@ -6,6 +7,7 @@ from scipy import stats
 from harness.analysis import accuracy
 from harness.analysis.accuracy import Runs
 from harness.analysis.analyse import analyse
+from harness.analysis.results import LearningPoint
 
 
 def run(label, ranks_by_seed, *, length=1024, split="s" * 64, family="attention", collapsed=()):
@@ -167,13 +169,32 @@ def test_below_the_best_reference_is_flagged():
 def test_time_to_quality_is_censored_where_not_reached():
     strong = run("hyenarec", [ranks_of(np.arange(100) < 40)])
     weak = run("x", [ranks_of(np.arange(100) < 10)])
-    points = accuracy.learning([strong, weak])
+    points = [
+        msgspec.structs.replace(p, validation_ndcg10=p.validation_ndcg10 * (1.0 if p.label == "hyenarec" else 0.5))
+        for p in accuracy.learning([strong, weak])
+    ]
     found = {t.label: t.seconds for t in accuracy.times_to_quality(points)}
     peak = max(p.validation_ndcg10 for p in points if p.label == "hyenarec")
     reached = next(p.train_seconds for p in points if p.label == "hyenarec" and p.validation_ndcg10 >= 0.95 * peak)
     assert found["hyenarec"] == [reached]
-    low = max(p.validation_ndcg10 for p in points if p.label == "x")
-    assert (found["x"] == [None]) == (low < 0.95 * max(peak, low))
+    assert found["x"] == [None]
+    trained = {t.label: t.trained_seconds for t in accuracy.times_to_quality(points)}
+    assert trained == {"hyenarec": [30.0], "x": [30.0]}, "the bound of what was not reached"
+
+
+def test_time_to_quality_is_that_of_training_per_seed():
+    curves = {0: [0.05, 0.096, 0.1], 1: [0.096, 0.1, 0.09]}
+    points = [
+        LearningPoint(
+            dataset="d", label="x", length=64, seed=seed, epoch=place + 1, train_seconds=10.0 * (place + 1), loss=1.0,
+            validation_ndcg10=value,
+        )
+        for seed, curve in curves.items()
+        for place, value in enumerate(curve)
+    ]  # fmt: skip
+    found = accuracy.times_to_quality(points)[0]
+    assert found.target == pytest.approx(0.095)
+    assert found.seconds == [20.0, 10.0]
 
 
 def test_untimed_runs_enter_no_time_figure(tmp_path):

@@ -81,14 +81,6 @@ def test_the_right_law_is_named(law):
     assert named >= 45
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("spread", [0.01, 0.05])
-@pytest.mark.parametrize("law", ["constant", "log", "linear"])
-def test_a_wrong_law_is_named_in_at_most_five_percent(law, spread):
-    wrong, _ = wrongly_named(law, 2000, spread, seed=22)
-    assert at_most(wrong, 2000, 0.05)
-
-
 def test_noise_too_large_names_no_law():
     rng = np.random.default_rng(23)
     series = noisy(TRUE["constant"], rng, spread=0.3)
@@ -103,14 +95,30 @@ def test_two_processes_name_no_law_but_draw_one():
     assert all(f.growth_interval is None for f in found)
 
 
-@pytest.mark.parametrize("trials", [100, pytest.param(2000, marks=pytest.mark.slow)])
-def test_growth_interval_covers(trials):
+def test_growth_and_fixed_cost_have_the_intervals_of_weighted_least_squares():
     rng = np.random.default_rng(25)
-    hits = 0
-    for _ in range(trials):
-        low, high = scaling.fits(noisy(TRUE["linear"], rng, 0.02))[2].growth_interval
-        hits += low <= 5e-5 / 8192 <= high
-    assert stats.binomtest(hits, trials, 0.95, alternative="less").pvalue > 1e-3
+    tokens = tuple(4 * n for n in LENGTHS)
+    truth = [0.02 + 4 * n * (1e-5 + 2e-9 * n) for n in LENGTHS]
+    logs = tuple(statistics.estimate(math.log(s) + rng.normal(0, 0.01, 3)) for s in truth)
+    series = Series(LENGTHS, tokens, logs)
+    found = scaling.fits(series)[2]
+    columns = np.array([[1, t, t * n] for t, n in zip(tokens, LENGTHS, strict=True)], dtype=float)
+    # By hand: a linear map of the relative errors, each with its own spread.
+    weights = np.linalg.pinv(columns / series.seconds[:, None])
+    for row, interval, value in ((0, found.fixed_interval, 0.02), (2, found.growth_interval, 2e-9)):
+        parts = np.array([(w * e.error) ** 2 for w, e in zip(weights[row], logs, strict=True)])
+        half = stats.t.ppf(0.975, parts.sum() ** 2 / (parts**2 / 2).sum()) * math.sqrt(parts.sum())
+        middle = weights[row].sum()
+        assert interval == pytest.approx((middle - half, middle + half), rel=1e-6)
+        assert interval[0] < value < interval[1]
+
+
+def test_a_growth_of_nothing_may_have_an_interval_below_nothing():
+    falls = exact(lambda n: 0.2 - 1e-5 * n)
+    logs = tuple(statistics.estimate(e.mean + np.array([-0.001, 0.0, 0.001])) for e in falls.logs)
+    found = scaling.fits(Series(LENGTHS, TOKENS, logs))[2]
+    assert found.growth_seconds == 0
+    assert found.growth_interval[1] < 0
 
 
 def test_challenge_passes_the_true_law_and_fails_another():
@@ -156,18 +164,6 @@ def test_power_agrees_with_a_general_optimiser():
 
     expected, _ = curve_fit(model, LENGTHS, values, p0=(5e-4, values[-1], 1.7), sigma=values, bounds=(0, [1, 10, 4]))
     assert scaling.power(LENGTHS, values[None]).exponent[0] == pytest.approx(expected[2], abs=5e-3)
-
-
-@pytest.mark.parametrize("trials", [30, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("law", ["log", "linear"])
-def test_exponent_interval_covers_the_noiseless_fit_of_the_same_window(law, trials):
-    truth = scaling.exponent("x", "s", exact(TRUE[law])).exponent
-    rng = np.random.default_rng(28)
-    hits = 0
-    for _ in range(trials):
-        low, high = scaling.exponent("x", "s", noisy(TRUE[law], rng, 0.02)).interval
-        hits += low <= truth <= high
-    assert stats.binomtest(hits, trials, 0.95, alternative="less").pvalue > 1e-3
 
 
 def test_bare_n_squared_is_not_the_truth_of_attention():

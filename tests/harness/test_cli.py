@@ -59,6 +59,14 @@ def test_models_lists_what_is_registered(capsys):
     for row in rows.values():
         assert {"name", "family", "causal", "citation", "parameters"} <= set(row)
         assert (row["parameters"] == 0) == (row["family"] == "reference")
+        assert row["causal"] or row["objective"] in {"masked-item", "last-item"}
+    assert cli.main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name, row in rows.items():
+        for shown in (row["family"], row["citation"], f"{row['parameters']:,}"):
+            assert shown in lines[name]
+        assert ("non-causal" in lines[name]) != row["causal"]
+    assert lines["Parameters"] == "Parameters at 10,000 items, length 200 and default options."
 
 
 TINY = {

@@ -1,3 +1,5 @@
+import platform
+import re
 import subprocess
 import sys
 
@@ -52,3 +54,8 @@ def test_no_torch_for_study_records_analysis_and_report():
 def test_has_gpu_obeys_cuda_visible_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not environment.has_gpu()
+
+
+def test_the_c_library_is_named_since_its_allocator_is_part_of_the_experiment():
+    if platform.libc_ver()[0] == "glibc":
+        assert re.fullmatch(r"glibc \d+\.\d+", environment.describe(1, {}).libc)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.manifest import load_claims, manifest, read_manifest
 from harness.study import Study, cells, find_study, load_study, study_names
+from models import registry
 
 BASE = {
     "name": "tiny",
@@ -40,10 +41,32 @@ def load(tmp_path, value):
 
 
 def test_every_shipped_study_is_valid_and_expands_to_distinct_cells():
-    assert {"cpu", "gpu", "paper", "movielens"} <= set(study_names())
+    assert {"cpu", "gpu", "paper", "movielens", "ablation"} <= set(study_names())
     for name in study_names():
         paths = [c.path for c in cells(load_study(name))]
         assert len(paths) == len(set(paths)) > 0
+
+
+def test_the_ablation_covers_every_kernel_and_changes_nothing_but_its_subject():
+    specs = training_specs(load_study("ablation"))
+    plain = specs["hyenarec"]["model"]["options"]
+    assert {spec["model"]["options"]["kernel"] for spec in specs.values()} == {
+        *registry.options("hyenarec")["kernel"].legal
+    }
+    for label, spec in specs.items():
+        changes = {k for k, v in spec["model"]["options"].items() if v != plain[k]}
+        assert len(changes) == (label != "hyenarec") + label.endswith("-wide")
+        assert {k: v for k, v in spec.items() if k not in {"model", "seed"}} == {
+            k: v for k, v in specs["hyenarec"].items() if k not in {"model", "seed"}
+        }
+
+
+@pytest.mark.parametrize("name", ["gpu", "paper"])
+def test_the_large_studies_compare_every_model(name):
+    shipped = {n for n in registry.names(reference=False) if registry.entries()[n].distribution is None}
+    for kind in ("speed", "training"):
+        compared = {c.spec["model"]["name"] for c in cells(load_study(name)) if c.kind == kind}
+        assert shipped <= compared
 
 
 @pytest.mark.parametrize(
@@ -61,11 +84,18 @@ def test_every_shipped_study_is_valid_and_expands_to_distinct_cells():
         ("precision", "float16", ["float16", "bfloat16", "float32"]),
         ("training.epochs", "many", ["int", "training.epochs"]),
         ("training.epochs", 0, ["training.epochs", "at least 1"]),
+        ("training.loss", "gbse", ["gbse", "gbce", "sampled-softmax"]),
+        ("training.negatives", 16, ["training.negatives", "cross-entropy", "sampled-softmax"]),
+        ("training.temperature", -1.0, ["training.temperature", "above 0"]),
+        ("training.budgets", {"sasrek": {"epochs": 9}}, ["sasrek", "hyenarec"]),
+        ("training.budgets", {"hyenarec": {"epochs": 0}}, ["training.budgets.hyenarec.epochs", "at least 1"]),
+        ("training.budgets", {"hyenarec": {"batch_size": 9}}, ["batch_size", "epochs"]),
         ("speed.sweeps.constant-tokens", {"lengths": [64]}, ["tokens", "batch"]),
         ("speed.sweeps.constant-tokens", {"lengths": [48], "tokens": 128}, ["48", "128"]),
         ("name", "a/b", ["a/b"]),
         ("training.seeds", [0, 0], ["training.seeds", "twice"]),
         ("speed.models", ["hyenarec", "hyenarec"], ["speed.models", "twice"]),
+        ("operator", "quick", ["operator", "bool"]),
     ],
 )
 def test_a_mistake_gives_one_line_with_the_value_and_the_legal_values(tmp_path, path, value, words):
@@ -126,6 +156,40 @@ def test_changing_the_epochs_asks_for_new_training_cells_and_no_speed_cells(tmp_
     after = digests(load(tmp_path, changed("training.epochs", 3)))
     assert before - after == {p for p in before if p.startswith("training/hyenarec")}
     assert {p.split("/")[0] for p in after - before} == {"training"}
+
+
+def training_specs(study):
+    return {c.label: c.spec for c in cells(study) if c.kind == "training" and c.spec["length"] is not None}
+
+
+def test_one_loss_with_every_option_stands_in_the_spec_of_every_model(tmp_path):
+    section = {**BASE["training"], "models": ["hyenarec", "sasrec-math"]}
+    specs = training_specs(load(tmp_path, changed("training", section)))
+    assert [spec["loss"] for spec in specs.values()] == 2 * [
+        {"name": "cross-entropy", "normalise": False, "temperature": 1.0}
+    ]
+    section |= {"loss": "sampled-softmax", "normalise": True, "negatives": 64, "compile": True}
+    specs = training_specs(load(tmp_path, changed("training", section)))
+    wanted = {"name": "sampled-softmax", "normalise": True, "temperature": 0.05, "negatives": 64}
+    assert [(spec["loss"], spec["compile"]) for spec in specs.values()] == 2 * [(wanted, True)]
+
+
+def test_an_unset_option_and_its_default_are_one_cell(tmp_path):
+    section = {**BASE["training"], "loss": "gbce"}
+    explicit = {**section, "negatives": 256, "calibration": 0.75, "temperature": 1.0, "normalise": False}
+    assert digests(load(tmp_path, changed("training", section))) == digests(
+        load(tmp_path, changed("training", explicit))
+    )
+
+
+def test_a_budget_changes_its_models_cells_alone(tmp_path):
+    section = {**BASE["training"], "models": ["hyenarec", "sasrec-math"]}
+    before = load(tmp_path, changed("training", section))
+    after = load(tmp_path, changed("training", {**section, "budgets": {"sasrec-math": {"epochs": 9}}}))
+    assert all("/sasrec-math/" in path for path in digests(before) ^ digests(after))
+    specs = training_specs(after)
+    assert (specs["hyenarec"]["epochs"], specs["sasrec-math"]["epochs"]) == (2, 9)
+    assert specs["hyenarec"]["patience"] == specs["sasrec-math"]["patience"] == 10
 
 
 def test_a_description_changes_no_cell(tmp_path):

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from harness import record as records
+from harness import series
 from harness.record import read
 from harness.study import Study, cells
 from harness.supervisor import run_cell
@@ -58,6 +59,8 @@ def test_ok(tmp_path):
     assert sides[:4] == ["model", "partner", "partner", "model"]
     assert result.environment.threads == 1
     assert result.environment.allocator["MALLOC_MMAP_THRESHOLD_"] == "4294967296"
+    assert result.environment.allocator["MALLOC_MMAP_MAX_"] == "0"
+    assert 0 < result.provenance.import_seconds < result.provenance.elapsed_seconds
     assert result.provenance.source_digest
     assert result.model.parameters > 0
 
@@ -123,6 +126,28 @@ def test_error_keeps_the_last_lines_and_a_later_success_clears_it(tmp_path):
     assert read(tmp_path / "r.json").status == "ok"
 
 
+def test_a_time_series_lies_beside_its_record_and_goes_with_it(tmp_path):
+    columns = [name for name in series.DeviceSeries.__struct_fields__ if name not in _SCALARS]
+    one = {**_SCALARS, **{name: [] for name in columns}, "seconds": [0.0, 0.1]}
+    body = f"""
+        fields = {{"series": {[one]!r}, "flags": ["no timing: an example"]}}
+        result = {{"status": "ok", "detail": None, "fields": fields}}
+        json.dump(result, open(request["result"], "w"))
+    """
+    value = study()
+    cell = one_cell(value)
+    run_cell(value, cell, tmp_path / "r.json", command=child(tmp_path, body))
+    found = series.read(tmp_path / "r.series.json")
+    assert (found.label, found.spec_digest) == (cell.label, cell.digest)
+    assert found.passes[0].seconds == [0.0, 0.1]
+    run_cell(value, cell, tmp_path / "r.json", command=child(tmp_path, body.replace(repr([one]), "[]")))
+    assert read(tmp_path / "r.json").status == "ok"
+    assert not (tmp_path / "r.series.json").exists()
+
+
+_SCALARS = {"measure": "time", "device": "GPU-0", "period_seconds": 0.1, "baseline_bytes": 5}
+
+
 def test_a_child_that_leaves_no_result_is_an_error(tmp_path):
     value = study()
     result = run_cell(value, one_cell(value), tmp_path / "r.json", command=child(tmp_path, "pass"))
@@ -177,6 +202,30 @@ def test_a_killed_supervisor_takes_its_child_along(tmp_path):
     supervisor.wait()
     assert wait_until(lambda: not alive(pid)), "the orphan keeps running"
     assert not (tmp_path / "r.json").exists()
+
+
+def test_training_that_diverges_at_once_is_final_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
+    training = {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": [], "learning_rate": 1e30}
+    value = msgspec.convert(
+        {
+            "name": "tiny",
+            "device": "cpu",
+            "threads": 1,
+            "data": {"mine": {"format": "pairs", "file": "mine.txt"}},
+            "data_folder": str(tmp_path),
+            "training": training,
+        },
+        Study,
+    )
+    result = run_cell(value, one_cell(value), tmp_path / "r.json")
+    assert result.status == "diverged"
+    assert "not finite" in result.detail
+    assert result.test is None
+    assert read(tmp_path / "r.json") == result
+    assert not (tmp_path / "r.failed.json").exists()
+    assert not (tmp_path / "r.checkpoint").exists()
 
 
 def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):

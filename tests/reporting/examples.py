@@ -4,6 +4,7 @@ import itertools
 import math
 
 import msgspec
+from operator_examples import operator_record
 
 from harness.analysis.results import (
     ANALYSIS_VERSION,
@@ -33,6 +34,7 @@ from harness.analysis.results import (
     RefusedFile,
     ScalingLaw,
     SpeedupPoint,
+    StreamPoint,
     TimePoint,
     TimeToQuality,
     Trend,
@@ -55,6 +57,8 @@ MODELS = {
     "hstu": ("attention", 0.07, 2.4e-4, 0.181),
 }
 REFERENCES = {"popularity": 0.018, "markov": 0.126, "decayed-markov": 0.1446}
+# Seconds per event without growth, growth per event of history.
+STREAMED = {"hyenarec": (4.2e-4, 0.0), "sasrec-sdpa": (3.1e-4, 6e-8), "gru4rec": (1.3e-4, 0.0)}
 WIGGLE = (0.985, 1.0, 1.02)
 
 
@@ -79,6 +83,7 @@ def example(
     training_lengths=(128,),
     oom=("sasrec-math",),
     problems=True,
+    operator=False,
 ):
     """An analysis of the given labels; `oom` labels run out of memory at the two longest lengths."""
     others = [label for label in labels if label != PARTNER]
@@ -323,6 +328,8 @@ def example(
         )
         if problems
         else Problems(failed=[], refused=[], orphans=[], stale=[], threats=[]),
+        operator=operator_record() if operator else None,
+        streams=[p for label in labels if label in STREAMED for p in _streams(label)] if speed else [],
     )
 
 
@@ -376,6 +383,32 @@ def _times(label, oom):
             predicted_seconds=seconds(label, length) * 0.9,
             flagged=int(length == 128),
         )
+
+
+def _streams(label):
+    start, growth = STREAMED[label]
+    found = []
+    for length in (2048, 8192):
+        histories = [n for n in (128, 512, 2048, 8192) if n <= length]
+        for history in histories:
+            ratio = (start + growth * history) / (start + growth * histories[0])
+            found.append(
+                StreamPoint(
+                    label=label,
+                    sweep="constant-tokens",
+                    length=length,
+                    history=history,
+                    shortest=histories[0],
+                    processes=3,
+                    event_seconds=start + growth * history,
+                    event_interval=(0.97 * (start + growth * history), 1.03 * (start + growth * history)),
+                    process_ratios=[ratio * w for w in WIGGLE],
+                    ratio=ratio,
+                    ratio_interval=(0.96 * ratio, 1.04 * ratio),
+                    block_spread=0.04,
+                )
+            )
+    return found
 
 
 def _speedups(label, oom):

@@ -10,6 +10,7 @@ from harness.analysis.analyse import analyse
 from harness.errors import UserError
 from harness.reporting.document import assemble, build, render
 from harness.reporting.theme import font_folder
+from harness.training_section import Budget
 
 ODD = {"gru4rec": "a_b#c*d<e>$f$@g[h]`\\", "sasrec-math": "_under*score_"}
 
@@ -60,6 +61,25 @@ def test_other_records_give_another_document(tmp_path):
 def test_builds_with_any_part_missing(contents, tmp_path):
     source = assemble(example(**contents), tmp_path)
     assert render(source).startswith(b"%PDF-")
+
+
+def test_builds_with_every_loss_option_and_a_model_that_is_not_causal(tmp_path):
+    plain = example()
+    training = msgspec.structs.replace(
+        plain.study.training,
+        loss="gbce",
+        negatives=64,
+        normalise=True,
+        temperature=0.05,
+        calibration=0.75,
+        compile=True,
+        budgets={"gru4rec": Budget(epochs=400)},
+    )
+    models = [msgspec.structs.replace(m, causal=m.label != "gru4rec") for m in plain.models]
+    study = msgspec.structs.replace(plain.study, training=training)
+    build(msgspec.structs.replace(plain, study=study, models=models), tmp_path / "a.pdf")
+    build(plain, tmp_path / "b.pdf")
+    assert (tmp_path / "a.pdf").read_bytes() != (tmp_path / "b.pdf").read_bytes()
 
 
 def test_builds_without_claims_models_machines_or_records(tmp_path):
@@ -115,7 +135,7 @@ def test_verdicts_in_the_document_are_those_of_the_analysis(tmp_path):
 
 def test_figures_in_the_document_are_those_that_could_be_drawn(tmp_path):
     source = assemble(example(training=False), tmp_path)
-    assert query(source, "<figures>") == ["time", "speedup", "memory", "noise", "laws"]
+    assert query(source, "<figures>") == ["time", "speedup", "memory", "streaming", "noise", "laws"]
 
 
 def test_labels_are_text_and_never_markup(tmp_path):

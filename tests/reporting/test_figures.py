@@ -8,7 +8,13 @@ from harness.reporting.drawing import _apart
 from harness.reporting.figures import FIGURES, draw, figures
 from harness.reporting.theme import ACCENT, styles, themed
 
-FULL = {"energy": True, "training_lengths": (64, 128), "datasets": ("ml-1m", "beauty"), "seeds": (0, 1)}
+FULL = {
+    "energy": True,
+    "operator": True,
+    "training_lengths": (64, 128),
+    "datasets": ("ml-1m", "beauty"),
+    "seeds": (0, 1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def test_both_axes_are_logarithmic(name, full):
     ("without", "names"),
     [
         ({"training": False}, {"accuracy", "learning"}),
-        ({"speed": False}, {"time", "speedup", "noise", "laws"}),
+        ({"speed": False}, {"time", "speedup", "streaming", "noise", "laws"}),
         ({"memory": False}, {"memory"}),
     ],
 )
@@ -100,7 +106,7 @@ def test_the_claimed_speedup_is_read_from_the_claims(full):
 
 
 def test_files_are_the_same_each_time_and_carry_no_date(tmp_path):
-    analysis = example(energy=True)
+    analysis = example(energy=True, operator=True)
     first = figures(analysis, tmp_path / "a")
     second = figures(analysis, tmp_path / "b")
     assert [p.name for p in first] == [f"{name}.svg" for name in FIGURES if name != "accuracy-length"]

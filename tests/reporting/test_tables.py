@@ -33,6 +33,17 @@ def test_what_is_missing_is_named():
     assert "Missing: training cells of all models" in verdict_table(example(training=False))
 
 
+def test_a_model_that_sees_the_future_is_marked_in_every_row():
+    analysis = example(tuple(MODELS))
+    models = [msgspec.structs.replace(m, causal=m.label != "hstu") for m in analysis.models]
+    analysis = msgspec.structs.replace(analysis, models=models)
+    for table in (verdict_table(analysis), verdict_markdown(analysis)):
+        rows = [line for line in table.splitlines() if line.lstrip(" |–").startswith("hstu")]
+        assert rows
+        assert all("hstu (non-causal)" in row for row in rows)
+        assert table.count("(non-causal)") == len(rows)
+
+
 def test_no_claims():
     assert "no claim" in verdict_table(msgspec.structs.replace(example(), claims=[]))
 

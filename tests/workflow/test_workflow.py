@@ -143,3 +143,31 @@ def test_a_misspelt_study_or_model_is_one_line(project):
     assert code != 0
     assert "unknown model 'gru5rec'. Did you mean 'gru4rec'?" in output
     assert "Traceback" not in output
+
+
+def planned(folder, study):
+    """Jobs per rule of a dry run."""
+    write(folder, study)
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--cores", "2", "reports/scaling.pdf"]
+    done = subprocess.run(
+        [*command, "--config", "study=tiny.yaml"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    lines = [line.split() for line in output.splitlines()]
+    return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
+
+
+def test_the_operator_is_timed_once_and_only_where_the_study_asks_for_it(project):
+    assert "operator" not in planned(project, TINY)
+    wanted = {**TINY, "operator": True}
+    jobs = planned(project, wanted)
+    assert (jobs["operator"], jobs["speed"], jobs["analyse"]) == (1, 2, 1)
+    folder = project / "results" / "tiny"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "operator.json").write_text("{}")
+    assert "operator" not in planned(project, wanted)
+    # Deleted under a finished analysis it is measured again, like any record.
+    (folder / "operator.json").unlink()
+    (folder / "analysis.json").write_text("{}")
+    assert planned(project, wanted)["operator"] == 1

@@ -1,0 +1,164 @@
+"""The published Hyena table, ruled on by the same code; docs/published.md tells it."""
+
+import json
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from harness import cli
+from harness.analysis import published, statistics, timing
+from harness.analysis.analyse import analyse
+from harness.analysis.load import load
+from harness.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "docs" / "hyena-published.json"
+PAGE = (ROOT / "docs" / "published.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return published.import_table(published.read_table(TABLE), tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def found(whole):
+    return analyse(whole)
+
+
+@pytest.fixture(scope="module")
+def above(tmp_path_factory):
+    return analyse(published.import_table(published.read_table(TABLE), tmp_path_factory.mktemp("above"), 8192))
+
+
+def ruling(analysis, claim):
+    return next(c for c in analysis.claims if c.id == claim)
+
+
+def law(analysis, label):
+    return next(w for w in analysis.laws if w.label == label)
+
+
+def test_every_point_has_five_percent_and_says_so(whole, found):
+    for point in found.times:
+        assert math.log(point.step_interval[1] / point.step_seconds) == pytest.approx(math.log(1.05))
+        assert point.flagged == point.processes == 3
+    flags = {flag for _, record in load(whole).speed() for flag in record.flags}
+    assert flags == {"published, not measured here: ±5% assumed"}
+    assert "±5 %" in PAGE
+
+
+def test_points_are_the_published_ones(found):
+    table = published.read_table(TABLE)
+    for point in found.times:
+        milliseconds = table.columns[point.label].milliseconds[table.lengths.index(point.length)]
+        assert 1e3 * point.step_seconds == pytest.approx(milliseconds)
+    assert [(c.label, c.length, c.status) for c in found.censored] == [("attention", 65536, "oom")] * 3
+
+
+def test_the_error_of_a_ratio_is_that_of_two_independent_points(whole):
+    groups = timing.groups(load(whole))
+    group = next(g for g in groups if (g.label, g.length) == ("flash-attention", 8192))
+    sides = [[timing.step_seconds(r, side, "step")[0] for r in group.records] for side in ("model", "partner")]
+    own, partner, ratio = (
+        statistics.estimate(values) for values in (*np.log(sides), np.log(sides[0]) - np.log(sides[1]))
+    )
+    assert own.error == pytest.approx(partner.error)
+    assert ratio.error == pytest.approx(math.hypot(own.error, partner.error))
+
+
+def test_the_crossover_with_flash_attention_lies_between_4k_and_8k(found):
+    cross = next(c for c in found.crossovers if c.label == "flash-attention")
+    assert (cross.state, cross.bracket) == ("crosses", (4096, 8192))
+    assert 4096 < cross.interval[0] < cross.length < cross.interval[1] < 8192
+
+
+def test_above_8k_the_cost_per_token_is_flat_for_hyena(found, above):
+    for analysis in (found, above):
+        own = law(analysis, "hyena")
+        assert own.rise_window == (8192, 65536)
+        assert own.rise_interval[1] < 1.10
+    assert ruling(above, "linear-time").overall.verdict == "supported"
+
+
+def test_above_8k_it_is_linear_for_flash_attention(found, above):
+    assert law(above, "flash-attention").chosen == "linear"
+    assert law(above, "flash-attention").rise_interval[0] > 7
+    variants = {v.variant: v for v in ruling(found, "quadratic-attention").variants}
+    assert variants["flash-attention"].verdict == "supported"
+
+
+def test_the_flat_stretch_below_8k_is_recognised_as_fixed_cost(found):
+    own = law(found, "hyena")
+    fit = next(f for f in own.fits if f.law == own.best)
+    assert fit.fixed_interval[0] > 0
+    assert fit.fixed_seconds > 0.5 * fit.fitted_seconds[own.lengths.index(4096)]
+    assert fit.fixed_seconds < 0.1 * fit.fitted_seconds[-1]
+    assert "are fixed cost" in ruling(found, "linear-time").overall.detail
+    slopes = {s.lengths: s.slope for s in found.local_slopes if s.label == "hyena"}
+    assert slopes[4096, 8192] < 0.1 < 0.9 < slopes[8192, 16384]
+
+
+def test_a_hundredfold_at_64k_is_refuted_at_eleven(found):
+    claim = ruling(found, "hyena-100x")
+    assert claim.overall.verdict == "refuted"
+    flash = next(v for v in claim.variants if v.variant == "flash-attention")
+    assert flash.statistic == pytest.approx(129.07 / 11.32)
+    assert "11.4× at length 65,536" in flash.detail
+    assert flash.interval[1] < 14
+    # Where attention ran out of memory the speed-up may be any: not refuted there, and no process decides it.
+    other = next(v for v in claim.variants if v.variant == "attention")
+    assert (other.verdict, other.sample_size) == ("inconclusive", None)
+
+
+def test_a_claim_of_eleven_would_not_be_refuted(whole, tmp_path):
+    table = published.read_table(TABLE)
+    claims = [msgspec.structs.replace(table.claims[0], threshold=11.0)]
+    found = analyse(published.import_table(msgspec.structs.replace(table, claims=claims), tmp_path))
+    assert {v.variant: v.verdict for v in found.claims[0].variants} == {
+        "attention": "supported",
+        "flash-attention": "inconclusive",
+    }
+
+
+def test_the_page_tells_what_the_code_finds(whole, above, capsys):
+    assert cli.main(["verify", str(whole), "--markdown"]) == 1
+    assert capsys.readouterr().out.strip() in PAGE
+    assert "docs/hyena-published.json" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"partner": "hyaena"}, "partner 'hyaena' is no column"),
+        ({"lengths": [1024, 512]}, "must increase"),
+        ({"assumed_error": 0}, "assumed_error 0"),
+        ({"colour": "blue"}, "colour"),
+        ({"columns": {"hyena": {"family": "convolution", "milliseconds": [1.0]}}}, "one entry per length"),
+        ({"columns": {"hyena": {"family": "convolution", "milliseconds": [-1.0] * 7}}}, "above 0"),
+    ],
+)
+def test_a_table_that_is_none(tmp_path, change, words):
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({**json.loads(TABLE.read_text()), **change}))
+    with pytest.raises(UserError, match=words):
+        published.read_table(path)
+
+
+def test_no_table_and_no_length(tmp_path):
+    with pytest.raises(UserError, match=r"docs/published\.md"):
+        published.read_table(tmp_path / "none.json")
+    with pytest.raises(UserError, match="no length"):
+        published.import_table(published.read_table(TABLE), tmp_path, 1_000_000)
+
+
+def test_the_command_of_the_page(tmp_path, capsys):
+    assert f"python -m harness.analysis.published {TABLE.relative_to(ROOT)} " in PAGE
+    assert published.main([str(TABLE), str(tmp_path), "8192"]) == 0
+    assert "harness verify" in capsys.readouterr().out
+    assert {c.cell.spec["length"] for c in load(tmp_path).counted} == {8192, 16384, 32768, 65536}
+    assert published.main([str(tmp_path / "none.json"), str(tmp_path)]) == 64
+    assert capsys.readouterr().err.startswith("error: ")

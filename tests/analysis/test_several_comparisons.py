@@ -1,0 +1,111 @@
+"""Several comparisons at once: Holm for refuting, intersection-union for "all", non-inferiority."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.analysis import accuracy, claims_accuracy, statistics
+from harness.analysis.claims_accuracy import _Pair, _rule
+from harness.analysis.results import AccuracyDifference
+from harness.analysis.statistics import Estimate
+from harness.manifest import load_claims
+
+CLAIMS = {c.id: c for c in load_claims()}
+SEEDS = 5
+
+
+def pair(mean, error, label="x", seeds=SEEDS):
+    estimate = Estimate(mean, error, seeds - 1, seeds)
+    row = AccuracyDifference(
+        dataset="d", split_sha256="s", partner="hyenarec", label=label, family="attention", length=64, seeds=seeds,
+        users=100, difference=mean, interval=estimate.interval(), relative=mean, relative_interval=estimate.interval(),
+        method="t over seeds", p_better=None, p_worse=None, verdict="undecided",
+    )  # fmt: skip
+    return _Pair(row, estimate, estimate, ("p",), below_reference=False)
+
+
+def ruled(pairs, bound=0.0, absent=()):
+    return _rule(
+        CLAIMS["accuracy"], "", pairs, list(absent), bound=bound, value=lambda p: p.absolute, words="difference"
+    )
+
+
+def below(p_value, error=0.01):
+    """A difference whose one-sided p-value of lying below 0 is `p_value`."""
+    return float(stats.t.ppf(p_value, SEEDS - 1)) * error
+
+
+def test_a_refutation_must_survive_holm():
+    alone = pair(below(0.02), 0.01)
+    assert ruled([alone]).verdict == "refuted"
+    assert ruled([alone, pair(0.02, 0.01)]).verdict == "inconclusive", "2 × 0.02 is above 0.025"
+    assert ruled([pair(below(0.008), 0.01), pair(0.02, 0.01), pair(0.02, 0.01)]).verdict == "refuted"
+
+
+def test_the_refuting_comparison_is_named():
+    found = ruled([pair(0.5, 0.01, "good"), pair(below(1e-4), 0.01, "bad")])
+    assert found.verdict == "refuted"
+    assert "hyenarec less bad" in found.detail
+
+
+def test_all_means_every_single_one_without_correction():
+    just = float(stats.t.ppf(0.976, SEEDS - 1)) * 0.01
+    assert ruled([pair(just, 0.01)] * 20).verdict == "supported"
+    level = [pair(just, 0.01)] * 19 + [pair(0.5 * just, 0.01)]
+    assert ruled(level).verdict == "inconclusive"
+    assert ruled([pair(just, 0.01)] * 20, absent=["a baseline"]).verdict == "inconclusive"
+
+
+def test_inconclusive_says_how_many_seeds():
+    found = ruled([pair(0.01, 0.01)])
+    assert (found.verdict, found.sample_unit) == ("inconclusive", "seeds")
+    spread = 0.01 * math.sqrt(SEEDS)
+    enough = stats.t.ppf(0.975, found.sample_size - 1) * spread / math.sqrt(found.sample_size)
+    fewer = stats.t.ppf(0.975, found.sample_size - 2) * spread / math.sqrt(found.sample_size - 1)
+    assert enough < 0.01 <= fewer
+
+
+@pytest.mark.parametrize(
+    ("mean", "expected"), [(-0.02, "supported"), (0.0, "supported"), (-0.05, "inconclusive"), (-0.09, "refuted")]
+)
+def test_non_inferiority_against_a_margin(mean, expected):
+    margin = CLAIMS["no-sacrifice"].margin
+    assert margin == 0.05
+    assert ruled([pair(mean, 0.008)], bound=-margin).verdict == expected
+
+
+def simulated(trials, truths, seed):
+    """Verdicts over comparisons whose true differences are given."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(trials):
+        values = [statistics.estimate(truth + rng.normal(0, 0.02, SEEDS)) for truth in truths]
+        found.append(ruled([pair(e.mean, e.error) for e in values]).verdict)
+    return found
+
+
+def test_true_claims_are_refuted_and_false_ones_supported_in_at_most_two_and_a_half_percent():
+    trials = 800
+    # The worst cases: no difference at all in any of four; three far above and one with none.
+    level = simulated(trials, [0.0] * 4, 81)
+    assert stats.binomtest(level.count("refuted"), trials, 0.025, alternative="greater").pvalue > 1e-3
+    one_short = simulated(trials, [1.0, 1.0, 1.0, 0.0], 82)
+    assert stats.binomtest(one_short.count("supported"), trials, 0.025, alternative="greater").pvalue > 1e-3
+    assert stats.binomtest(one_short.count("supported"), trials, 0.025, alternative="less").pvalue > 1e-3
+
+
+def test_without_holm_the_first_would_not_hold():
+    trials = 2000
+    rng = np.random.default_rng(81)
+    values = rng.normal(0, 0.02, (trials, 4, SEEDS))
+    p = stats.ttest_1samp(values, 0, axis=2, alternative="less").pvalue
+    naive = int((p.min(axis=1) < claims_accuracy._ONE_SIDED).sum())
+    assert stats.binomtest(naive, trials, 0.025, alternative="greater").pvalue < 1e-3
+
+
+def test_p_values_meet_the_interval():
+    estimate = Estimate(0.01, 0.004, SEEDS - 1, SEEDS)
+    low, _ = estimate.interval()
+    assert accuracy.p_values(estimate, low)[0] == pytest.approx(0.025)

@@ -1,0 +1,165 @@
+"""Whether the statistics keep their word: intervals that cover, laws and verdicts that are seldom wrong.
+
+Records with a known truth, noise per process and per block, seeds fixed beforehand. A rate counts as kept
+when 2,000 trials do not contradict it in an exact binomial test at one in a thousand.
+"""
+
+import itertools
+import math
+
+import factories
+import msgspec
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.analysis import scaling, speedup, statistics
+from harness.analysis.scaling import Series
+from harness.analysis.timing import Group
+
+TRIALS, SHORT = 2000, 60
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+TOKENS, BATCH, FIXED, BLOCKS = 16384, 8, 0.02, 6
+GROWTH = {"constant": 0.0, "log": 1e-6, "linear": 6e-9}
+PER_TOKEN = {"constant": 1e-5, "log": 2e-6, "linear": 5e-6}
+# Cost per token and fixed cost of every law are of the size measured on two cores.
+CASES = list(itertools.product(GROWTH, ("tokens", "batch"), (3, 5), (0.03, 0.15)))
+NAMED = list(itertools.product(GROWTH, (3, 5), (0.03, 0.15)))
+
+
+def tokens_at(constant, length):
+    return TOKENS if constant == "tokens" else BATCH * length
+
+
+def step(law, constant, length):
+    w = {"constant": 0.0, "log": math.log2(length), "linear": length}[law]
+    return FIXED + tokens_at(constant, length) * (PER_TOKEN[law] + GROWTH[law] * w)
+
+
+def series(law, constant, logs):
+    """A series from `[lengths, processes]` log errors."""
+    return Series(
+        LENGTHS,
+        tuple(tokens_at(constant, n) for n in LENGTHS),
+        tuple(statistics.estimate(math.log(step(law, constant, n)) + e) for n, e in zip(LENGTHS, logs, strict=True)),
+    )
+
+
+def errors(rng, trials, processes, spread):
+    """`[trials, lengths, processes]`: a process's own error plus the median of its blocks'."""
+    shape = (trials, len(LENGTHS), processes)
+    return rng.normal(0, spread, shape) + np.median(rng.normal(0, spread, (*shape, BLOCKS)), axis=-1)
+
+
+def kept(hits, trials):
+    """Neither fewer than 93 % nor more than 97 %."""
+    few = stats.binomtest(int(hits), trials, 0.93, alternative="less").pvalue
+    many = stats.binomtest(int(hits), trials, 0.97, alternative="greater").pvalue
+    return min(few, many) > 1e-3
+
+
+def at_most(count, trials, rate):
+    return stats.binomtest(int(count), trials, rate, alternative="greater").pvalue > 1e-3
+
+
+def at_least(count, trials, rate):
+    return stats.binomtest(int(count), trials, rate, alternative="less").pvalue > 1e-3
+
+
+def law_coverage(law, constant, processes, spread, trials):
+    """Hits per quantity; the truth of an exponent is the noiseless fit in the same window."""
+    rng = np.random.default_rng(61)
+    truth = scaling.exponent("x", "s", series(law, constant, np.zeros((len(LENGTHS), 1)))).exponent
+    # A cost per token that does not grow has a growth of 0 by either growing law.
+    grows = [name for name in ("log", "linear") if law in ("constant", name)]
+    hits = dict.fromkeys(["exponent", *grows, *(["fixed"] if constant == "batch" else [])], 0)
+    for logs in errors(rng, trials, processes, spread):
+        own = series(law, constant, logs)
+        found = {f.law: f for f in scaling.fits(own)}
+        for name in grows:
+            low, high = found[name].growth_interval
+            hits[name] += low <= GROWTH[law] <= high
+        if constant == "batch":
+            low, high = found[law].fixed_interval
+            hits["fixed"] += low <= FIXED <= high
+        low, high = scaling.exponent("x", "s", own).interval
+        hits["exponent"] += low <= truth <= high
+    return hits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("law", "constant", "processes", "spread"), CASES)
+def test_growth_fixed_cost_and_exponent_are_covered(law, constant, processes, spread):
+    hits = law_coverage(law, constant, processes, spread, TRIALS)
+    assert {name: count / TRIALS for name, count in hits.items() if not kept(count, TRIALS)} == {}
+
+
+@pytest.mark.parametrize("constant", ["tokens", "batch"])
+def test_coverage_in_short(constant):
+    for count in law_coverage("linear", constant, 3, 0.03, SHORT).values():
+        assert kept(count, SHORT)
+
+
+def ratio_coverage(law, processes, spread, trials):
+    rng = np.random.default_rng(62)
+    chosen = {"hyenarec": factories.HYENAREC, "x": factories.TRUTHS["sasrec-sdpa"]}
+    place = factories.speed_cell("x", chosen, "constant-tokens", "tokens", 1024, 16, 0, ["time"])
+    plain = factories.speed_record(place, chosen, rng)
+    own, partner = step(law, "tokens", 1024), step("constant", "tokens", 1024)
+    noise = {"process_noise": spread, "block_noise": spread}
+    hits = 0
+    for _ in range(trials):
+        found = [
+            msgspec.structs.replace(plain, timing=factories.timing(factories.blocks(rng, own, partner, **noise)))
+            for _ in range(processes)
+        ]
+        group = Group("x", "constant-tokens", "tokens", "step", 1024, 16, ("p",) * processes, tuple(found))
+        low, high = speedup.log_estimate(group).interval()
+        hits += low <= math.log(own / partner) <= high
+    return hits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("law", "processes", "spread"), NAMED)
+def test_the_paired_ratio_is_covered(law, processes, spread):
+    assert kept(ratio_coverage(law, processes, spread, TRIALS), TRIALS)
+
+
+def test_ratio_coverage_in_short():
+    assert kept(ratio_coverage("linear", 3, 0.15, SHORT), SHORT)
+
+
+def named(law, processes, spread, trials):
+    """How often a wrong law is named, and the right one; noise per process alone."""
+    rng = np.random.default_rng(63)
+    wrong = right = 0
+    for logs in rng.normal(0, spread, (trials, len(LENGTHS), processes)):
+        own = series(law, "tokens", logs)
+        chosen, _ = scaling.choose(own, scaling.fits(own))
+        wrong += chosen not in (None, law)
+        right += chosen == law
+    return wrong, right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("law", "processes", "spread"), NAMED)
+def test_a_wrong_law_is_seldom_named_and_the_right_one_mostly(law, processes, spread):
+    wrong, right = named(law, processes, spread, TRIALS)
+    assert at_most(wrong, TRIALS, 0.05)
+    if spread == 0.03:
+        assert at_least(right, TRIALS, 0.90)
+
+
+@pytest.mark.parametrize("law", list(GROWTH))
+def test_laws_are_named_in_short(law):
+    wrong, right = named(law, 3, 0.03, SHORT)
+    assert at_most(wrong, SHORT, 0.05)
+    assert at_least(right, SHORT, 0.90)
+
+
+def test_a_rate_far_off_is_noticed():
+    # The yardstick itself: intervals resampled from one t distribution a length cover nearly always.
+    assert not kept(TRIALS, TRIALS)
+    assert not kept(0.91 * TRIALS, TRIALS)
+    assert not at_most(0.075 * TRIALS, TRIALS, 0.05)
+    assert not at_least(0.87 * TRIALS, TRIALS, 0.90)
