@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +21,12 @@ import msgspec
 from harness import __version__
 from harness import record as records
 from harness.errors import UserError, unknown
+from harness.operator_record import FILE_NAME as OPERATOR_FILE
 from harness.process import INTERNAL, USAGE, die_with_parent
 from harness.study import Cell, Study, cells, default_study, load_study
+
+# What `bench --quick` takes at most on two cores.
+_OPERATOR_SECONDS = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,7 +190,8 @@ def _outcome(result: records.Record) -> str:
     parts = []
     if result.timing is not None:
         own = [b for b in result.timing.blocks if b.side == "model" and b.phase == "step"]
-        parts.append(f"{1e3 * sum(b.seconds for b in own) / sum(b.steps for b in own):.1f} ms a step")
+        if own:
+            parts.append(f"{1e3 * sum(b.seconds for b in own) / sum(b.steps for b in own):.1f} ms a step")
     if result.memory is not None:
         parts.append(f"peak {result.memory.peak_bytes / 2**20:.0f} MiB")
     return ", ".join(["ok", *parts, *result.flags])
@@ -198,6 +204,8 @@ def _cells(options: argparse.Namespace) -> int:
         return _stale(folder, remove=options.remove_stale)
     for cell in cells(study):
         print(f"{'done   ' if (folder / cell.path).is_file() else 'missing'} {cell.kind:8} {cell.key}")
+    if study.operator:
+        print(f"{'done   ' if (folder / OPERATOR_FILE).is_file() else 'missing'} operator {OPERATOR_FILE}")
     return 0
 
 
@@ -212,11 +220,16 @@ def _stale(folder: Path, *, remove: bool) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from harness.operators.bench import bench, settings
     from harness.sweep import sweep
 
-    study = _study(options.study)
+    study, begin = _study(options.study), time.monotonic()
     folder = options.results or Path("results") / study.name
     done = sweep(study, folder, minutes=options.minutes, kind=options.kind)
+    fits = options.minutes is None or time.monotonic() - begin + _OPERATOR_SECONDS <= 60 * options.minutes
+    if study.operator and options.kind != "training" and fits and not (folder / OPERATOR_FILE).is_file():
+        print("the convolution operator by itself", file=sys.stderr, flush=True)
+        records.write_atomic(folder / OPERATOR_FILE, records.encode(bench(settings(quick=True))))
     print(f"{folder}: {len(done.measured)} measured, {len(done.failed)} failed, {len(done.left)} left for want of time")
     for cell in done.failed:
         print(f"error: {cell.key} has no result, see {folder / cell.path}", file=sys.stderr)

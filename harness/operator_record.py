@@ -96,7 +96,7 @@ class Row(_Frozen, frozen=True):
         speedup_low: Lower end of the median's 95 % interval from order statistics over the
             rounds; it describes this process, not others. Null with fewer than six rounds.
         speedup_high: Upper end.
-        operations: Predicted floating-point operations of one call (harness/operators/costs.py).
+        operations: Predicted floating-point operations of one call (models/ops/convolution_cost.py).
         bytes: Predicted bytes that one call reads and writes.
         samples: One per round, in the order in which they ran.
     """

@@ -57,7 +57,7 @@ class SpeedSection(_Section, frozen=True):
     Attributes:
         phases: What to time: `step`, `forward`, `stream` (one more event of one user, after short and
             long histories, a second a cell; for models that stream), `rest` (a step without the layers).
-        budget_seconds: Most a cell measures, both sides together.
+        budget_seconds: Most that a cell measures one phase, both sides together.
         minimum_seconds: Least a side measures.
         minimum_steps: Least number of steps a side measures.
         catalogue_items: Items of the random catalogue.
@@ -279,6 +279,8 @@ def _validate(study: Study, where: str) -> None:
         if len(set(names)) < len(names):
             # A repeated seed or model would pass for a replicate.
             raise fail(f"{what} = {names} names something twice; name each once")
+    if study.speed and "step" not in study.speed.phases:
+        raise fail(f"speed.phases = {study.speed.phases} must name 'step': every claim about training rests on it")
     if study.training:
         _positive(fail, "training.lengths", study.training.lengths)
 
@@ -286,6 +288,7 @@ def _validate(study: Study, where: str) -> None:
 def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
     if study.speed:
         yield "speed.models", study.speed.models
+        yield "speed.phases", study.speed.phases
         for name, sweep in study.speed.sweeps.items():
             yield f"speed.sweeps.{name}.models", sweep.models or []
     if study.training:

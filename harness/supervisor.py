@@ -7,6 +7,7 @@ child's.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import signal
@@ -230,15 +231,24 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         handle = log.open("a", encoding="utf-8", buffering=1)
         writer = handle.write
+    shown = True
     try:
         for line in stream:
             tail.append(line.rstrip("\n"))
-            print(line, end="", file=sys.stderr, flush=True)
-            if writer is not None:
-                writer(line)
+            # A closed terminal or a full disk must not stop the child, whose pipe would fill: it would
+            # look like a cell that takes too long.
+            try:
+                if shown:
+                    print(line, end="", file=sys.stderr, flush=True)
+                if writer is not None:
+                    writer(line)
+            except OSError as error:
+                tail.append(f"(output no longer shown or logged: {error})")
+                shown, writer = False, None
     finally:
         if handle is not None:
-            handle.close()
+            with contextlib.suppress(OSError):
+                handle.close()
 
 
 def clean_environment(data_folder: str | None = None) -> dict[str, str]:

@@ -56,7 +56,7 @@ def linear_time(claim: Claim, findings: Findings) -> Ruling:
             ClaimVerdict(
                 id=claim.id,
                 variant=name,
-                verdict=verdict,
+                verdict=_settled(verdict, gaps),
                 statistic=law.rise,
                 interval=bounds,
                 threshold=limit,
@@ -103,7 +103,7 @@ def quadratic_attention(claim: Claim, findings: Findings) -> Ruling:
             ClaimVerdict(
                 id=claim.id,
                 variant=name,
-                verdict=verdict,
+                verdict=_settled(verdict, gaps),
                 statistic=fit.growth_seconds,
                 interval=fit.growth_interval,
                 threshold=claim.threshold,
@@ -224,7 +224,7 @@ def long_sequences(claim: Claim, findings: Findings) -> Ruling:
             ClaimVerdict(
                 id=claim.id,
                 variant=name,
-                verdict=verdict,
+                verdict=_settled(verdict, gaps),
                 statistic=trend.slope,
                 interval=interval,
                 threshold=limit,
@@ -277,7 +277,7 @@ def linear_memory(claim: Claim, findings: Findings) -> Ruling:
             ClaimVerdict(
                 id=claim.id,
                 variant=name,
-                verdict=verdict,
+                verdict=_settled(verdict, gaps),
                 statistic=found.mean,
                 interval=interval,
                 threshold=limit,
@@ -311,7 +311,7 @@ def streaming(claim: Claim, findings: Findings) -> Ruling:
         if not rows:
             variants.append(missing(claim, name, [f"streamed steps of {partner} after two histories or more"]))
             continue
-        last = rows[-1]
+        last, gaps = rows[-1], findings.gaps(partner, sweep)
         found = statistics.estimate([math.log(r) for r in last.process_ratios])
         interval = last.ratio_interval
         verdict: Verdict = "inconclusive"
@@ -325,7 +325,7 @@ def streaming(claim: Claim, findings: Findings) -> Ruling:
             ClaimVerdict(
                 id=claim.id,
                 variant=name,
-                verdict=verdict,
+                verdict=_settled(verdict, gaps),
                 statistic=last.ratio,
                 interval=interval,
                 threshold=limit,
@@ -334,13 +334,19 @@ def streaming(claim: Claim, findings: Findings) -> Ruling:
                 evidence=[path for g in used if g.length == last.length for path in g.paths],
                 detail=f"One more event costs {last.ratio:.3g} times as much after {last.history:,} events as after "
                 f"{last.shortest:,} ({span(interval)}): {1e6 * last.event_seconds:.3g} and "
-                f"{1e6 * rows[0].event_seconds:.3g} µs.",
-                missing=findings.gaps(partner, sweep),
+                f"{1e6 * rows[0].event_seconds:.3g} µs, for streams no longer than the kernel's window."
+                f"{findings.bounded(partner, sweep)}",
+                missing=gaps,
                 sample_size=size,
                 sample_unit="processes" if size else "",
             )
         )
     return _single(claim, variants, f"streamed steps of {partner} in speed cells")
+
+
+def _settled(verdict: Verdict, gaps: Sequence[str]) -> Verdict:
+    """Nothing is supported while a cell is missing: it may be the one that would say no."""
+    return "inconclusive" if verdict == "supported" and gaps else verdict
 
 
 def _single(claim: Claim, variants: list[ClaimVerdict], nothing: str) -> Ruling:

@@ -38,9 +38,19 @@ def remove_stale(path: Path) -> list[str]:
     Raises:
         UserError: The folder has no readable study.json.
     """
+    _restore(path)
     folder = load(path)
     cells = {c.path: c.cell for c in folder.counted}
     return [name for name in stale(folder) if _remove(path / name, cells[name])]
+
+
+def _restore(path: Path) -> None:
+    """Put back what an interrupted removal left aside, unless a newer record has its name."""
+    for aside in path.glob(f"*/*/.*{_ASIDE}"):
+        record = aside.with_name(aside.name[1 : -len(_ASIDE)])
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, record)
+        aside.unlink()
 
 
 def _remove(record: Path, cell: Cell) -> bool:
@@ -55,7 +65,8 @@ def _remove(record: Path, cell: Cell) -> bool:
             os.link(aside, record)
         aside.unlink()
         return False
-    record.with_suffix(series.SUFFIX).unlink(missing_ok=True)
+    if not record.exists():
+        record.with_suffix(series.SUFFIX).unlink(missing_ok=True)
     aside.unlink()
     return True
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from harness.analysis import statistics
 from harness.analysis.rows import StreamPoint
-from harness.analysis.statistics import Array
 from harness.analysis.timing import STREAM, Group, stream_seconds
 from harness.record import SpeedRecord
 
@@ -36,9 +35,10 @@ def _histories(group: Group) -> list[int]:
 
 def _point(group: Group, history: int) -> StreamPoint:
     shortest = _histories(group)[0]
-    medians = [float(np.median(stream_seconds(record)[history])) for record in group.records]
-    logs = statistics.estimate(np.log(medians))
-    ratios = [float(np.median(_log_ratios(record, history, shortest))) for record in group.records]
+    # Means, not medians: some blocks hold the work that falls due only now and then.
+    means = [float(np.mean(stream_seconds(record)[history])) for record in group.records]
+    logs = statistics.estimate(np.log(means))
+    ratios = [_log_ratio(record, history, shortest) for record in group.records]
     ratio = statistics.estimate(ratios)
     spreads = [np.ptp(s) / np.median(s) for r in group.records if len(s := stream_seconds(r)[history]) > 1]
     return StreamPoint(
@@ -47,7 +47,7 @@ def _point(group: Group, history: int) -> StreamPoint:
         length=group.length,
         history=history,
         shortest=shortest,
-        processes=len(medians),
+        processes=len(means),
         event_seconds=math.exp(logs.mean),
         event_interval=statistics.exponential(logs.interval()),
         process_ratios=[math.exp(r) for r in ratios],
@@ -57,9 +57,8 @@ def _point(group: Group, history: int) -> StreamPoint:
     )
 
 
-def _log_ratios(record: SpeedRecord, history: int, shortest: int) -> Array:
-    """`[rounds]`: every round times each history once, so the k-th blocks of two histories are a pair."""
+def _log_ratio(record: SpeedRecord, history: int, shortest: int) -> float:
+    """Every round times each history once, so the first k blocks of two histories were timed together."""
     seconds = stream_seconds(record)
     rounds = min(len(seconds[history]), len(seconds[shortest]))
-    found: Array = np.log(seconds[history][:rounds] / seconds[shortest][:rounds])
-    return found
+    return float(np.log(np.mean(seconds[history][:rounds]) / np.mean(seconds[shortest][:rounds])))

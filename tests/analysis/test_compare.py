@@ -79,7 +79,8 @@ def test_the_interval_is_that_of_welch(tmp_path):
 def test_a_change_within_the_noise_floor_is_none(tmp_path):
     quiet = {"process_noise": 1e-4, "block_noise": 1e-4, "drift": 0.0}
     one, two = make(tmp_path / "a", 1, noise=quiet), make(tmp_path / "b", 2, slower=1.05, noise=quiet)
-    assert {c.label for c in compare(one, two).changes if c.changed} == {"sasrec-sdpa"}
+    changes = compare(one, two).changes
+    assert {(c.quantity, c.label) for c in changes if c.changed} == {("speed-up", "sasrec-sdpa")}
 
     def biased(old):
         if old.label != "hyenarec":
@@ -93,6 +94,20 @@ def test_a_change_within_the_noise_floor_is_none(tmp_path):
     rewrite(two, biased)
     found = compare(one, two)
     assert found.second.noise_floors["constant-tokens"] > 1.19 > found.first.noise_floors["constant-tokens"]
+    assert found.changed == 0
+
+
+def test_a_session_that_is_slower_as_a_whole_is_no_change(tmp_path):
+    quiet = {"process_noise": 1e-3, "block_noise": 1e-3, "drift": 0.0}
+    one, two = make(tmp_path / "a", 1, noise=quiet), make(tmp_path / "b", 2, noise=quiet)
+
+    def slower(old):
+        blocks = [msgspec.structs.replace(b, seconds=b.seconds * 1.1) for b in old.timing.blocks]
+        return msgspec.structs.replace(old, timing=msgspec.structs.replace(old.timing, blocks=blocks))
+
+    rewrite(two, slower)
+    found = compare(one, two)
+    assert [c.ratio for c in rows(found, "step-seconds", "gru4rec")] == pytest.approx([1.1] * len(LENGTHS), rel=0.01)
     assert found.changed == 0
 
 

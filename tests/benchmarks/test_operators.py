@@ -6,7 +6,7 @@ use `python -m harness bench`, which times them alternately. Set the allocator a
 (harness/supervisor.py, KEEP_BLOCKS), or page faults are timed.
 
 Beside the times, `extra_info` holds predicted operations and bytes of a call
-(harness/operators/costs.py).
+(models/ops/convolution_cost.py).
 """
 
 import pytest

@@ -16,8 +16,8 @@ from harness.operators import bench, timing
 from harness.operators.errors import errors
 from harness.operators.workloads import Inputs, convolution, inputs
 from harness.record import encode, write_atomic
-from models.ops.attention import causal_attention
 from models.ops import native
+from models.ops.attention import causal_attention
 from models.ops.convolution_cost import bytes_moved, operations
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import legendre as numpy_legendre
 
-from models.ops import legendre_basis, native
+from models.ops import legendre_basis, legendre_tree, legendre_tree_native, native
 from models.ops.causal_convolution import causal_convolution
 from models.ops.kernels import LegendreKernel
 from models.ops.legendre_tree import CHUNK, legendre_tree_convolution
@@ -23,11 +23,14 @@ LENGTHS = st.one_of(
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request, monkeypatch):
+    calls, forward = [], legendre_tree_native.forward
     if request.param == "torch":
         monkeypatch.setattr(native, "library", lambda: None)
     elif native.build().library is None:
         pytest.skip(native.status())
-    return request.param
+    monkeypatch.setattr(legendre_tree_native, "forward", lambda *given: calls.append(1) or forward(*given))
+    yield request.param
+    assert bool(calls) == (request.param == "native")
 
 
 def draw(channels, batch, length, order, window, decay=True, seed=0):
@@ -82,7 +85,7 @@ def assert_within(found, expected, output, parameters):
     order=st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 48, 64])),
     part=st.one_of(st.none(), st.floats(0.05, 1.5)),
     decay=st.booleans(),
-    name=st.sampled_from(IMPLEMENTATIONS),
+    name=st.sampled_from(["torch", *(["native"] if native.build().library is not None else [])]),
     seed=st.integers(0, 99),
 )
 def test_agrees_with_the_sum_over_lags(length, order, part, decay, name, seed):
@@ -95,7 +98,22 @@ def test_agrees_with_the_sum_over_lags(length, order, part, decay, name, seed):
             double = apply(functools.partial(tree, window=window), inputs, torch.float64)
             assert_within(double, expected, 1e-11, 1e-11)
         single = apply(functools.partial(tree, window=window), inputs, torch.float32)
+        runs = legendre_tree_native.supports(inputs[0].float(), min(length, window), order)
+        assert runs == (name == "native" and min(length, window) > CHUNK)
     assert_within(single, expected, 1e-6, 5e-6)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize(("length", "window"), [(9973, 9973), (8192, 3000), (9000, 4099)])
+def test_long_ragged_and_windowed_rows(implementation, length, window, decay):
+    """Several rows whose upper levels have short nodes, with and without the segment before."""
+    inputs = draw(2, 3, length, 16, window, decay)
+
+    def fourier(x, coefficients, decay, skip):
+        return causal_convolution(x, LegendreKernel(coefficients, window, decay, skip), backend="fft", check=False)
+
+    expected = apply(fourier, inputs, torch.float64)
+    assert_within(apply(functools.partial(tree, window=window), inputs, torch.float32), expected, 1e-6, 5e-6)
 
 
 @pytest.mark.parametrize("order", [1, 16, 64])
@@ -114,10 +132,12 @@ def test_long_sequences_against_the_float64_fourier_transform(implementation, le
 
 @pytest.mark.parametrize(("length", "window"), [(1, 1), (70, 70), (150, 150), (150, 131), (200, 90), (140, 3)])
 @pytest.mark.parametrize("decay", [True, False])
-def test_gradients(length, window, decay, monkeypatch):
-    # Small chunks, so that few samples have several levels.
-    monkeypatch.setattr("models.ops.legendre_tree.CHUNK", 8)
+def test_gradients(length, window, decay, monkeypatch, request):
+    # Small chunks, so that few samples have several levels; geometries are kept by length alone.
+    monkeypatch.setattr(legendre_tree, "CHUNK", 8)
     monkeypatch.setattr(native, "library", lambda: None)
+    legendre_tree._geometry.cache_clear()
+    request.addfinalizer(legendre_tree._geometry.cache_clear)
     length, window = -(-length // 8), -(-window // 8)
     *inputs, _ = draw(1, 2, length, 3, window, decay)
     used = [v.requires_grad_() for v in inputs if v is not None]
