@@ -57,12 +57,14 @@ def workplace(tmp_path_factory):
 
 
 def harness(folder, *arguments):
+    # The study's own data folder, not one that the developer has named.
+    inherited = {name: value for name, value in os.environ.items() if name != "HYENAREC_DATA"}
     done = subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "installed"), "HYENAREC_CACHE": str(folder / "cache")},
+        env={**inherited, "PYTHONPATH": str(folder / "installed"), "HYENAREC_CACHE": str(folder / "cache")},
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

@@ -205,6 +205,7 @@ def test_a_killed_supervisor_takes_its_child_along(tmp_path):
 
 
 def test_training_that_diverges_at_once_is_final_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
     training = {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": [], "learning_rate": 1e30}
