@@ -220,7 +220,6 @@ def _stale(folder: Path, *, remove: bool) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from harness.operators.bench import bench, settings
     from harness.sweep import sweep
 
     study, begin = _study(options.study), time.monotonic()
@@ -228,6 +227,8 @@ def _sweep(options: argparse.Namespace) -> int:
     done = sweep(study, folder, minutes=options.minutes, kind=options.kind)
     fits = options.minutes is None or time.monotonic() - begin + _OPERATOR_SECONDS <= 60 * options.minutes
     if study.operator and options.kind != "training" and fits and not (folder / OPERATOR_FILE).is_file():
+        from harness.operators.bench import bench, settings
+
         print("the convolution operator by itself", file=sys.stderr, flush=True)
         records.write_atomic(folder / OPERATOR_FILE, records.encode(bench(settings(quick=True))))
     print(f"{folder}: {len(done.measured)} measured, {len(done.failed)} failed, {len(done.left)} left for want of time")

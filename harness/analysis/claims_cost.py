@@ -148,6 +148,7 @@ def speedup_6x(claim: Claim, findings: Findings) -> Ruling:
             place = max(range(len(points)), key=lambda i: points[i].speedup)
         best, floor = points[place], findings.floor(sweep)
         lacks = [*gaps, *_control_gaps(findings, sweep)]
+        all_below = len(complete) == len(points) and all(b[1] < limit for b in complete)
         verdict: Verdict = "inconclusive"
         if (
             best.simultaneous is not None
@@ -156,18 +157,11 @@ def speedup_6x(claim: Claim, findings: Findings) -> Ruling:
             and best.speedup > floor
         ):
             verdict = "supported"
-        elif (
-            len(complete) == len(points)
-            and all(b[1] < limit for b in complete)
-            and not gaps
-            and not findings.bounded(label, sweep)
-            and floor is not None
-        ):
+        elif all_below and not gaps and not findings.bounded(label, sweep) and floor is not None:
             verdict = "refuted"
         size = None
         # Where only a length that could not be measured keeps it open, no number of processes decides.
-        precise = len(complete) == len(points) and all(b[1] < limit for b in complete)
-        if verdict == "inconclusive" and floor is not None and not precise:
+        if verdict == "inconclusive" and floor is not None and not all_below:
             size = _processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
         cross = next((c.sentence for c in findings.crossovers if (c.label, c.sweep) == (label, sweep)), "")
         within = " within the measured lengths" if verdict == "refuted" else ""

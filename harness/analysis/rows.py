@@ -66,8 +66,8 @@ class StreamPoint(Row, frozen=True):
         history: Events seen: the mean over the second half of this history.
         shortest: Shortest history timed in the same processes.
         event_seconds: Seconds per event.
-        process_ratios: Median over each process's rounds of the time after this history over that
-            after the shortest one.
+        process_ratios: Per process the mean time after this history over that after the shortest one,
+            in the same rounds.
         ratio: Their geometric mean; 1 where this is the shortest.
         block_spread: Median over processes of (largest − smallest block) / median block.
     """

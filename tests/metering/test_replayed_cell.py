@@ -7,6 +7,7 @@ import json
 
 import msgspec
 import pytest
+import specs
 import torch
 import typst
 from factories import make_folder
@@ -21,23 +22,7 @@ from harness.metering import cell, nvml
 from harness.reporting.document import assemble, render
 from harness.reporting.theme import font_folder
 
-SPEC = {
-    "device": "cuda",
-    "threads": 1,
-    "precision": "float32",
-    "model": {"label": "gru4rec", "name": "gru4rec", "options": {}},
-    "partner": {"label": "gru4rec", "name": "gru4rec", "options": {}},
-    "length": 16,
-    "batch": 2,
-    "phases": ["step"],
-    "minimum_seconds": 0.2,
-    "minimum_steps": 2,
-    "budget_seconds": 0.5,
-    "catalogue_items": 50,
-    "negatives": 8,
-    "learning_rate": 1e-3,
-    "compile": False,
-}
+SPEC = specs.SPEC | {"device": "cuda", "partner": specs.SPEC["model"], "minimum_seconds": 0.2}
 
 
 def on_the_cpu(spec):

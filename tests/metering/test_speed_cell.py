@@ -5,27 +5,10 @@ import weakref
 
 import pytest
 import torch
+from specs import SPEC
 
 from harness.environment import describe
 from harness.metering import cell
-
-SPEC = {
-    "device": "cpu",
-    "threads": 1,
-    "precision": "float32",
-    "model": {"label": "gru4rec", "name": "gru4rec", "options": {}},
-    "partner": {"label": "lrurec", "name": "lrurec", "options": {}},
-    "length": 16,
-    "batch": 2,
-    "phases": ["step"],
-    "minimum_seconds": 0.01,
-    "minimum_steps": 2,
-    "budget_seconds": 0.5,
-    "catalogue_items": 50,
-    "negatives": 8,
-    "learning_rate": 1e-3,
-    "compile": False,
-}
 
 
 def test_a_pair_that_does_not_fit_is_timed_apart_with_only_one_model_alive(monkeypatch):
