@@ -24,6 +24,7 @@ from models.ops import accelerated
 from models.ops import legendre_tree_native as native_tree
 from models.ops.kernels import Kernel, LegendreKernel
 from models.ops.legendre_tree import legendre_tree_convolution
+from models.ops.toeplitz import diagonal_sums, toeplitz
 from models.ops.untraced import untraced
 
 Name = Literal["fft", "tree", "dense"]
@@ -85,7 +86,7 @@ def _convolve(x: Tensor, kernel: Kernel, backend: Backend, layout: Layout, check
         kernel.check_decay()
     name = select_backend(backend, x.shape[2], x.device, kernel)
     with torch.autocast(x.device.type, enabled=False):
-        y = _BACKENDS[name](x, kernel)
+        y = _BACKENDS[name](x, kernel) if x.shape[1] else _nothing(x, kernel)
     return y.permute(1, 2, 0) if layout == "batch_length_channel" else y
 
 
@@ -185,6 +186,12 @@ def _triton(
 _BACKENDS: dict[Name, Callable[[Tensor, Kernel], Tensor]] = {"fft": _fourier, "tree": _tree, "dense": _dense}
 
 
+def _nothing(x: Tensor, kernel: Kernel) -> Tensor:
+    """A batch of no sequences; the product gives every parameter its gradient of zeros."""
+    taps, skip = _taps(x, kernel)
+    return (x * (taps.sum(1) + skip)[:, None, None]).to(x.dtype)
+
+
 def _working(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
@@ -241,7 +248,7 @@ class _ToeplitzConvolution(torch.autograd.Function):
         x, matrix = ctx.saved_tensors
         gradient = gradient.contiguous()
         x_gradient = torch.bmm(gradient, matrix.transpose(1, 2))
-        taps_gradient = _diagonal_sums(torch.bmm(x.transpose(1, 2), gradient))[:, : ctx.taps]
+        taps_gradient = diagonal_sums(torch.bmm(x.transpose(1, 2), gradient), first=0)[:, : ctx.taps]
         return x_gradient, taps_gradient, taps_gradient[:, 0]
 
 
@@ -249,15 +256,7 @@ def _toeplitz(taps: Tensor, skip: Tensor, length: int) -> Tensor:
     """`[D, L, L]` with `M[s, t] = h(t − s)`, the skip term on the diagonal."""
     line = functional.pad(taps, (length - 1, length - taps.shape[1]))
     line[:, length - 1] += skip
-    return line.unfold(1, length, 1).flip(1)
-
-
-def _diagonal_sums(matrix: Tensor) -> Tensor:
-    """`[D, L]`: for lag τ the sum over s of `M[s, s + τ]` of a `[D, L, L]` matrix."""
-    channels, length, _ = matrix.shape
-    padded = functional.pad(matrix, (0, length))
-    skewed = padded.as_strided((channels, length, length), (2 * length * length, 2 * length + 1, 1))
-    return skewed.sum(1)
+    return toeplitz(line)
 
 
 # Constants are built in NumPy, products may be native.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from models.ops.causal_convolution import fourier_length
-from models.ops.legendre_tree import chunk_size
+from models.ops.legendre_tree_geometry import chunk_size
 
 _BYTES = 4
 

@@ -1,4 +1,4 @@
-// The Legendre tree of models/ops/legendre_tree.py for one CPU, float32, chunks of 64 events.
+// The Legendre tree of models/ops/legendre_tree.py for one CPU, float32, chunks of TREE_CHUNK = 64 events.
 //
 // What torch does in some fifty products over all channels, each through memory, is done here
 // channel by channel while the channel is in the cache: x is read once, y written once. Backward
@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int kChunk = 64, kLanes = 16, kVectors = kChunk / kLanes, kLine = 2 * kChunk - 1;
+constexpr int kChunk = TREE_CHUNK, kLanes = 16, kVectors = kChunk / kLanes, kLine = 2 * kChunk - 1;
 
 // Levels from here up, nodes of 2,048 events and more, sum in float64.
 constexpr int kPreciseLevel = 5;
@@ -480,19 +480,25 @@ Direction gather(const Problem& p, const MapArrays& whole, const MapArrays& cut,
   return m;
 }
 
+// What tree_forward and tree_backward return.
+enum Code { kDone = 0, kUnknownOrder = 1, kNoMemory = 2 };
+
 template <int NK>
-void forward_channels(const Problem& p, const float* x, const float* lines, const MapArrays& whole,
+Code forward_channels(const Problem& p, const float* x, const float* lines, const MapArrays& whole,
                       const MapArrays& cut, float* y) {
   constexpr int64_t K = NK * kLanes;
   const Channel<NK> channel{p};
   const int64_t size = p.rows * p.chunks * kChunk, states = channel.states();
   const int64_t matrices = (p.depth + shorts(p) + 2) * (5 * K * K + 2 * kChunk * K) + 3 * kChunk * kChunk;
-#pragma omp parallel num_threads(p.threads)
+  int starved = 0;
+#pragma omp parallel num_threads(p.threads) reduction(+ : starved)
   {
     const FlushDenormals flush;
     Scratch scratch(2 * states + matrices + 4096);
+    starved += !scratch.memory;
 #pragma omp for schedule(dynamic)
     for (int64_t d = 0; d < p.channels; ++d) {
+      if (!scratch.memory) continue;
       scratch.used = 0;
       float *z = scratch.take(states), *w = scratch.take(states);
       const Direction m = gather<NK>(p, whole, cut, d, lines + d * kLine, false, scratch);
@@ -503,22 +509,26 @@ void forward_channels(const Problem& p, const float* x, const float* lines, cons
       channel.output(x + d * size, m, w, y + d * size);
     }
   }
+  return starved ? kNoMemory : kDone;
 }
 
 template <int NK>
-void backward_channels(const Problem& p, const float* x, const float* gradient, const float* lines,
+Code backward_channels(const Problem& p, const float* x, const float* gradient, const float* lines,
                        const MapArrays& whole, const MapArrays& cut, float* x_gradient, float* line_gradient,
                        const MapArrays& whole_gradient, const MapArrays& cut_gradient, bool decay) {
   constexpr int64_t K = NK * kLanes;
   const Channel<NK> channel{p};
   const int64_t N = p.chunks, R = p.rows, size = R * N * kChunk, states = channel.states();
   const int64_t matrices = 2 * (p.depth + shorts(p) + 2) * (5 * K * K + 2 * kChunk * K) + 6 * kChunk * kChunk;
-#pragma omp parallel num_threads(p.threads)
+  int starved = 0;
+#pragma omp parallel num_threads(p.threads) reduction(+ : starved)
   {
     const FlushDenormals flush;
     Scratch scratch(4 * states + matrices + 4096);
+    starved += !scratch.memory;
 #pragma omp for schedule(dynamic)
     for (int64_t d = 0; d < p.channels; ++d) {
+      if (!scratch.memory) continue;
       scratch.used = 0;
       const float *xd = x + d * size, *gd = gradient + d * size;
       float *z = scratch.take(states), *w = scratch.take(states), *u = scratch.take(states), *v = scratch.take(states);
@@ -557,21 +567,22 @@ void backward_channels(const Problem& p, const float* x, const float* gradient, 
       channel.gradients(z, w, u, v, whole_gradient, cut_gradient, d, decay);
     }
   }
+  return starved ? kNoMemory : kDone;
 }
 
 }  // namespace
 
 extern "C" {
 
-// x, y [D, R, N, 64]; lines [D, 127]; orders 16, 32, 48 and 64. Returns 0, or 1 for another order.
+// x, y [D, R, N, 64]; lines [D, 127]; orders 16, 32, 48 and 64. Returns a Code; after kNoMemory y is not whole.
 int tree_forward(const Problem* p, const float* x, const float* lines, const MapArrays* whole, const MapArrays* cut,
                  float* y) {
   switch (p->order) {
-    case 16: forward_channels<1>(*p, x, lines, *whole, *cut, y); return 0;
-    case 32: forward_channels<2>(*p, x, lines, *whole, *cut, y); return 0;
-    case 48: forward_channels<3>(*p, x, lines, *whole, *cut, y); return 0;
-    case 64: forward_channels<4>(*p, x, lines, *whole, *cut, y); return 0;
-    default: return 1;
+    case 16: return forward_channels<1>(*p, x, lines, *whole, *cut, y);
+    case 32: return forward_channels<2>(*p, x, lines, *whole, *cut, y);
+    case 48: return forward_channels<3>(*p, x, lines, *whole, *cut, y);
+    case 64: return forward_channels<4>(*p, x, lines, *whole, *cut, y);
+    default: return kUnknownOrder;
   }
 }
 
@@ -583,11 +594,11 @@ int tree_backward(const Problem* p, const float* x, const float* gradient, const
   backward_channels<NK>(*p, x, gradient, lines, *whole, *cut, x_gradient, line_gradient, *whole_gradient, \
                         *cut_gradient, decay != 0)
   switch (p->order) {
-    case 16: RUN(1); return 0;
-    case 32: RUN(2); return 0;
-    case 48: RUN(3); return 0;
-    case 64: RUN(4); return 0;
-    default: return 1;
+    case 16: return RUN(1);
+    case 32: return RUN(2);
+    case 48: return RUN(3);
+    case 64: return RUN(4);
+    default: return kUnknownOrder;
   }
 #undef RUN
 }

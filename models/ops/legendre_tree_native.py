@@ -17,11 +17,11 @@ from torch import Tensor
 from models.ops import native
 
 if TYPE_CHECKING:
-    from models.ops.legendre_tree import Geometry
+    from models.ops.legendre_tree_geometry import Geometry
 
-CHUNK = 64
 ORDERS = (16, 32, 48, 64)
 MAPS = 5
+_NO_MEMORY = 2
 
 
 def supports(x: Tensor, length: int, order: int) -> bool:
@@ -29,7 +29,7 @@ def supports(x: Tensor, length: int, order: int) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and length > CHUNK
+        and length > native.TREE_CHUNK
         and order <= ORDERS[-1]
         and native.library() is not None
     )
@@ -99,7 +99,13 @@ def backward(
 
 def _call(name: str, problem: _Problem, *arguments: object) -> None:
     library = native.build().library
-    if library is None or getattr(library, name)(ctypes.byref(problem), *arguments):
+    code = getattr(library, name)(ctypes.byref(problem), *arguments) if library is not None else None
+    if code == _NO_MEMORY:
+        raise MemoryError(
+            f"{name}: no memory for the states of {problem.rows} rows of {problem.chunks} chunks in "
+            f"{problem.threads} threads; use a smaller batch or fewer threads"
+        )
+    if code != 0:
         raise RuntimeError(f"{name} does not take order {problem.order}; legal: {ORDERS} ({native.status()})")
 
 

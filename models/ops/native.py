@@ -24,7 +24,9 @@ from pathlib import Path
 import torch
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("legendre_tree.cpp", "short_convolution.cpp"))
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
+# Events of a chunk of the Legendre tree; Python cuts rows by the number that C++ is compiled for.
+TREE_CHUNK = 64
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", f"-DTREE_CHUNK={TREE_CHUNK}")
 _BUILD_SECONDS = 120
 _suspended = False
 
@@ -80,7 +82,7 @@ def _kept(compiler: str) -> Path:
     source = b"".join(path.read_bytes() for path in SOURCES)
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     # -march=native: a home folder may be shared by unlike processors.
-    key = "\n".join((version, " ".join(_FLAGS), _processor())).encode() + source
+    key = "\n".join((version, " ".join((*_FLAGS, *_openmp())), _processor())).encode() + source
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyenarec-bench"
     path = cache / f"operators-{hashlib.sha256(key).hexdigest()[:16]}.so"
     if path.exists():
