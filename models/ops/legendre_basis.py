@@ -117,6 +117,35 @@ def coupling(sources: int, targets: int, order: int, window: int, gap: int = 0) 
 
 
 @functools.lru_cache(maxsize=512)
+def rank(samples: int, order: int, window: int, tolerance: float) -> int:
+    """Polynomials that a block needs when parts of the kernel below a tolerance may go.
+
+    A kernel's polynomials are smooth on a block that is short against the window: in the block's
+    basis their coefficients fall faster than exponentially. They vary fastest at the window's ends,
+    which two neighbouring blocks see, so these decide for all pairs of blocks of their size.
+
+    Args:
+        samples: Samples S of the block.
+        order: Number K of the kernel's polynomials.
+        window: Kernel length W.
+        tolerance: Root mean square, over the pairs of samples of two neighbouring blocks, of what
+            may be left out of each polynomial P_m, m < K, whose values lie in −1 … 1; 0: nothing.
+
+    Returns:
+        J, 1 … min(S, K). Where two blocks are longer than the window: min(S, K).
+    """
+    full = min(samples, order)
+    if tolerance <= 0 or 2 * samples > window:
+        return full
+    energy = coupling(samples, samples, order, window) ** 2
+    for kept in range(1, full):
+        dropped = max(energy[kept:].sum((0, 1)).max(), energy[:, kept:].sum((0, 1)).max())
+        if dropped**0.5 < tolerance * samples:
+            return kept
+    return full
+
+
+@functools.lru_cache(maxsize=512)
 def _factors(samples: int, order: int) -> tuple[Matrix, Matrix]:
     """QR of the block's Legendre table, diagonal of R positive: `[S, J]` and `[J, K]`."""
     points = 2.0 * np.arange(samples) / max(samples - 1, 1) - 1.0

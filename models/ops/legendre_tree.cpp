@@ -214,22 +214,27 @@ void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
     for (int64_t c = 0; c < columns; ++c) to[c * rows + r] = from[r * columns + c];
 }
 
+// Products by the vectors in a row of what they write, 1 … 4.
+using Product = void (*)(int64_t, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, bool);
+using Outer = void (*)(int64_t, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t);
+constexpr int kMaxVectors = 4;
+constexpr Product kProduct[] = {nullptr, product<1>, product<2>, product<3>, product<4>};
+constexpr Product kPreciseProduct[] = {nullptr, precise_product<1>, precise_product<2>, precise_product<3>,
+                                       precise_product<4>};
+constexpr Outer kOuter[] = {nullptr, outer<1>, outer<2>, outer<3>, outer<4>};
+
 }  // namespace
 
 extern "C" {
 
-// One level of the tree: nodes, whole pairs of siblings, and the index of its short pair or -1.
+// One level of the tree: nodes, whole pairs of siblings, the index of its short pair or -1, and the
+// moments J ≤ K that a node keeps, a multiple of 16.
 struct Level {
-  int64_t nodes, pairs, short_index;
+  int64_t nodes, pairs, short_index, rank;
 };
 
-// One channel's matrices, as _Maps in the Python module: level after level.
-struct Maps {
-  float *into, *out, *up, *down, *couple;
-};
-
-// All channels' matrices: where the first channel's lie, and how far it is from one channel and
-// one level to the next.
+// All channels' matrices, as Maps in the Python module: where the first channel's lie, and how far
+// it is from one level to the next. Rows and columns have K numbers, of which a level's rank counts.
 struct MapArrays {
   float *into, *out, *up, *down, *couple;
   int64_t up_level, down_level, couple_level;
@@ -243,68 +248,78 @@ struct Problem {
 
 namespace {
 
-Maps of_channel(const MapArrays& all, int64_t d, int64_t order) {
-  const int64_t leaf = kChunk * order, transfer = 2 * order * order;
-  return {all.into ? all.into + d * leaf : nullptr, all.out ? all.out + d * leaf : nullptr,
-          all.up ? all.up + d * transfer : nullptr, all.down ? all.down + d * transfer : nullptr,
-          all.couple ? all.couple + d * order * order : nullptr};
-}
+constexpr int64_t kMaxDepth = 40;
 
-// The matrices of one direction, ready for products by rows.
+// One channel's matrices.
+struct Maps {
+  float *into, *out, *up, *down, *couple;
+
+  Maps(const MapArrays& all, int64_t d, int64_t order) {
+    const int64_t leaf = kChunk * order, transfer = 2 * order * order;
+    into = all.into ? all.into + d * leaf : nullptr;
+    out = all.out ? all.out + d * leaf : nullptr;
+    up = all.up ? all.up + d * transfer : nullptr;
+    down = all.down ? all.down + d * transfer : nullptr;
+    couple = all.couple ? all.couple + d * order * order : nullptr;
+  }
+};
+
+// The matrices of one direction, ready for products by rows; J is a level's rank, J' the next one's.
 struct Direction {
-  const float *into, *into_short;    // [64, K]
-  const float *out, *out_short;      // [K, 64]
-  const float *up, *up_short;        // [levels][2K, K]
-  const float *down, *down_short;    // [levels][K, 2K]
-  const float *couple, *couple_short;  // [levels][K, K]
-  const float* toeplitz;             // [64, 64]
+  const float *into, *into_short;                           // [64, J] in rows of K numbers
+  const float *out, *out_short;                             // [J, 64]
+  const float *up[kMaxDepth], *up_short[kMaxDepth];         // [2J, J']
+  const float *down[kMaxDepth], *down_short[kMaxDepth];     // [J', 2J]
+  const float *couple[kMaxDepth], *couple_short[kMaxDepth];  // [J, J]
+  const float* toeplitz;                                    // [64, 64]
   Shape shape;
   int64_t source;
 };
 
-template <int NK>
 struct Channel {
-  static constexpr int64_t K = NK * kLanes;
   const Problem& p;
 
+  int64_t rank(int64_t level) const { return p.levels[level].rank; }
   // First state of a level, for `rows` rows of its nodes.
   int64_t offset(int64_t level) const {
-    int64_t nodes = 0;
-    for (int64_t l = 0; l < level; ++l) nodes += p.levels[l].nodes;
-    return nodes * p.rows * K;
+    int64_t numbers = 0;
+    for (int64_t l = 0; l < level; ++l) numbers += p.levels[l].nodes * rank(l);
+    return numbers * p.rows;
   }
   int64_t states() const { return offset(p.depth); }
   bool even(const Level& v) const { return v.nodes == 2 * v.pairs; }
 
-  // A product of states, with sums that suit the level.
-  void states_product(int64_t level, int64_t m, int64_t depth, const float* a, int64_t lda, const float* b, int64_t ldb,
-                      float* c, int64_t ldc, bool add) const {
-    const auto run = level >= kPreciseLevel ? precise_product<NK> : product<NK>;
-    run(m, depth, a, lda, b, ldb, c, ldc, add);
+  // A product of states, `width` numbers a row, with sums that suit the level.
+  void states_product(int64_t level, int64_t width, int64_t m, int64_t depth, const float* a, int64_t lda, const float* b,
+                      int64_t ldb, float* c, int64_t ldc, bool add) const {
+    (level >= kPreciseLevel ? kPreciseProduct : kProduct)[width / kLanes](m, depth, a, lda, b, ldb, c, ldc, add);
   }
 
   void moments(const float* x, const Direction& m, float* z) const {
-    const int64_t N = p.chunks, R = p.rows;
-    product<NK>(R * N, kChunk, x, kChunk, m.into, K, z, K, false);
+    const int64_t N = p.chunks, R = p.rows, J0 = rank(0);
+    const Product leaves = kProduct[J0 / kLanes];
+    leaves(R * N, kChunk, x, kChunk, m.into, p.order, z, J0, false);
     if (p.ragged)
-      product<NK>(R, kChunk, x + (N - 1) * kChunk, N * kChunk, m.into_short, K, z + (N - 1) * K, N * K, false);
+      leaves(R, kChunk, x + (N - 1) * kChunk, N * kChunk, m.into_short, p.order, z + (N - 1) * J0, N * J0, false);
     for (int64_t l = 0; l + 1 < p.depth; ++l) {
       const Level &v = p.levels[l], &above = p.levels[l + 1];
-      const float *below = z + offset(l), *matrix = m.up + l * 2 * K * K;
+      const int64_t J = v.rank, wide = above.rank;
+      const float* below = z + offset(l);
       float* parents = z + offset(l + 1);
       if (even(v)) {
-        states_product(l, R * v.pairs, 2 * K, below, 2 * K, matrix, K, parents, K, false);
+        states_product(l, wide, R * v.pairs, 2 * J, below, 2 * J, m.up[l], wide, parents, wide, false);
         continue;
       }
       for (int64_t r = 0; r < R; ++r) {
-        const float* row = below + r * v.nodes * K;
-        float* parent = parents + r * above.nodes * K;
-        states_product(l, v.pairs, 2 * K, row, 2 * K, matrix, K, parent, K, false);
-        if (v.short_index >= 0)
-          states_product(l, 1, 2 * K, row + 2 * v.pairs * K, 2 * K, m.up_short + v.short_index * 2 * K * K, K,
-                      parent + v.pairs * K, K, false);
-        else
-          std::memcpy(parent + v.pairs * K, row + (v.nodes - 1) * K, K * sizeof(float));
+        const float* row = below + r * v.nodes * J;
+        float *parent = parents + r * above.nodes * wide, *last = parent + v.pairs * wide;
+        states_product(l, wide, v.pairs, 2 * J, row, 2 * J, m.up[l], wide, parent, wide, false);
+        if (v.short_index >= 0) {
+          states_product(l, wide, 1, 2 * J, row + 2 * v.pairs * J, 2 * J, m.up_short[l], wide, last, wide, false);
+        } else {
+          std::memcpy(last, row + (v.nodes - 1) * J, J * sizeof(float));
+          std::memset(last + J, 0, (wide - J) * sizeof(float));
+        }
       }
     }
   }
@@ -312,14 +327,15 @@ struct Channel {
   // Expansions of `pairs` pairs of siblings from their parents' (or none) and the sources' moments.
   void siblings(int64_t level, int64_t pairs, const float* parent, const float* z, const float* down, const float* couple,
                 int64_t source, float* w) const {
-    const int64_t target = 1 - source;
+    const int64_t target = 1 - source, J = rank(level);
     if (parent) {
-      states_product(level, pairs, K, parent, K, down, 2 * K, w, 2 * K, false);
-      states_product(level, pairs, K, parent, K, down + K, 2 * K, w + K, 2 * K, false);
+      const int64_t wide = rank(level + 1);
+      states_product(level, J, pairs, wide, parent, wide, down, 2 * J, w, 2 * J, false);
+      states_product(level, J, pairs, wide, parent, wide, down + J, 2 * J, w + J, 2 * J, false);
     } else {
-      for (int64_t n = 0; n < pairs; ++n) std::memset(w + (2 * n + source) * K, 0, K * sizeof(float));
+      for (int64_t n = 0; n < pairs; ++n) std::memset(w + (2 * n + source) * J, 0, J * sizeof(float));
     }
-    states_product(level, pairs, K, z + source * K, 2 * K, couple, K, w + target * K, 2 * K, parent != nullptr);
+    states_product(level, J, pairs, J, z + source * J, 2 * J, couple, J, w + target * J, 2 * J, parent != nullptr);
   }
 
   void expansions(const float* z, const Direction& m, float* w) const {
@@ -327,76 +343,95 @@ struct Channel {
     for (int64_t l = p.depth - 1; l >= 0; --l) {
       const Level& v = p.levels[l];
       const bool top = l + 1 == p.depth;
-      const int64_t above = top ? 0 : p.levels[l + 1].nodes;
-      const float *parents = top ? nullptr : w + offset(l + 1), *down = top ? nullptr : m.down + l * 2 * K * K;
-      const float *from = z + offset(l), *couple = m.couple + l * K * K;
+      const int64_t J = v.rank, wide = top ? 0 : rank(l + 1), above = top ? 0 : p.levels[l + 1].nodes;
+      const float *parents = top ? nullptr : w + offset(l + 1), *from = z + offset(l);
       float* to = w + offset(l);
       if (even(v)) {
-        siblings(l, R * v.pairs, parents, from, down, couple, m.source, to);
+        siblings(l, R * v.pairs, parents, from, m.down[l], m.couple[l], m.source, to);
         continue;
       }
       for (int64_t r = 0; r < R; ++r) {
-        const float *parent = top ? nullptr : parents + r * above * K, *row = from + r * v.nodes * K;
-        float* child = to + r * v.nodes * K;
-        siblings(l, v.pairs, parent, row, down, couple, m.source, child);
-        const int64_t last = 2 * v.pairs * K;
+        const float *parent = top ? nullptr : parents + r * above * wide, *row = from + r * v.nodes * J;
+        const float* cut = top ? nullptr : parent + v.pairs * wide;
+        float* child = to + r * v.nodes * J;
+        siblings(l, v.pairs, parent, row, m.down[l], m.couple[l], m.source, child);
+        const int64_t last = 2 * v.pairs * J;
         if (v.short_index >= 0)
-          siblings(l, 1, top ? nullptr : parent + v.pairs * K, row + last,
-                   top ? nullptr : m.down_short + v.short_index * 2 * K * K, m.couple_short + v.short_index * K * K,
-                   m.source, child + last);
+          siblings(l, 1, cut, row + last, m.down_short[l], m.couple_short[l], m.source, child + last);
         else
-          std::memcpy(child + last, parent + v.pairs * K, K * sizeof(float));
+          std::memcpy(child + last, cut, J * sizeof(float));
       }
     }
   }
 
   void output(const float* x, const Direction& m, const float* w, float* y) const {
-    const int64_t N = p.chunks, R = p.rows;
+    const int64_t N = p.chunks, R = p.rows, J0 = p.depth ? rank(0) : 0;
     const auto run = m.shape == kLower ? inside<kLower> : inside<kUpper>;
     if (!p.ragged) {
-      run(R * N, x, kChunk, m.toeplitz, p.depth ? w : nullptr, K, m.out, K, y, kChunk);
+      run(R * N, x, kChunk, m.toeplitz, p.depth ? w : nullptr, J0, m.out, J0, y, kChunk);
       return;
     }
     for (int64_t r = 0; r < R; ++r) {
       const float* row = x + r * N * kChunk;
-      run(N - 1, row, kChunk, m.toeplitz, w + r * N * K, K, m.out, K, y + r * N * kChunk, kChunk);
+      run(N - 1, row, kChunk, m.toeplitz, w + r * N * J0, J0, m.out, J0, y + r * N * kChunk, kChunk);
     }
     const int64_t last = N - 1;
-    run(R, x + last * kChunk, N * kChunk, m.toeplitz, p.depth ? w + last * K : nullptr, N * K, m.out_short, K,
+    run(R, x + last * kChunk, N * kChunk, m.toeplitz, p.depth ? w + last * J0 : nullptr, N * J0, m.out_short, J0,
         y + last * kChunk, N * kChunk);
+  }
+
+  // Gradients of a chunk's matrices: of Φ_in from x and the reactions v, of Φ_out from ∂y and the expansions w.
+  void leaf_gradients(const float* x, const float* gradient, const float* w, const float* v, const Maps& whole,
+                      const Maps& cut) const {
+    const int64_t N = p.chunks, R = p.rows, J0 = rank(0), K = p.order;
+    const Outer run = kOuter[J0 / kLanes];
+    const int64_t rows = p.ragged ? R : 1, count = p.ragged ? N - 1 : R * N;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t chunk = r * N;
+      run(kChunk, count, x + chunk * kChunk, kChunk, v + chunk * J0, J0, whole.into, K);
+      run(kChunk, count, gradient + chunk * kChunk, kChunk, w + chunk * J0, J0, whole.out, K);
+    }
+    if (!p.ragged) return;
+    const int64_t last = N - 1;
+    run(kChunk, R, x + last * kChunk, N * kChunk, v + last * J0, N * J0, cut.into, K);
+    run(kChunk, R, gradient + last * kChunk, N * kChunk, w + last * J0, N * J0, cut.out, K);
   }
 
   // Sums over rows and nodes of outer products, for whole pairs and for short ones.
   void gradients(const float* z, const float* w, const float* u, const float* v, const MapArrays& whole,
                  const MapArrays& cut, int64_t d, bool decay) const {
-    const Maps g = of_channel(whole, d, K), s = of_channel(cut, d, K);
-    const int64_t R = p.rows, source = p.source;
+    const Maps g(whole, d, p.order), s(cut, d, p.order);
+    const int64_t R = p.rows;
     for (int64_t l = 0; l < p.depth; ++l) {
       const Level& level = p.levels[l];
       const bool transfers = decay && l + 1 < p.depth;
-      const int64_t above = l + 1 < p.depth ? p.levels[l + 1].nodes : 0;
+      const int64_t J = level.rank, above = l + 1 < p.depth ? p.levels[l + 1].nodes * rank(l + 1) : 0;
       const int64_t rows = even(level) ? 1 : R, pairs = even(level) ? R * level.pairs : level.pairs;
       for (int64_t r = 0; r < rows; ++r) {
-        const int64_t child = offset(l) + r * level.nodes * K, parent = offset(l + 1) + r * above * K;
-        one(pairs, child, parent, z, w, u, v, g.couple + l * whole.couple_level,
-            transfers ? g.up + l * whole.up_level : nullptr, transfers ? g.down + l * whole.down_level : nullptr,
-            source);
+        const int64_t child = offset(l) + r * level.nodes * J, parent = offset(l + 1) + r * above;
+        one(l, pairs, child, parent, z, w, u, v, g.couple + l * whole.couple_level,
+            transfers ? g.up + l * whole.up_level : nullptr, transfers ? g.down + l * whole.down_level : nullptr);
         if (level.short_index < 0) continue;
-        const int64_t i = level.short_index;
-        one(1, child + 2 * level.pairs * K, parent + level.pairs * K, z, w, u, v, s.couple + i * cut.couple_level,
-            transfers ? s.up + i * cut.up_level : nullptr, transfers ? s.down + i * cut.down_level : nullptr, source);
+        const int64_t i = level.short_index, wide = transfers ? rank(l + 1) : 0;
+        one(l, 1, child + 2 * level.pairs * J, parent + level.pairs * wide, z, w, u, v, s.couple + i * cut.couple_level,
+            transfers ? s.up + i * cut.up_level : nullptr, transfers ? s.down + i * cut.down_level : nullptr);
       }
     }
   }
 
-  void one(int64_t pairs, int64_t child, int64_t parent, const float* z, const float* w, const float* u,
-           const float* v, float* couple, float* up, float* down, int64_t source) const {
-    const float *left = z + child, *right = u + child;
-    outer<NK>(K, pairs, left + source * K, 2 * K, right + (1 - source) * K, 2 * K, couple, K);
+  // `up` is [2, K, K], `down` [K, 2, K], of which each block's first J or J' rows and columns count.
+  void one(int64_t l, int64_t pairs, int64_t child, int64_t parent, const float* z, const float* w, const float* u,
+           const float* v, float* couple, float* up, float* down) const {
+    const int64_t K = p.order, J = rank(l);
+    const float *moments = z + child, *reactions = u + child;
+    const Outer narrow = kOuter[J / kLanes];
+    narrow(J, pairs, moments + p.source * J, 2 * J, reactions + (1 - p.source) * J, 2 * J, couple, K);
     if (!up) return;
-    outer<NK>(2 * K, pairs, left, 2 * K, v + parent, K, up, K);
-    outer<NK>(K, pairs, w + parent, K, right, 2 * K, down, 2 * K);
-    outer<NK>(K, pairs, w + parent, K, right + K, 2 * K, down + K, 2 * K);
+    const int64_t wide = rank(l + 1);
+    for (int64_t side = 0; side < 2; ++side) {
+      kOuter[wide / kLanes](J, pairs, moments + side * J, 2 * J, v + parent, wide, up + side * K * K, K);
+      narrow(wide, pairs, w + parent, wide, reactions + side * J, 2 * J, down + side * K, 2 * K);
+    }
   }
 };
 
@@ -427,81 +462,106 @@ void fill_toeplitz(const float* line, float* toeplitz) {
   for (int j = 0; j < kChunk; ++j) std::memcpy(toeplitz + j * kChunk, line + kChunk - 1 - j, kChunk * sizeof(float));
 }
 
-int64_t shorts(const Problem& p) {
-  int64_t n = 0;
-  for (int64_t l = 0; l < p.depth; ++l) n += p.levels[l].short_index >= 0;
-  return n;
+// Numbers of all matrices of one direction, each rounded up to whole lines.
+int64_t direction_numbers(const Problem& p) {
+  const int64_t K = p.order;
+  return 2 * (p.depth + 1) * (5 * K * K + 2 * kChunk * K) + 2 * kChunk * kChunk + 1024;
+}
+
+// `blocks_down` × `blocks_across` blocks of rows × columns numbers out of K × K ones, side by side without gaps; or
+// the transpose of that.
+const float* compact(const float* m, int64_t K, int64_t blocks_down, int64_t rows, int64_t blocks_across, int64_t columns,
+                     bool turn, Scratch& scratch) {
+  const int64_t height = blocks_down * rows, width = blocks_across * columns;
+  float* to = scratch.take(height * width);
+  for (int64_t i = 0; i < blocks_down; ++i)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < blocks_across; ++j) {
+        const float* from = m + (i * K + r) * blocks_across * K + j * K;
+        if (!turn)
+          std::memcpy(to + (i * rows + r) * width + j * columns, from, columns * sizeof(float));
+        else
+          for (int64_t c = 0; c < columns; ++c) to[(j * columns + c) * height + i * rows + r] = from[c];
+      }
+  return to;
 }
 
 // Copies of a channel's matrices level after level; the backward direction has all transposed.
-template <int NK>
 Direction gather(const Problem& p, const MapArrays& whole, const MapArrays& cut, int64_t d, const float* line,
                  bool backward, Scratch& scratch) {
-  constexpr int64_t K = NK * kLanes;
-  const Maps g = of_channel(whole, d, K), s = of_channel(cut, d, K);
-  const int64_t lower = p.depth > 1 ? p.depth - 1 : 0, cuts = p.ragged ? shorts(p) : 0;
-  const int64_t lower_cuts = cuts ? cuts - (p.levels[p.depth - 1].short_index >= 0) : 0;
-  auto turned = [&](const float* m, int64_t rows, int64_t columns) {
-    float* to = scratch.take(rows * columns);
-    transpose(m, rows, columns, to);
-    return to;
-  };
-  auto stacked = [&](const float* m, int64_t count, int64_t stride, int64_t rows, int64_t columns) {
-    float* to = scratch.take(count * rows * columns);
-    for (int64_t n = 0; n < count; ++n) {
-      if (backward)
-        transpose(m + n * stride, rows, columns, to + n * rows * columns);
-      else
-        std::memcpy(to + n * rows * columns, m + n * stride, rows * columns * sizeof(float));
-    }
-    return to;
-  };
+  const int64_t K = p.order;
+  const Maps g(whole, d, K), s(cut, d, K);
   Direction m = {};
   float* toeplitz = scratch.take(kChunk * kChunk);
   fill_toeplitz(line, toeplitz);
   const bool wrapped = p.source == 1;
-  m.toeplitz = backward ? turned(toeplitz, kChunk, kChunk) : toeplitz;
+  if (backward) {
+    float* turned = scratch.take(kChunk * kChunk);
+    transpose(toeplitz, kChunk, kChunk, turned);
+    toeplitz = turned;
+  }
+  m.toeplitz = toeplitz;
   m.shape = wrapped != backward ? kUpper : kLower;
   m.source = backward ? 1 - p.source : p.source;
   if (!p.depth) return m;
+  const int64_t J0 = p.levels[0].rank;
   m.into = backward ? g.out : g.into;
-  m.out = turned(backward ? g.into : g.out, kChunk, K);
-  m.up = backward ? stacked(g.down, lower, whole.down_level, K, 2 * K) : stacked(g.up, lower, whole.up_level, 2 * K, K);
-  m.down = backward ? stacked(g.up, lower, whole.up_level, 2 * K, K) : stacked(g.down, lower, whole.down_level, K, 2 * K);
-  m.couple = stacked(g.couple, p.depth, whole.couple_level, K, K);
-  if (!p.ragged) return m;
-  m.into_short = backward ? s.out : s.into;
-  m.out_short = turned(backward ? s.into : s.out, kChunk, K);
-  m.up_short = backward ? stacked(s.down, lower_cuts, cut.down_level, K, 2 * K)
-                        : stacked(s.up, lower_cuts, cut.up_level, 2 * K, K);
-  m.down_short = backward ? stacked(s.up, lower_cuts, cut.up_level, 2 * K, K)
-                          : stacked(s.down, lower_cuts, cut.down_level, K, 2 * K);
-  m.couple_short = stacked(s.couple, cuts, cut.couple_level, K, K);
+  m.out = compact(backward ? g.into : g.out, K, 1, kChunk, 1, J0, true, scratch);
+  if (p.ragged) {
+    m.into_short = backward ? s.out : s.into;
+    m.out_short = compact(backward ? s.into : s.out, K, 1, kChunk, 1, J0, true, scratch);
+  }
+  for (int64_t l = 0; l < p.depth; ++l) {
+    const int64_t J = p.levels[l].rank, i = p.levels[l].short_index;
+    const bool below_top = l + 1 < p.depth, short_too = i >= 0;
+    m.couple[l] = compact(g.couple + l * whole.couple_level, K, 1, J, 1, J, backward, scratch);
+    if (short_too) m.couple_short[l] = compact(s.couple + i * cut.couple_level, K, 1, J, 1, J, backward, scratch);
+    if (!below_top) continue;
+    const int64_t wide = p.levels[l + 1].rank;
+    // Backward, moments go up by the transposed downward matrices and the other way round.
+    auto up = [&](float* up, float* down) {
+      return backward ? compact(down, K, 1, wide, 2, J, true, scratch) : compact(up, K, 2, J, 1, wide, false, scratch);
+    };
+    auto down = [&](float* up, float* down) {
+      return backward ? compact(up, K, 2, J, 1, wide, true, scratch) : compact(down, K, 1, wide, 2, J, false, scratch);
+    };
+    m.up[l] = up(g.up + l * whole.up_level, g.down + l * whole.down_level);
+    m.down[l] = down(g.up + l * whole.up_level, g.down + l * whole.down_level);
+    if (!short_too) continue;
+    m.up_short[l] = up(s.up + i * cut.up_level, s.down + i * cut.down_level);
+    m.down_short[l] = down(s.up + i * cut.up_level, s.down + i * cut.down_level);
+  }
   return m;
 }
 
 // What tree_forward and tree_backward return.
 enum Code { kDone = 0, kUnknownOrder = 1, kNoMemory = 2 };
 
-template <int NK>
+bool known(const Problem& p) {
+  bool fits = p.order > 0 && p.order % kLanes == 0 && p.order <= kMaxVectors * kLanes && p.depth <= kMaxDepth;
+  for (int64_t l = 0; l < p.depth; ++l) {
+    const int64_t J = p.levels[l].rank, least = l ? p.levels[l - 1].rank : kLanes;
+    fits = fits && J % kLanes == 0 && J >= least && J <= p.order;
+  }
+  return fits;
+}
+
 Code forward_channels(const Problem& p, const float* x, const float* lines, const MapArrays& whole,
                       const MapArrays& cut, float* y) {
-  constexpr int64_t K = NK * kLanes;
-  const Channel<NK> channel{p};
+  const Channel channel{p};
   const int64_t size = p.rows * p.chunks * kChunk, states = channel.states();
-  const int64_t matrices = (p.depth + shorts(p) + 2) * (5 * K * K + 2 * kChunk * K) + 3 * kChunk * kChunk;
   int starved = 0;
 #pragma omp parallel num_threads(p.threads) reduction(+ : starved)
   {
     const FlushDenormals flush;
-    Scratch scratch(2 * states + matrices + 4096);
+    Scratch scratch(2 * states + direction_numbers(p));
     starved += !scratch.memory;
 #pragma omp for schedule(dynamic)
     for (int64_t d = 0; d < p.channels; ++d) {
       if (!scratch.memory) continue;
       scratch.used = 0;
       float *z = scratch.take(states), *w = scratch.take(states);
-      const Direction m = gather<NK>(p, whole, cut, d, lines + d * kLine, false, scratch);
+      const Direction m = gather(p, whole, cut, d, lines + d * kLine, false, scratch);
       if (p.depth) {
         channel.moments(x + d * size, m, z);
         channel.expansions(z, m, w);
@@ -512,19 +572,16 @@ Code forward_channels(const Problem& p, const float* x, const float* lines, cons
   return starved ? kNoMemory : kDone;
 }
 
-template <int NK>
 Code backward_channels(const Problem& p, const float* x, const float* gradient, const float* lines,
                        const MapArrays& whole, const MapArrays& cut, float* x_gradient, float* line_gradient,
                        const MapArrays& whole_gradient, const MapArrays& cut_gradient, bool decay) {
-  constexpr int64_t K = NK * kLanes;
-  const Channel<NK> channel{p};
+  const Channel channel{p};
   const int64_t N = p.chunks, R = p.rows, size = R * N * kChunk, states = channel.states();
-  const int64_t matrices = 2 * (p.depth + shorts(p) + 2) * (5 * K * K + 2 * kChunk * K) + 6 * kChunk * kChunk;
   int starved = 0;
 #pragma omp parallel num_threads(p.threads) reduction(+ : starved)
   {
     const FlushDenormals flush;
-    Scratch scratch(4 * states + matrices + 4096);
+    Scratch scratch(4 * states + 2 * direction_numbers(p) + kChunk * kChunk);
     starved += !scratch.memory;
 #pragma omp for schedule(dynamic)
     for (int64_t d = 0; d < p.channels; ++d) {
@@ -532,7 +589,7 @@ Code backward_channels(const Problem& p, const float* x, const float* gradient, 
       scratch.used = 0;
       const float *xd = x + d * size, *gd = gradient + d * size;
       float *z = scratch.take(states), *w = scratch.take(states), *u = scratch.take(states), *v = scratch.take(states);
-      const Direction back = gather<NK>(p, whole, cut, d, lines + d * kLine, true, scratch);
+      const Direction back = gather(p, whole, cut, d, lines + d * kLine, true, scratch);
       if (p.depth) {
         channel.moments(gd, back, u);
         channel.expansions(u, back, v);
@@ -546,23 +603,11 @@ Code backward_channels(const Problem& p, const float* x, const float* gradient, 
       for (int j = 0; j < kChunk; ++j)
         for (int i = p.source ? 0 : j; i < (p.source ? j : kChunk); ++i) line[kChunk - 1 + i - j] += pairs[j * kChunk + i];
       if (!p.depth) continue;
-      const Direction there = gather<NK>(p, whole, cut, d, lines + d * kLine, false, scratch);
+      const Direction there = gather(p, whole, cut, d, lines + d * kLine, false, scratch);
       channel.moments(xd, there, z);
       if (decay) {
         channel.expansions(z, there, w);
-        const Maps g = of_channel(whole_gradient, d, K), s = of_channel(cut_gradient, d, K);
-        const int64_t whole_chunks = p.ragged ? N - 1 : N, rows = p.ragged ? R : 1;
-        const int64_t count = p.ragged ? whole_chunks : R * N;
-        for (int64_t r = 0; r < rows; ++r) {
-          const int64_t chunk = r * N;
-          outer<NK>(kChunk, count, xd + chunk * kChunk, kChunk, v + chunk * K, K, g.into, K);
-          outer<NK>(kChunk, count, gd + chunk * kChunk, kChunk, w + chunk * K, K, g.out, K);
-        }
-        if (p.ragged) {
-          const int64_t last = N - 1;
-          outer<NK>(kChunk, R, xd + last * kChunk, N * kChunk, v + last * K, N * K, s.into, K);
-          outer<NK>(kChunk, R, gd + last * kChunk, N * kChunk, w + last * K, N * K, s.out, K);
-        }
+        channel.leaf_gradients(xd, gd, w, v, Maps(whole_gradient, d, p.order), Maps(cut_gradient, d, p.order));
       }
       channel.gradients(z, w, u, v, whole_gradient, cut_gradient, d, decay);
     }
@@ -574,32 +619,19 @@ Code backward_channels(const Problem& p, const float* x, const float* gradient, 
 
 extern "C" {
 
-// x, y [D, R, N, 64]; lines [D, 127]; orders 16, 32, 48 and 64. Returns a Code; after kNoMemory y is not whole.
+// x, y [D, R, N, 64]; lines [D, 127]; orders 16, 32, 48 and 64, ranks multiples of 16 that never fall upwards. Return a
+// Code; after kNoMemory the results are not whole.
 int tree_forward(const Problem* p, const float* x, const float* lines, const MapArrays* whole, const MapArrays* cut,
                  float* y) {
-  switch (p->order) {
-    case 16: return forward_channels<1>(*p, x, lines, *whole, *cut, y);
-    case 32: return forward_channels<2>(*p, x, lines, *whole, *cut, y);
-    case 48: return forward_channels<3>(*p, x, lines, *whole, *cut, y);
-    case 64: return forward_channels<4>(*p, x, lines, *whole, *cut, y);
-    default: return kUnknownOrder;
-  }
+  return known(*p) ? forward_channels(*p, x, lines, *whole, *cut, y) : kUnknownOrder;
 }
 
 // Gradients of maps must come as zeros; x_gradient and line_gradient are overwritten.
 int tree_backward(const Problem* p, const float* x, const float* gradient, const float* lines, const MapArrays* whole,
                   const MapArrays* cut, float* x_gradient, float* line_gradient, const MapArrays* whole_gradient,
                   const MapArrays* cut_gradient, int decay) {
-#define RUN(NK)                                                                                             \
-  backward_channels<NK>(*p, x, gradient, lines, *whole, *cut, x_gradient, line_gradient, *whole_gradient, \
-                        *cut_gradient, decay != 0)
-  switch (p->order) {
-    case 16: return RUN(1);
-    case 32: return RUN(2);
-    case 48: return RUN(3);
-    case 64: return RUN(4);
-    default: return kUnknownOrder;
-  }
-#undef RUN
+  if (!known(*p)) return kUnknownOrder;
+  return backward_channels(*p, x, gradient, lines, *whole, *cut, x_gradient, line_gradient, *whole_gradient,
+                           *cut_gradient, decay != 0);
 }
 }

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,24 +54,26 @@ from models.ops.toeplitz import diagonal_sums, toeplitz
 GROUP_BYTES = 1 << 19
 
 
-def legendre_tree_convolution(x: Tensor, kernel: LegendreKernel) -> Tensor:
+def legendre_tree_convolution(x: Tensor, kernel: LegendreKernel, tolerance: float = 0.0) -> Tensor:
     """Causal convolution with a Legendre kernel and its skip term, O(L).
 
     Args:
         x: `[D, B, L]` float32 or float64, any L ≥ 1.
         kernel: Coefficients `[D, K]`, decay and skip in the type of `x`.
+        tolerance: What the ranks of moments may leave out, as in `causal_convolution`; 0: nothing.
 
     Returns:
         `[D, B, L]`.
     """
     channels, batch, length = x.shape
-    if _native(x, kernel) and kernel.order not in native_tree.ORDERS:
-        missing = native_tree.padded_order(kernel.order) - kernel.order
+    lanes = native_tree.LANES if _native(x, kernel) else 1
+    if kernel.order % lanes:
+        missing = -kernel.order % lanes
         kernel = replace(kernel, coefficients=functional.pad(kernel.coefficients, (0, missing)))
-    if kernel.window >= length:
-        return _run(x, kernel, tree_geometry(length, kernel.order, kernel.window), wrapped=False)
     window = kernel.window
-    geometry = tree_geometry(window, kernel.order, window)
+    geometry = tree_geometry(min(length, window), kernel.order, window, tolerance, lanes)
+    if window >= length:
+        return _run(x, kernel, geometry, wrapped=False)
     segments = -(-length // window)
     x = functional.pad(x, (0, segments * window - length)).view(channels, batch, segments, window)
     y = _run(x.flatten(1, 2), kernel, geometry, wrapped=False).view(channels, batch, segments, window)
@@ -100,6 +102,42 @@ def _chunks(x: Tensor, geometry: Geometry) -> Tensor:
     return x.contiguous().view(*x.shape[:2], geometry.chunks, geometry.chunk)
 
 
+class _Kept(NamedTuple):
+    """`Maps` without the zeros beyond each level's rank J; J' is the next level's.
+
+    Attributes:
+        into: `[D, C, J]`.
+        out: `[D, C, J]`.
+        up: `[D, 2J, J']` a level.
+        down: `[D, J', 2J]` a level.
+        couple: `[D, J, J]` a level.
+    """
+
+    into: Tensor
+    out: Tensor
+    up: list[Tensor]
+    down: list[Tensor]
+    couple: list[Tensor]
+
+    @classmethod
+    def of(cls, maps: Maps, geometry: Geometry, short: bool) -> _Kept:
+        """The maps of whole pairs, or of the short ones."""
+        ranks = geometry.ranks(short)
+        first = geometry.levels[0].rank if geometry.levels else geometry.order
+        return cls(
+            maps.into[..., :first],
+            maps.out[..., :first],
+            [m.unflatten(1, (2, -1))[:, :, :j, :k].flatten(1, 2) for m, (j, k) in zip(maps.up, ranks, strict=False)],
+            [m.unflatten(2, (2, -1))[:, :k, :, :j].flatten(2) for m, (j, k) in zip(maps.down, ranks, strict=False)],
+            [m[:, :j, :j] for m, (j, _) in zip(maps.couple, ranks, strict=True)],
+        )
+
+    def transposed(self) -> _Kept:
+        """The maps of the transposed operator, in which time runs backwards."""
+        up, down, couple = ([m.mT for m in maps] for maps in (self.up, self.down, self.couple))
+        return _Kept(self.out, self.into, down, up, couple)
+
+
 class _Tree(torch.autograd.Function):
     """Rows `[D, R, length]`; couplings read the sibling `source`, 0 left or 1 right.
 
@@ -110,7 +148,7 @@ class _Tree(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, line: Tensor, geometry: Geometry, source: int, *tensors: Tensor) -> Tensor:
         chunks = _chunks(x, geometry)
         inside = toeplitz(line)
-        maps = _split(tensors)
+        maps = _kept(tensors, geometry)
         moments, expansions = _sweep(chunks, maps, geometry, source)
         y = torch.empty_like(chunks)
         for part in _parts(chunks):
@@ -126,7 +164,7 @@ class _Tree(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         geometry, levels = ctx.geometry, len(ctx.geometry.levels)
         chunks, inside, *saved = ctx.saved_tensors
-        maps, states = _split(saved[: ctx.maps]), saved[ctx.maps :]
+        maps, states = _kept(saved[: ctx.maps], geometry), saved[ctx.maps :]
         moments, expansions = states[:levels], states[levels:]
         gradient = _chunks(gradient, geometry)
         transposed = [m.transposed() for m in maps]
@@ -134,8 +172,6 @@ class _Tree(torch.autograd.Function):
         gradients: list[Tensor | None] = [None] * ctx.maps
         by_decay = levels > 0 and ctx.needs_input_grad[4]
         into_gradient, out_gradient = (torch.empty_like(maps[0].into) for _ in range(2))
-        if by_decay:
-            gradients[:2] = into_gradient, out_gradient
         x_gradient, products = torch.empty_like(chunks), torch.empty_like(inside)
         into, out = (_whole_leaves(s, geometry) if by_decay else None for s in (reactions, expansions))
         for part in _parts(chunks):
@@ -145,6 +181,8 @@ class _Tree(torch.autograd.Function):
             if into is not None and out is not None:
                 torch.bmm(x, into[part], out=into_gradient[part])
                 torch.bmm(y.mT, out[part], out=out_gradient[part])
+        if by_decay:
+            gradients[:2] = (_widened(m, geometry.order) for m in (into_gradient, out_gradient))
         if levels and ctx.needs_input_grad[1]:
             for n in range(len(maps)):
                 pairs = _Pairs(geometry, short=n == 1)
@@ -153,8 +191,9 @@ class _Tree(torch.autograd.Function):
                     gradients[5 * n + 2] = pairs.transfers(moments, reactions)
                     gradients[5 * n + 3] = pairs.transfers(sensitivities, expansions).mT
             if by_decay and len(maps) > 1:
-                gradients[5] = torch.bmm(chunks[:, :, -1].mT, reactions[0][:, :, -1])
-                gradients[6] = torch.bmm(gradient[:, :, -1].mT, expansions[0][:, :, -1])
+                into_gradient = torch.bmm(chunks[:, :, -1].mT, reactions[0][:, :, -1])
+                out_gradient = torch.bmm(gradient[:, :, -1].mT, expansions[0][:, :, -1])
+                gradients[5:7] = (_widened(m, geometry.order) for m in (into_gradient, out_gradient))
         x_gradient = x_gradient.flatten(2)[..., : geometry.length]
         return x_gradient, diagonal_sums(products), None, None, *gradients
 
@@ -186,9 +225,16 @@ _torch_tree: Callable[..., Tensor] = _Tree.apply
 _native_tree: Callable[..., Tensor] = _NativeTree.apply
 
 
-def _split(tensors: Sequence[Tensor]) -> list[Maps]:
+def _kept(tensors: Sequence[Tensor], geometry: Geometry) -> list[_Kept]:
+    """Of whole pairs and, in a ragged tree, of short ones."""
     size = len(Maps._fields)
-    return [Maps(*tensors[start : start + size]) for start in range(0, len(tensors), size)]
+    starts = range(0, len(tensors), size)
+    return [_Kept.of(Maps(*tensors[start : start + size]), geometry, start > 0) for start in starts]
+
+
+def _widened(matrix: Tensor, columns: int) -> Tensor:
+    """With zeros for the columns that a rank leaves out."""
+    return functional.pad(matrix, (0, columns - matrix.shape[-1]))
 
 
 def _parts(chunks: Tensor) -> list[slice]:
@@ -200,7 +246,9 @@ def _parts(chunks: Tensor) -> list[slice]:
     return [slice(start, start + size) for start in range(0, channels, size)]
 
 
-def _output(chunks: Tensor, inside: Tensor, expansions: list[Tensor], maps: list[Maps], part: slice, y: Tensor) -> None:
+def _output(
+    chunks: Tensor, inside: Tensor, expansions: list[Tensor], maps: list[_Kept], part: slice, y: Tensor
+) -> None:
     """Write some channels of the result: the products inside chunks and what the expansions add."""
     flat = y[part].flatten(1, 2)
     torch.bmm(chunks[part].flatten(1, 2), inside[part], out=flat)
@@ -224,7 +272,7 @@ def _whole_leaves(states: Sequence[Tensor], geometry: Geometry) -> Tensor:
     return leaves.flatten(1, 2)
 
 
-def _sweep(chunks: Tensor, maps: list[Maps], geometry: Geometry, source: int) -> tuple[list[Tensor], list[Tensor]]:
+def _sweep(chunks: Tensor, maps: list[_Kept], geometry: Geometry, source: int) -> tuple[list[Tensor], list[Tensor]]:
     """Moments and expansions `[D, R, nodes, K]` of all levels, leaves first."""
     if not geometry.levels:
         return [], []
@@ -232,7 +280,7 @@ def _sweep(chunks: Tensor, maps: list[Maps], geometry: Geometry, source: int) ->
     return moments, _expansions(moments, maps, geometry, source)
 
 
-def _moments(chunks: Tensor, maps: list[Maps], geometry: Geometry) -> list[Tensor]:
+def _moments(chunks: Tensor, maps: list[_Kept], geometry: Geometry) -> list[Tensor]:
     channels, rows, count, _ = chunks.shape
     leaves = torch.bmm(chunks.flatten(1, 2), maps[0].into).view(channels, rows, count, -1)
     if len(maps) > 1:
@@ -246,33 +294,33 @@ def _moments(chunks: Tensor, maps: list[Maps], geometry: Geometry) -> list[Tenso
             parents.append(_product(_siblings(below, level, short=True), matrix, rows))
         elif level.nodes % 2:
             # Without a sibling a node and its parent are the same block.
-            parents.append(below[:, :, -1:])
+            parents.append(_widened(below[:, :, -1:], geometry.levels[number + 1].rank))
         moments.append(torch.cat(parents, 2) if len(parents) > 1 else parents[0])
     return moments
 
 
-def _expansions(moments: list[Tensor], maps: list[Maps], geometry: Geometry, source: int) -> list[Tensor]:
-    rows, order = moments[0].shape[1], geometry.order
-    # Zeros in the source's place let one product write both siblings.
-    side = (order, 0) if source == 0 else (0, order)
-    couple = [functional.pad(m.couple, side) for m in maps]
+def _expansions(moments: list[Tensor], maps: list[_Kept], geometry: Geometry, source: int) -> list[Tensor]:
+    rows = moments[0].shape[1]
     above: Tensor | None = None
     expansions: list[Tensor] = []
     for number in range(len(geometry.levels) - 1, -1, -1):
         level, children = geometry.levels[number], []
+        rank = level.rank
         for short in (False, True):
             if not (level.short if short else level.pairs):
                 continue
             place = geometry.short_index(number) if short else number
-            sources = _siblings(moments[number], level, short)[..., source * order :][..., :order]
+            sources = _siblings(moments[number], level, short)[..., source * rank :][..., :rank]
+            # Zeros in the source's place let one product write both siblings.
+            couple = functional.pad(maps[short].couple[place], (rank, 0) if source == 0 else (0, rank))
             if above is None:
-                pair = torch.bmm(sources, couple[short][place])
+                pair = torch.bmm(sources, couple)
             else:
                 pair = torch.bmm(_parents(above, level, short), maps[short].down[place])
-                pair.baddbmm_(sources, couple[short][place])
-            children.append(pair.view(pair.shape[0], rows, -1, order))
+                pair.baddbmm_(sources, couple)
+            children.append(pair.view(pair.shape[0], rows, -1, rank))
         if level.nodes % 2 and above is not None:
-            children.append(above[:, :, -1:])
+            children.append(above[:, :, -1:, :rank])
         above = torch.cat(children, 2) if len(children) > 1 else children[0]
         expansions.append(above)
     return expansions[::-1]
@@ -308,23 +356,23 @@ class _Pairs:
         order, found = self.geometry.order, []
         for number in self._levels(len(self.geometry.levels)):
             level = self.geometry.levels[number]
-            sources = _siblings(moments[number], level, self.short)[..., source * order :][..., :order]
-            targets = _siblings(sensitivities[number], level, self.short)[..., (1 - source) * order :][..., :order]
-            found.append(torch.bmm(sources.mT, targets))
-        return self._stack(found, moments[0], order)
+            sources = _siblings(moments[number], level, self.short)[..., source * level.rank :][..., : level.rank]
+            targets = _siblings(sensitivities[number], level, self.short)[..., (1 - source) * level.rank :]
+            product = torch.bmm(sources.mT, targets[..., : level.rank])
+            missing = order - level.rank
+            found.append(functional.pad(product, (0, missing, 0, missing)))
+        return torch.stack(found) if found else moments[0].new_zeros(0, moments[0].shape[0], order, order)
 
     def transfers(self, children: Sequence[Tensor], parents: Sequence[Tensor]) -> Tensor:
         """`[levels − 1, D, 2K, K]`."""
-        found = []
+        order, found = self.geometry.order, []
         for number in self._levels(len(self.geometry.levels) - 1):
-            level = self.geometry.levels[number]
+            level, above = self.geometry.levels[number : number + 2]
             pairs = _siblings(children[number], level, self.short)
-            found.append(torch.bmm(pairs.mT, _parents(parents[number + 1], level, self.short)))
-        return self._stack(found, children[0], 2 * self.geometry.order)
+            product = torch.bmm(pairs.mT, _parents(parents[number + 1], level, self.short))
+            halves = product.view(len(product), 2, level.rank, above.rank)
+            found.append(functional.pad(halves, (0, order - above.rank, 0, order - level.rank)).flatten(1, 2))
+        return torch.stack(found) if found else children[0].new_zeros(0, children[0].shape[0], 2 * order, order)
 
     def _levels(self, count: int) -> list[int]:
         return [n for n in range(count) if self.geometry.levels[n].short or not self.short]
-
-    @staticmethod
-    def _stack(found: list[Tensor], like: Tensor, height: int) -> Tensor:
-        return torch.stack(found) if found else like.new_zeros(0, like.shape[0], height, like.shape[3])

@@ -6,6 +6,7 @@ The derivation and the notation are those of models/ops/legendre_tree.py.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ class Nodes:
     Transfers are stacked over the levels below the top one, couplings over all of them.
 
     Attributes:
-        leaf: `[C, K]` basis of a chunk; rows and columns that a short one lacks are zeros.
+        leaf: `[C, K]` basis of a chunk; what a short one lacks or its rank leaves out is zero, here
+            and in all other matrices.
         to_end: `[C]` events from each event to the chunk's end.
         left: `[levels − 1, K, K]` restriction of a parent to its left child.
         right: The same to its right child.
@@ -73,14 +75,17 @@ def tree_constants(geometry: Geometry, wrapped: bool, dtype: torch.dtype, device
     def tensor(numbers: ArrayLike) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.float64)).to(dtype).to(device)
 
-    def stack(matrices: list[Matrix]) -> Tensor:
-        """Pad with zeros where a short node has fewer polynomials."""
-        padded = [np.pad(m, [(0, order - size) for size in m.shape]) for m in matrices]
+    parents = {below: above.rank for below, above in itertools.pairwise(geometry.levels)}
+
+    def stack(matrices: list[Matrix], levels: list[Level]) -> Tensor:
+        """Pad with zeros to K × K what a parent and its child keep."""
+        kept = [m[: parents[v], : v.rank] for m, v in zip(matrices, levels, strict=True)]
+        padded = [np.pad(m, [(0, order - size) for size in m.shape]) for m in kept]
         return tensor(np.stack(padded) if padded else np.zeros((0, order, order)))
 
-    def pair(sources: int, targets: int, gap: int) -> Matrix:
-        tensor = coupling(sources, targets, order, window, gap).transpose(2, 1, 0)
-        return np.pad(tensor, [(0, order - size) for size in tensor.shape]).reshape(order, -1)
+    def pair(level: Level, sources: int, targets: int, gap: int) -> Matrix:
+        kept = coupling(sources, targets, order, window, gap)[: level.rank, : level.rank].transpose(2, 1, 0)
+        return np.pad(kept, [(0, order - size) for size in kept.shape]).reshape(order, -1)
 
     def nodes(leaf: int, levels: list[Level], below_top: list[Level], short: bool) -> Nodes:
         right = {level: level.last if short else level.samples for level in levels}
@@ -89,15 +94,15 @@ def tree_constants(geometry: Geometry, wrapped: bool, dtype: torch.dtype, device
         gaps = [window - v.samples - right[v] if wrapped else 0 for v in levels]
         # A level of short pairs only has no whole pair to couple, and its lags would be illegal.
         pairs = [
-            pair(*side, gap) if short or level.pairs else np.zeros((order, order * order))
+            pair(level, *side, gap) if short or level.pairs else np.zeros((order, order * order))
             for level, side, gap in zip(levels, sides, gaps, strict=True)
         ]
-        basis_ = basis(leaf, order)
+        basis_ = basis(leaf, order)[:, : geometry.levels[0].rank if geometry.levels else order]
         return Nodes(
             leaf=tensor(np.pad(basis_, ((0, chunk - leaf), (0, order - basis_.shape[1])))),
             to_end=tensor(np.maximum(leaf - np.arange(chunk), 0)),
-            left=stack([restriction(v.samples + right[v], 0, v.samples, order) for v in below_top]),
-            right=stack([restriction(v.samples + right[v], v.samples, right[v], order) for v in below_top]),
+            left=stack([restriction(v.samples + right[v], 0, v.samples, order) for v in below_top], below_top),
+            right=stack([restriction(v.samples + right[v], v.samples, right[v], order) for v in below_top], below_top),
             reach=tensor([right[v] for v in below_top]),
             offset=tensor([v.samples for v in below_top]),
             coupling=tensor(np.stack(pairs) if pairs else np.zeros((0, order, order * order))),
@@ -116,7 +121,7 @@ def tree_constants(geometry: Geometry, wrapped: bool, dtype: torch.dtype, device
 
 
 class Maps(NamedTuple):
-    """The matrices of one sweep, per channel; or gradients of these.
+    """The matrices of one sweep, per channel, stacked over levels with zeros beyond their ranks; or gradients of these.
 
     Attributes:
         into: `[D, C, K]` chunk to moments.
@@ -131,10 +136,6 @@ class Maps(NamedTuple):
     up: Tensor
     down: Tensor
     couple: Tensor
-
-    def transposed(self) -> Maps:
-        """The maps of the transposed operator, in which time runs backwards."""
-        return Maps(self.out, self.into, self.down.mT, self.up.mT, self.couple.mT)
 
 
 def chunk_line(kernel: LegendreKernel, geometry: Geometry, constants: Constants, wrapped: bool) -> Tensor:

@@ -19,7 +19,9 @@ from models.ops import native
 if TYPE_CHECKING:
     from models.ops.legendre_tree_geometry import Geometry
 
-ORDERS = (16, 32, 48, 64)
+# Legal orders and ranks are multiples of it.
+LANES = 16
+ORDERS = tuple(range(LANES, 65, LANES))
 MAPS = 5
 _NO_MEMORY = 2
 
@@ -35,13 +37,8 @@ def supports(x: Tensor, length: int, order: int) -> bool:
     )
 
 
-def padded_order(order: int) -> int:
-    """The next order that the operator is compiled for; polynomials beyond K get coefficient 0."""
-    return next(legal for legal in ORDERS if legal >= order)
-
-
 class _Level(ctypes.Structure):
-    _fields_ = (("nodes", ctypes.c_int64), ("pairs", ctypes.c_int64), ("short_index", ctypes.c_int64))
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("nodes", "pairs", "short_index", "rank"))
 
 
 class _MapArrays(ctypes.Structure):
@@ -111,7 +108,7 @@ def _call(name: str, problem: _Problem, *arguments: object) -> None:
 
 def _problem(chunks: Tensor, geometry: Geometry, source: int, ragged: bool) -> _Problem:
     levels = [
-        _Level(level.nodes, level.pairs, geometry.short_index(number) if level.short else -1)
+        _Level(level.nodes, level.pairs, geometry.short_index(number) if level.short else -1, level.rank)
         for number, level in enumerate(geometry.levels)
     ]
     channels, rows, count, _ = chunks.shape

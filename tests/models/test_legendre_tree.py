@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import legendre as numpy_legendre
 
-from models.ops import legendre_basis, legendre_tree_geometry, legendre_tree_native, native
+from models.ops import legendre_basis, legendre_tree, legendre_tree_geometry, legendre_tree_native, native
 from models.ops.causal_convolution import causal_convolution
 from models.ops.kernels import LegendreKernel
 from models.ops.legendre_tree import legendre_tree_convolution
@@ -292,6 +292,61 @@ def test_runs_compiled(implementation):
     compiled = torch.compile(convolve, backend="eager")
     found = apply(compiled, inputs, torch.float32)
     assert_within(found, apply(functools.partial(sum_over_lags, window=200), inputs, torch.float64), 1e-6, 5e-6)
+
+
+def matrix(coefficients, window, length, tolerance):
+    """The operator's matrix, in float64: its answer to an impulse at every place."""
+    with torch.no_grad():
+        kernel = LegendreKernel(coefficients, window)
+        impulses = torch.eye(length, dtype=torch.float64)[None]
+        return causal_convolution(impulses, kernel, backend="tree", tolerance=tolerance)[0]
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-7])
+@pytest.mark.parametrize(("order", "window", "length"), [(16, 1024, 1024), (64, 1024, 1000), (32, 512, 1100)])
+def test_what_the_ranks_leave_out_is_below_the_tolerance(order, window, length, tolerance):
+    coefficients = torch.randn(1, order, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact, found = (matrix(coefficients, window, length, t) for t in (0.0, tolerance))
+    below = (found - exact)[torch.ones(length, length, dtype=torch.bool).triu()]
+    assert 0 < float(below.square().mean().sqrt()) <= tolerance * float(coefficients.abs().sum())
+    ranks = [level.rank for level in tree_geometry(min(window, length), order, window, tolerance).levels]
+    assert ranks[0] < ranks[-1] <= order
+    assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize(("length", "window"), [(4096, 4096), (4099, 4099), (3000, 1100)])
+@pytest.mark.parametrize("order", [16, 48, 64])
+def test_ranks_cost_no_more_than_rounding_at_the_tolerance_of_float32(implementation, length, window, order):
+    inputs = draw(64, 1, length, order, window)
+
+    def convolve(x, coefficients, decay, skip, **options):
+        return causal_convolution(x, LegendreKernel(coefficients, window, decay, skip), check=False, **options)
+
+    expected = apply(functools.partial(convolve, backend="fft"), inputs, torch.float64)
+    found = apply(functools.partial(convolve, backend="tree", tolerance=1e-7), inputs, torch.float32)
+    assert_within(found, expected, 1e-6, 5e-6)
+
+
+def test_ranks_are_cut_in_torch_and_natively(implementation, monkeypatch):
+    seen = []
+    module = legendre_tree_native if implementation == "native" else legendre_tree
+    name = "_problem" if implementation == "native" else "_sweep"
+    original = getattr(module, name)
+
+    def spy(*given):
+        seen.append(next(a for a in given if isinstance(a, legendre_tree_geometry.Geometry)))
+        return original(*given)
+
+    monkeypatch.setattr(module, name, spy)
+    x = torch.randn(1, 1, 4096)
+    causal_convolution(x, LegendreKernel(torch.randn(1, 64), 4096), backend="tree", tolerance=1e-7)
+    ranks = [level.rank for level in seen[0].levels]
+    assert (ranks[0], ranks[-1]) == ((16, 64) if implementation == "native" else (15, 53))
+
+
+def test_a_negative_tolerance_is_refused():
+    with pytest.raises(ValueError, match="tolerance must be ≥ 0, got -1"):
+        causal_convolution(torch.ones(1, 1, 4), LegendreKernel(torch.ones(1, 2), 4), tolerance=-1)
 
 
 @pytest.mark.parametrize(("samples", "order"), [(1, 1), (5, 8), (64, 64), (65, 64), (70, 64), (300, 33)])
