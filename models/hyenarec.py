@@ -26,9 +26,9 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
+from models.base import Cost, ModelConfig, register
 from models.ops import accelerated, convolution_cost
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock, prefill_blocks, step_blocks, stream_blocks
+from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.causal_convolution import causal_convolution, describe_backend, select_backend
 from models.ops.kernels import ExplicitKernel
 from models.ops.legendre_stream import LegendreStream, convolution_stream
@@ -36,6 +36,7 @@ from models.ops.parameterisations import PolynomialKernel, build_parameterisatio
 from models.ops.ring_stream import RingStream
 from models.ops.short_convolution import gated_short_convolution, short_convolution
 from models.ops.stream_state import State
+from models.stack import StreamingStack
 
 Stream = RingStream | LegendreStream
 # Limits for which a model keeps tables at a time.
@@ -245,7 +246,7 @@ class HyenaOperator(nn.Module):
     citation="HyenaRec, arXiv 2603.25027 (our reading); Poli et al., Hyena Hierarchy, ICML 2023",
     config=HyenaRecConfig,
 )
-class HyenaRec(StreamingModel):
+class HyenaRec(StreamingStack):
     """Our reading of HyenaRec; see the module's docstring for the equations.
 
     Raises:
@@ -255,7 +256,6 @@ class HyenaRec(StreamingModel):
     config: HyenaRecConfig
 
     def __init__(self, config: HyenaRecConfig) -> None:
-        super().__init__(config)
         if config.order < 2:
             raise ValueError(f"order {config.order} must be at least 2: order N has N − 1 long convolutions")
         if config.kernel_order < 1:
@@ -264,39 +264,14 @@ class HyenaRec(StreamingModel):
             raise ValueError(f"short_convolution {config.short_convolution} must be a width ≥ 1, or 0 for none")
         if config.feed_forward < 1:
             raise ValueError(f"feed_forward {config.feed_forward} must be at least 1")
-        width = config.hidden_size
-        self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
-        initialise_embedding(self.item_embedding)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width, HyenaOperator(config), FeedForward(width, config.feed_forward * width), config.dropout)
-            for _ in range(config.num_layers)
+        super().__init__(config)
+
+    def block(self) -> ResidualBlock:
+        """`x + W_o Hyena(LN(x)) + b_o`, then `x + FFN(LN(x))`."""
+        config, width = self.config, self.config.hidden_size
+        return ResidualBlock(
+            width, HyenaOperator(config), FeedForward(width, config.feed_forward * width), config.dropout
         )
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
-        x = self.dropout(self.item_embedding(items))
-        for block in self.blocks:
-            x = block(x)
-        hidden: Tensor = self.norm(x)
-        return hidden
-
-    def stream(self, batch: int, limit: int | None = None) -> State:
-        """What the convolutions remember: little for a limit of at most `max_length`, bounded for any stream."""
-        return stream_blocks(self.blocks, batch, limit)
-
-    @torch.no_grad()
-    def step(self, items: Tensor, state: State) -> Tensor:
-        """Hidden states `[B, D]` after one more event `[B]`."""
-        hidden: Tensor = self.norm(step_blocks(self.blocks, self.item_embedding(items), state))
-        return hidden
-
-    @torch.no_grad()
-    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
-        x, state = prefill_blocks(self.blocks, self.item_embedding(items), limit)
-        return self.norm(x), state
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products and convolutions of a forward pass; norms and activations are left out.

@@ -38,8 +38,8 @@ from torch import Tensor
 
 from models.ops.kernels import Kernel, LegendreKernel
 from models.ops.legendre_basis import Matrix, basis, coupling, legendre_values, restriction
-from models.ops.ring_stream import RingStream, check_limit
-from models.ops.stream_state import State
+from models.ops.ring_stream import RingStream
+from models.ops.stream_state import State, check_limit
 
 CHUNK = 64
 # Up to here one product with all taps takes less time than the blocks' bookkeeping.

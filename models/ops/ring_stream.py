@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.ops.kernels import Kernel
-from models.ops.stream_state import State
+from models.ops.stream_state import State, check_limit
 
 
 class RingStream:
@@ -84,16 +84,3 @@ class RingStream:
         state["ring"][:, :, places] = x[:, :, age - kept :].detach().transpose(0, 1).to(state["ring"].dtype)
         state["age"] = age
         return state
-
-
-def check_limit(age: int, events: int, limit: int | None) -> None:
-    """Refuse events beyond the limit a stream was made for.
-
-    Raises:
-        ValueError: More events than the limit.
-    """
-    if limit is not None and age + events > limit:
-        raise ValueError(
-            f"event {age + events} exceeds the limit of {limit} events that this stream was made for; "
-            "make it with a larger limit, or with None for an endless one"
-        )
