@@ -30,15 +30,15 @@ from models.base import Cost, ModelConfig, register
 from models.ops import accelerated, convolution_cost
 from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.causal_convolution import causal_convolution, describe_backend, select_backend
+from models.ops.convolution_stream import ConvolutionStream
 from models.ops.kernels import ExplicitKernel
-from models.ops.legendre_stream import LegendreStream, convolution_stream
+from models.ops.legendre_stream import convolution_stream
 from models.ops.parameterisations import PolynomialKernel, build_parameterisation
 from models.ops.ring_stream import RingStream
 from models.ops.short_convolution import gated_short_convolution, short_convolution
 from models.ops.stream_state import State
 from models.stack import StreamingStack
 
-Stream = RingStream | LegendreStream
 # Limits for which a model keeps tables at a time.
 MAX_PREPARED = 4
 
@@ -98,8 +98,8 @@ class _Prepared(NamedTuple):
 
     versions: list[tuple[int, int]]
     weights: list[Tensor]
-    short: Stream | None
-    kernels: list[Stream]
+    short: ConvolutionStream | None
+    kernels: list[ConvolutionStream]
 
 
 class HyenaOperator(nn.Module):
@@ -216,7 +216,9 @@ class HyenaOperator(nn.Module):
         past = [kernel.prefill(own) for kernel, own in zip(kernels, inputs, strict=True)]
         return y, {"limit": limit, "short": first, "kernels": past}
 
-    def _streams(self, limit: int | None, *, begins: bool = False) -> tuple[Stream | None, list[Stream]]:
+    def _streams(
+        self, limit: int | None, *, begins: bool = False
+    ) -> tuple[ConvolutionStream | None, list[ConvolutionStream]]:
         """The convolutions one event at a time, tabulated anew where a weight has changed."""
         weights = [*self.kernels.parameters(), *([] if self.short is None else [self.short])]
         versions = [(w._version, w.data_ptr()) for w in weights]
