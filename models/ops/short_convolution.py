@@ -61,7 +61,7 @@ def gated_short_convolution(streams: Tensor, weight: Tensor) -> list[Tensor]:
 def _check_width(weight: Tensor) -> None:
     if weight.shape[-1] < 1:
         raise ValueError(
-            f"a short convolution of width 0 (weight {list(weight.shape)}) would make every output zero; legal: 1 or "
+            f"a short convolution of width 0 (weight {list(weight.shape)}) has no tap to read; legal: 1 or "
             "more taps; for no short convolution leave the call out, in a model with the option short_convolution: 0"
         )
 
