@@ -31,12 +31,13 @@ from models.ops import accelerated, convolution_cost
 from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.causal_convolution import causal_convolution, describe_backend, select_backend
 from models.ops.convolution_stream import ConvolutionStream
-from models.ops.kernels import ExplicitKernel
+from models.ops.kernels import ExplicitKernel, Kernel
 from models.ops.legendre_stream import convolution_stream
 from models.ops.parameterisations import PolynomialKernel, build_parameterisation
 from models.ops.ring_stream import RingStream
 from models.ops.short_convolution import gated_short_convolution, short_convolution
 from models.ops.stream_state import State
+from models.ops.untraced import untraced
 from models.stack import StreamingStack
 
 # Limits for which a model keeps tables at a time.
@@ -127,7 +128,10 @@ class HyenaOperator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
         streams = self._project(x)
-        return self._leave(self._fused(streams) if self._fuses(streams) else self._mix(streams, []))
+        if not self._fuses(streams):
+            return self._leave(self._mix(streams, []))
+        (convolution,) = cast(list[LongConvolution], list(self.kernels))
+        return self._leave(_fused(streams, convolution.kernel(), cast(Tensor, self.short)))
 
     def _project(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to the streams x_1 … x_N, v, `[N + 1, D, B, L]`.
@@ -162,23 +166,10 @@ class HyenaOperator(nn.Module):
         from models.ops import triton_dense
 
         length, (convolution,) = streams.shape[3], cast(list[LongConvolution], list(self.kernels))
-        name = select_backend(convolution.backend, length, streams.device, convolution.kernel())
+        # Whether the product is dense does not depend on the kernel, which takes a launch or more to compute.
+        name = select_backend(convolution.backend, length, streams.device)
         narrow = self.short.shape[1] <= triton_dense.MAX_SHORT_WIDTH
         return name == "dense" and narrow and triton_dense.supports(length, streams.dtype)
-
-    def _fused(self, streams: Tensor) -> Tensor:
-        from models.ops import triton_dense
-
-        (convolution,) = cast(list[LongConvolution], list(self.kernels))
-        kernel, (first, second, value) = convolution.kernel(), streams.unbind(0)
-        return triton_dense.dense_convolution(
-            value,
-            kernel.taps(min(kernel.window, streams.shape[3])),
-            kernel.skip,
-            pre_gate=first,
-            post_gate=second,
-            short=cast(Tensor, self.short).view(3, len(value), -1),
-        )
 
     def _gated(self, streams: Tensor) -> list[Tensor]:
         """`[N + 1, D, B, L]` to the first long convolution's input and the gates after it."""
@@ -239,6 +230,23 @@ class HyenaOperator(nn.Module):
                     [convolution_stream(cast(LongConvolution, c).kernel(), limit=limit) for c in self.kernels],
                 )
         return found.short, found.kernels
+
+
+# A launch of Triton is not to be traced, nor are tables built in NumPy.
+@untraced
+def _fused(streams: Tensor, kernel: Kernel, short: Tensor) -> Tensor:
+    """`HyenaOperator._mix` of order 2 as one kernel: `[3, D, B, L]` to `[D, B, L]`."""
+    from models.ops import triton_dense
+
+    first, second, value = streams.unbind(0)
+    return triton_dense.dense_convolution(
+        value,
+        kernel.taps(min(kernel.window, streams.shape[3])),
+        kernel.skip,
+        pre_gate=first,
+        post_gate=second,
+        short=short.view(3, len(value), -1),
+    )
 
 
 @register(
