@@ -32,7 +32,7 @@ from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.causal_convolution import causal_convolution, describe_backend, select_backend
 from models.ops.convolution_stream import ConvolutionStream
 from models.ops.kernels import ExplicitKernel, Kernel
-from models.ops.legendre_stream import convolution_stream
+from models.ops.legendre_stream import convolution_stream, stream_numbers
 from models.ops.parameterisations import PolynomialKernel, build_parameterisation
 from models.ops.ring_stream import RingStream
 from models.ops.short_convolution import gated_short_convolution, short_convolution
@@ -290,8 +290,10 @@ class HyenaRec(StreamingStack):
         FFN 4F·D² with F = `feed_forward`, short convolution 2·width·(G+1)D, gates G·D. Per long
         convolution: its kernel's taps, and the backend's operations
         (models/ops/convolution_cost.py). Bytes: each operator reads its inputs and writes its
-        outputs once, float32. State: W inputs per long convolution and width − 1 per short one,
-        channel by channel; the stream of a Legendre kernel keeps far less.
+        outputs once, float32. State, of a stream of at most `max_length` = W events, channel by
+        channel: `width` inputs per short convolution; per long one W inputs up to W = 512 and for
+        free taps, else about 2C + 2J log₂(W/C) moments and inputs of a Legendre kernel, C = 64,
+        J = min(C, K) (models/ops/legendre_stream.py).
         """
         config, width = self.config, self.config.hidden_size
         streams = (config.order if config.gates else 0) + 1
@@ -300,7 +302,7 @@ class HyenaRec(StreamingStack):
         pointwise += 2.0 * config.short_convolution * streams * width + (streams - 1) * width
         operations = tokens * pointwise
         moved = 4.0 * tokens * width * (3 * streams + 4 * config.feed_forward)
-        state = max(config.short_convolution - 1, 0) * streams * width
+        state = float(min(config.short_convolution, config.max_length) * streams * width)
         for convolution in self._convolutions(self.blocks[0]):
             polynomial = isinstance(convolution.kernel, PolynomialKernel)
             order = config.kernel_order if polynomial else 0
@@ -310,9 +312,9 @@ class HyenaRec(StreamingStack):
             if not polynomial:
                 operations += convolution.kernel.operations(length)
             moved += convolution_cost.bytes_moved(backend, **sizes, backward=False)
-            state += config.max_length * width
+            state += width * stream_numbers(config.max_length, order or None)
         layers = config.num_layers
-        return Cost(layers * operations, layers * moved, float(layers * state))
+        return Cost(layers * operations, layers * moved, layers * state)
 
     @staticmethod
     def _convolutions(block: nn.Module) -> list[LongConvolution]:

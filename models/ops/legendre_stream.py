@@ -21,15 +21,19 @@ transfers are contractions, so errors do not grow with time.
     one event        y_i = carried_i + Σ_{j≤i} h(i − j) x_j
 
 Multiply-adds a channel and event, amortised: C/2 for the chunk itself, 2J + 5 to 8 J²/C for the blocks,
-and at most 2C at the window's far edge once the stream is longer than it: a constant. State a channel:
-2C + 2J log₂(W/C) numbers while the stream is no longer than the window. An exact sharp window then
-needs the inputs that are still to leave it (a filter with W free taps has W − 1 states, none less),
-so an endless stream keeps W raw inputs and about 2 J W/C moments. A `limit` no greater than W
-spares both.
+and at most 2C at the window's far edge once the stream is longer than it: a constant. State a channel,
+while the stream is no longer than the window: 2C numbers for the chunk and what is carried into it, and
+on each of log₂(W/C) levels the open block's expansion and the moments of one block behind it, together
+2C + 2J log₂(W/C) where W/C is a power of two. Else blocks lie across the far end of the window: a level
+keeps the moments of two blocks and the lowest a chunk of inputs, 3C + 3J log₂(W/C) (`stream_numbers`). An
+exact sharp window then needs the inputs that are still to leave it (a filter with W free taps has W − 1
+states, none less), so an endless stream keeps W raw inputs and about 2 J W/C moments. A `limit` no
+greater than W spares both.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -292,3 +296,20 @@ def convolution_stream(kernel: Kernel, *, limit: int | None = None) -> Convoluti
     if isinstance(kernel, LegendreKernel) and min(kernel.window, limit or kernel.window) > RING_WINDOW:
         return LegendreStream(kernel, limit=limit)
     return RingStream(kernel, limit=limit)
+
+
+def stream_numbers(window: int, order: int | None) -> float:
+    """Most numbers a channel keeps in a stream as long as its window, as `convolution_stream` makes it.
+
+    A ring keeps W. Blocks keep what the module's docstring derives, with J = min(C 2^l, K) on level l.
+
+    Args:
+        window: W in events, the limit too.
+        order: K of a Legendre kernel; None for free taps.
+    """
+    if order is None or window <= RING_WINDOW:
+        return float(window)
+    levels = math.log2(window / CHUNK)
+    blocks = 2 if levels.is_integer() else 3
+    moments = sum(min(CHUNK << level, order) for level in range(math.ceil(levels))) * levels / math.ceil(levels)
+    return blocks * (CHUNK + moments)

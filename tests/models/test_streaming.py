@@ -91,6 +91,26 @@ def test_attention_keeps_every_event_and_the_others_do_not():
     assert max(numbers(state) for state in states) < 2 * 16 * (2 * 64 + 2 * 16 * 6 + 8)
 
 
+@pytest.mark.parametrize("length", [64, 513, 700, 1024, 3000, 4096])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_declared_state_is_what_a_full_stream_keeps(name, length):
+    model, history = build(name, length, num_layers=1), items(1, length)
+    # Every chunk of a Legendre kernel's stream, since its state grows and shrinks.
+    cuts = [0, *range(64, length, 64 if name == "hyenarec" else length // 2)]
+    most = max(numbers(model.prefill(history[:, :n], length)[1] if n else model.stream(1, length)) for n in cuts)
+    assert model.cost(1, length).state == pytest.approx(most, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernel": "explicit"}, {"order": 3}, {"kernel_order": 64}, {"gates": False}], ids=str
+)
+@pytest.mark.parametrize("length", [2, 512, 2048])
+def test_the_declared_state_follows_hyenas_options(options, length):
+    model, history = build("hyenarec", length, num_layers=1, **options), items(1, length)
+    most = max(numbers(model.prefill(history[:, :n], length)[1]) for n in range(1, length, 64))
+    assert model.cost(1, length).state == pytest.approx(most, rel=0.25)
+
+
 @pytest.mark.parametrize("name", ["linear-attention", "sasrec"])
 def test_attention_ends_with_its_positions(name):
     model = build(name, 8)
