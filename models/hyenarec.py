@@ -275,6 +275,18 @@ class HyenaRec(StreamingStack):
         if config.feed_forward < 1:
             raise ValueError(f"feed_forward {config.feed_forward} must be at least 1")
         super().__init__(config)
+        self._lengths: tuple[int, int] | None = None
+
+    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
+        """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
+        self._note(items.shape[1])
+        return super().forward(items, timestamps)
+
+    @untraced
+    def _note(self, length: int) -> None:
+        """Widen the range of lengths seen; traced, every new length would be compiled anew."""
+        shortest, longest = self._lengths or (length, length)
+        self._lengths = (min(shortest, length), max(longest, length))
 
     def block(self) -> ResidualBlock:
         """`x + W_o Hyena(LN(x)) + b_o`, then `x + FFN(LN(x))`."""
@@ -321,10 +333,18 @@ class HyenaRec(StreamingStack):
         return [module for module in block.modules() if isinstance(module, LongConvolution)]
 
     def backends(self) -> dict[str, str]:
-        """The convolution backend at the maximum length, and whose code it is."""
-        config, kernel = self.config, self._convolutions(self.blocks[0])[0].kernel()
-        device = self.item_embedding.weight.device
-        return {"convolution": describe_backend(config.convolution, config.max_length, device, kernel)}
+        """The convolution backend, and whose code it is, at all lengths that `forward` has had.
+
+        Where short batches took another one, `dense up to 96, tree (native) beyond`. Before the first
+        pass, what would run at the maximum length.
+        """
+        kernel, device = self._convolutions(self.blocks[0])[0].kernel(), self.item_embedding.weight.device
+        shortest, longest = self._lengths or (self.config.max_length,) * 2
+        # Each backend with the last of its lengths, in the order of lengths.
+        last = {describe_backend(self.config.convolution, n, device, kernel): n for n in range(shortest, longest + 1)}
+        *shorter, name = last
+        parts = [f"{short} up to {last[short]}" for short in shorter]
+        return {"convolution": ", ".join([*parts, f"{name} beyond"]) if parts else name}
 
     def _backend(self, length: int) -> str:
         kernel = self._convolutions(self.blocks[0])[0].kernel()
