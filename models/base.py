@@ -2,7 +2,7 @@
 
 Adding a baseline is one file in this folder: a config, a module, and one `register` line. The
 harness owns losses, batches, optimiser and evaluation; models differ in the model and in nothing
-else.
+else. A stack of blocks can take its frame, and its streaming, from models/stack.py.
 """
 
 from __future__ import annotations

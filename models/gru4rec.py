@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
 from models.ops.blocks import Dropout
-from models.ops.ring_stream import check_limit
-from models.ops.stream_state import State
+from models.ops.stream_state import State, check_limit
 
 
 @dataclass(frozen=True, kw_only=True)

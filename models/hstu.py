@@ -22,17 +22,17 @@ the harness owns the loss.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
+from models.base import Cost, ModelConfig, register
 from models.ops.blocks import Dropout
 from models.ops.pointwise_attention import pointwise_attention, weights_computed
 from models.ops.self_attention import head_count
+from models.stack import BlockStack
 
 _INITIAL_DEVIATION = 0.02
 _EPSILON = 1e-6
@@ -98,7 +98,7 @@ class TransductionUnit(nn.Module):
     citation="Zhai et al., Actions speak louder than words (HSTU), ICML 2024",
     config=HSTUConfig,
 )
-class HSTU(SequenceModel):
+class HSTU(BlockStack):
     """HSTU; see the module's docstring for the equations.
 
     Raises:
@@ -107,15 +107,15 @@ class HSTU(SequenceModel):
     """
 
     config: HSTUConfig
+    SCALED = True
 
     def __init__(self, config: HSTUConfig) -> None:
         super().__init__(config)
-        self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=0)
-        initialise_embedding(self.item_embedding)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(TransductionUnit(config) for _ in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.hidden_size)
         self._knew_time: bool | None = None
+
+    def block(self) -> TransductionUnit:
+        """`x + W_o (U ⊙ LN(A V))`."""
+        return TransductionUnit(self.config)
 
     def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
         """Hidden states `[B, L, D]` of `items` `[B, L]`; `timestamps` `[B, L]` seconds add their bias."""
@@ -123,11 +123,7 @@ class HSTU(SequenceModel):
         if length > self.config.max_length:
             raise ValueError(f"length {length} exceeds max_length {self.config.max_length}, the distances learned")
         self._knew_time = timestamps is not None
-        x = self.dropout(self.item_embedding(items) * math.sqrt(self.config.hidden_size))
-        for block in self.blocks:
-            x = block(x, timestamps)
-        hidden: Tensor = self.norm(x)
-        return hidden
+        return self._through(items, timestamps)
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products of a forward pass; biases, SiLU, norms and gates are left out.

@@ -26,18 +26,20 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
+from models.base import Cost, ModelConfig, register
 from models.ops import accelerated, convolution_cost
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock, prefill_blocks, step_blocks, stream_blocks
+from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.causal_convolution import causal_convolution, describe_backend, select_backend
-from models.ops.kernels import ExplicitKernel
-from models.ops.legendre_stream import LegendreStream, convolution_stream
+from models.ops.convolution_stream import ConvolutionStream
+from models.ops.kernels import ExplicitKernel, Kernel
+from models.ops.legendre_stream import convolution_stream, stream_numbers
 from models.ops.parameterisations import PolynomialKernel, build_parameterisation
 from models.ops.ring_stream import RingStream
 from models.ops.short_convolution import gated_short_convolution, short_convolution
 from models.ops.stream_state import State
+from models.ops.untraced import untraced
+from models.stack import StreamingStack
 
-Stream = RingStream | LegendreStream
 # Limits for which a model keeps tables at a time.
 MAX_PREPARED = 4
 
@@ -97,8 +99,8 @@ class _Prepared(NamedTuple):
 
     versions: list[tuple[int, int]]
     weights: list[Tensor]
-    short: Stream | None
-    kernels: list[Stream]
+    short: ConvolutionStream | None
+    kernels: list[ConvolutionStream]
 
 
 class HyenaOperator(nn.Module):
@@ -126,7 +128,10 @@ class HyenaOperator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
         streams = self._project(x)
-        return self._leave(self._fused(streams) if self._fuses(streams) else self._mix(streams, []))
+        if not self._fuses(streams):
+            return self._leave(self._mix(streams, []))
+        (convolution,) = cast(list[LongConvolution], list(self.kernels))
+        return self._leave(_fused(streams, convolution.kernel(), cast(Tensor, self.short)))
 
     def _project(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to the streams x_1 … x_N, v, `[N + 1, D, B, L]`.
@@ -161,23 +166,10 @@ class HyenaOperator(nn.Module):
         from models.ops import triton_dense
 
         length, (convolution,) = streams.shape[3], cast(list[LongConvolution], list(self.kernels))
-        name = select_backend(convolution.backend, length, streams.device, convolution.kernel())
+        # Whether the product is dense does not depend on the kernel, which takes a launch or more to compute.
+        name = select_backend(convolution.backend, length, streams.device)
         narrow = self.short.shape[1] <= triton_dense.MAX_SHORT_WIDTH
         return name == "dense" and narrow and triton_dense.supports(length, streams.dtype)
-
-    def _fused(self, streams: Tensor) -> Tensor:
-        from models.ops import triton_dense
-
-        (convolution,) = cast(list[LongConvolution], list(self.kernels))
-        kernel, (first, second, value) = convolution.kernel(), streams.unbind(0)
-        return triton_dense.dense_convolution(
-            value,
-            kernel.taps(min(kernel.window, streams.shape[3])),
-            kernel.skip,
-            pre_gate=first,
-            post_gate=second,
-            short=cast(Tensor, self.short).view(3, len(value), -1),
-        )
 
     def _gated(self, streams: Tensor) -> list[Tensor]:
         """`[N + 1, D, B, L]` to the first long convolution's input and the gates after it."""
@@ -215,7 +207,9 @@ class HyenaOperator(nn.Module):
         past = [kernel.prefill(own) for kernel, own in zip(kernels, inputs, strict=True)]
         return y, {"limit": limit, "short": first, "kernels": past}
 
-    def _streams(self, limit: int | None, *, begins: bool = False) -> tuple[Stream | None, list[Stream]]:
+    def _streams(
+        self, limit: int | None, *, begins: bool = False
+    ) -> tuple[ConvolutionStream | None, list[ConvolutionStream]]:
         """The convolutions one event at a time, tabulated anew where a weight has changed."""
         weights = [*self.kernels.parameters(), *([] if self.short is None else [self.short])]
         versions = [(w._version, w.data_ptr()) for w in weights]
@@ -238,6 +232,23 @@ class HyenaOperator(nn.Module):
         return found.short, found.kernels
 
 
+# A launch of Triton is not to be traced, nor are tables built in NumPy.
+@untraced
+def _fused(streams: Tensor, kernel: Kernel, short: Tensor) -> Tensor:
+    """`HyenaOperator._mix` of order 2 as one kernel: `[3, D, B, L]` to `[D, B, L]`."""
+    from models.ops import triton_dense
+
+    first, second, value = streams.unbind(0)
+    return triton_dense.dense_convolution(
+        value,
+        kernel.taps(min(kernel.window, streams.shape[3])),
+        kernel.skip,
+        pre_gate=first,
+        post_gate=second,
+        short=short.view(3, len(value), -1),
+    )
+
+
 @register(
     "hyenarec",
     family="convolution",
@@ -245,7 +256,7 @@ class HyenaOperator(nn.Module):
     citation="HyenaRec, arXiv 2603.25027 (our reading); Poli et al., Hyena Hierarchy, ICML 2023",
     config=HyenaRecConfig,
 )
-class HyenaRec(StreamingModel):
+class HyenaRec(StreamingStack):
     """Our reading of HyenaRec; see the module's docstring for the equations.
 
     Raises:
@@ -255,7 +266,6 @@ class HyenaRec(StreamingModel):
     config: HyenaRecConfig
 
     def __init__(self, config: HyenaRecConfig) -> None:
-        super().__init__(config)
         if config.order < 2:
             raise ValueError(f"order {config.order} must be at least 2: order N has N − 1 long convolutions")
         if config.kernel_order < 1:
@@ -264,39 +274,26 @@ class HyenaRec(StreamingModel):
             raise ValueError(f"short_convolution {config.short_convolution} must be a width ≥ 1, or 0 for none")
         if config.feed_forward < 1:
             raise ValueError(f"feed_forward {config.feed_forward} must be at least 1")
-        width = config.hidden_size
-        self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
-        initialise_embedding(self.item_embedding)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width, HyenaOperator(config), FeedForward(width, config.feed_forward * width), config.dropout)
-            for _ in range(config.num_layers)
-        )
-        self.norm = nn.LayerNorm(width)
+        super().__init__(config)
+        self._lengths: tuple[int, int] | None = None
 
     def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
         """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
-        x = self.dropout(self.item_embedding(items))
-        for block in self.blocks:
-            x = block(x)
-        hidden: Tensor = self.norm(x)
-        return hidden
+        self._note(items.shape[1])
+        return super().forward(items, timestamps)
 
-    def stream(self, batch: int, limit: int | None = None) -> State:
-        """What the convolutions remember: little for a limit of at most `max_length`, bounded for any stream."""
-        return stream_blocks(self.blocks, batch, limit)
+    @untraced
+    def _note(self, length: int) -> None:
+        """Widen the range of lengths seen; traced, every new length would be compiled anew."""
+        shortest, longest = self._lengths or (length, length)
+        self._lengths = (min(shortest, length), max(longest, length))
 
-    @torch.no_grad()
-    def step(self, items: Tensor, state: State) -> Tensor:
-        """Hidden states `[B, D]` after one more event `[B]`."""
-        hidden: Tensor = self.norm(step_blocks(self.blocks, self.item_embedding(items), state))
-        return hidden
-
-    @torch.no_grad()
-    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
-        x, state = prefill_blocks(self.blocks, self.item_embedding(items), limit)
-        return self.norm(x), state
+    def block(self) -> ResidualBlock:
+        """`x + W_o Hyena(LN(x)) + b_o`, then `x + FFN(LN(x))`."""
+        config, width = self.config, self.config.hidden_size
+        return ResidualBlock(
+            width, HyenaOperator(config), FeedForward(width, config.feed_forward * width), config.dropout
+        )
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products and convolutions of a forward pass; norms and activations are left out.
@@ -305,8 +302,10 @@ class HyenaRec(StreamingModel):
         FFN 4F·D² with F = `feed_forward`, short convolution 2·width·(G+1)D, gates G·D. Per long
         convolution: its kernel's taps, and the backend's operations
         (models/ops/convolution_cost.py). Bytes: each operator reads its inputs and writes its
-        outputs once, float32. State: W inputs per long convolution and width − 1 per short one,
-        channel by channel; the stream of a Legendre kernel keeps far less.
+        outputs once, float32. State, of a stream of at most `max_length` = W events, channel by
+        channel: `width` inputs per short convolution; per long one W inputs up to W = 512 and for
+        free taps, else about 2C + 2J log₂(W/C) moments and inputs of a Legendre kernel, C = 64,
+        J = min(C, K) (models/ops/legendre_stream.py).
         """
         config, width = self.config, self.config.hidden_size
         streams = (config.order if config.gates else 0) + 1
@@ -315,7 +314,7 @@ class HyenaRec(StreamingModel):
         pointwise += 2.0 * config.short_convolution * streams * width + (streams - 1) * width
         operations = tokens * pointwise
         moved = 4.0 * tokens * width * (3 * streams + 4 * config.feed_forward)
-        state = max(config.short_convolution - 1, 0) * streams * width
+        state = float(min(config.short_convolution, config.max_length) * streams * width)
         for convolution in self._convolutions(self.blocks[0]):
             polynomial = isinstance(convolution.kernel, PolynomialKernel)
             order = config.kernel_order if polynomial else 0
@@ -325,19 +324,27 @@ class HyenaRec(StreamingModel):
             if not polynomial:
                 operations += convolution.kernel.operations(length)
             moved += convolution_cost.bytes_moved(backend, **sizes, backward=False)
-            state += config.max_length * width
+            state += width * stream_numbers(config.max_length, order or None)
         layers = config.num_layers
-        return Cost(layers * operations, layers * moved, float(layers * state))
+        return Cost(layers * operations, layers * moved, layers * state)
 
     @staticmethod
     def _convolutions(block: nn.Module) -> list[LongConvolution]:
         return [module for module in block.modules() if isinstance(module, LongConvolution)]
 
     def backends(self) -> dict[str, str]:
-        """The convolution backend at the maximum length, and whose code it is."""
-        config, kernel = self.config, self._convolutions(self.blocks[0])[0].kernel()
-        device = self.item_embedding.weight.device
-        return {"convolution": describe_backend(config.convolution, config.max_length, device, kernel)}
+        """The convolution backend, and whose code it is, at all lengths that `forward` has had.
+
+        Where short batches took another one, `dense up to 96, tree (native) beyond`. Before the first
+        pass, what would run at the maximum length.
+        """
+        kernel, device = self._convolutions(self.blocks[0])[0].kernel(), self.item_embedding.weight.device
+        shortest, longest = self._lengths or (self.config.max_length,) * 2
+        # Each backend with the last of its lengths, in the order of lengths.
+        last = {describe_backend(self.config.convolution, n, device, kernel): n for n in range(shortest, longest + 1)}
+        *shorter, name = last
+        parts = [f"{short} up to {last[short]}" for short in shorter]
+        return {"convolution": ", ".join([*parts, f"{name} beyond"]) if parts else name}
 
     def _backend(self, length: int) -> str:
         kernel = self._convolutions(self.blocks[0])[0].kernel()

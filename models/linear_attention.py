@@ -17,15 +17,21 @@ this model is its causal form, in which the running sum z_t takes that norm's pl
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock
+from models.base import Cost, ModelConfig, register
+from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.linear_attention import chunking, linear_attention
 from models.ops.self_attention import head_count
+from models.ops.stream_state import State
+from models.stack import StreamingStack
+
+# As in the full pass: features are positive, but may all vanish.
+_LEAST_NORMALISER = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +56,47 @@ class LinearSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
-        batch, length, width = x.shape
-        streams = self.projection(x).view(batch, length, 3, self.heads, -1).transpose(1, 3)
-        mixed = linear_attention(*streams.unbind(2))
-        y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
+        return self._joined(linear_attention(*self._streams(x)))
+
+    def stream(self, batch: int, limit: int | None) -> State:
+        """`s`, `[B, H, E, E]`, and `z`, `[B, H, E]`, whatever the limit."""
+        width = self.output.in_features // self.heads
+        s = torch.zeros(batch, self.heads, width, width, device=self.output.weight.device)
+        return {"s": s, "z": torch.zeros_like(s[..., 0])}
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """`[B, D]` to `[B, D]`."""
+        query, key, value = (stream[:, :, 0] for stream in self._streams(x[:, None]))
+        feature, own = _feature(query), _feature(key)
+        state["s"] = state["s"] + own[..., None] * value[:, :, None]
+        state["z"] = state["z"] + own
+        normaliser = (feature * state["z"]).sum(2, keepdim=True) + _LEAST_NORMALISER
+        mixed = (feature[..., None] * state["s"]).sum(2) / normaliser
+        return self._joined(mixed.to(value.dtype)[:, :, None])[:, 0]
+
+    def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
+        """`[B, L, D]` to `[B, L, D]`, as `forward`, and the state after the last event."""
+        query, key, value = self._streams(x)
+        own = _feature(key)
+        with torch.autocast(x.device.type, enabled=False):
+            state = {"s": own.mT @ value.to(own.dtype), "z": own.sum(2)}
+        return self._joined(linear_attention(query, key, value)), state
+
+    def _streams(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `[B, H, L, E]` each."""
+        batch, length, _ = x.shape
+        query, key, value = self.projection(x).view(batch, length, 3, self.heads, -1).transpose(1, 3).unbind(2)
+        return query, key, value
+
+    def _joined(self, mixed: Tensor) -> Tensor:
+        """`[B, H, L, E]` to `[B, L, D]`."""
+        y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return y
+
+
+def _feature(x: Tensor) -> Tensor:
+    """φ, in float32 at least: what is summed for ever must not be rounded to bfloat16."""
+    return functional.elu(x.to(torch.promote_types(x.dtype, torch.float32))) + 1
 
 
 @register(
@@ -64,7 +106,7 @@ class LinearSelfAttention(nn.Module):
     citation="Katharopoulos et al., Transformers are RNNs, ICML 2020; Liu et al., LinRec, SIGIR 2023",
     config=LinearAttentionConfig,
 )
-class LinearAttention(SequenceModel):
+class LinearAttention(StreamingStack):
     """SASRec's stack with linear attention; see the module's docstring for the equations.
 
     Raises:
@@ -73,37 +115,13 @@ class LinearAttention(SequenceModel):
     """
 
     config: LinearAttentionConfig
+    SCALED = POSITIONS = True
 
-    def __init__(self, config: LinearAttentionConfig) -> None:
-        super().__init__(config)
-        width = config.hidden_size
-        self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
-        self.position_embedding = nn.Embedding(config.max_length, width)
-        initialise_embedding(self.item_embedding)
-        initialise_embedding(self.position_embedding)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(
-                width,
-                LinearSelfAttention(width, config.num_heads),
-                FeedForward(width, width, "relu"),
-                config.dropout,
-            )
-            for _ in range(config.num_layers)
-        )
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
-        length = items.shape[1]
-        if length > self.config.max_length:
-            raise ValueError(f"length {length} exceeds max_length {self.config.max_length}, the positions learned")
-        x = self.item_embedding(items) * math.sqrt(self.config.hidden_size)
-        x = self.dropout(x + self.position_embedding.weight[:length])
-        for block in self.blocks:
-            x = block(x)
-        hidden: Tensor = self.norm(x)
-        return hidden
+    def block(self) -> ResidualBlock:
+        """`x + Attention(LN(x))`, then `x + FFN(LN(x))`."""
+        config, width = self.config, self.config.hidden_size
+        mixer = LinearSelfAttention(width, config.num_heads)
+        return ResidualBlock(width, mixer, FeedForward(width, width, "relu"), config.dropout)
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products of a forward pass; features, norms and activations are left out.

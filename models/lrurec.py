@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock, prefill_blocks, step_blocks, stream_blocks
+from models.base import Cost, ModelConfig, register
+from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.linear_recurrence import linear_recurrence, recurrence_operations
-from models.ops.ring_stream import check_limit
 from models.ops.stream_state import State
+from models.stack import StreamingStack
 
 MIN_RADIUS, MAX_RADIUS = 0.8, 0.99
 
@@ -97,7 +97,7 @@ class LinearRecurrentUnit(nn.Module):
     citation="Yue et al., Linear recurrent units for sequential recommendation, WSDM 2024",
     config=LRURecConfig,
 )
-class LRURec(StreamingModel):
+class LRURec(StreamingStack):
     """LRURec in pre-norm form; see the module's docstring for the equations.
 
     Raises:
@@ -107,44 +107,21 @@ class LRURec(StreamingModel):
     config: LRURecConfig
 
     def __init__(self, config: LRURecConfig) -> None:
-        super().__init__(config)
-        width = config.hidden_size
         if config.state_expansion < 1:
             raise ValueError(f"state_expansion {config.state_expansion} must be at least 1")
-        self.states = config.state_expansion * width
-        self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
-        initialise_embedding(self.item_embedding)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width, LinearRecurrentUnit(width, self.states), FeedForward(width, 4 * width), config.dropout)
-            for _ in range(config.num_layers)
+        super().__init__(config)
+
+    def block(self) -> ResidualBlock:
+        """`x + LRU(LN(x))`, then `x + FFN(LN(x))`."""
+        width = self.config.hidden_size
+        return ResidualBlock(
+            width, LinearRecurrentUnit(width, self.states), FeedForward(width, 4 * width), self.config.dropout
         )
-        self.norm = nn.LayerNorm(width)
 
-    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
-        x = self.dropout(self.item_embedding(items))
-        for block in self.blocks:
-            x = block(x)
-        hidden: Tensor = self.norm(x)
-        return hidden
-
-    def stream(self, batch: int, limit: int | None = None) -> State:
-        """The complex states of all blocks, whatever the limit."""
-        return stream_blocks(self.blocks, batch, limit)
-
-    @torch.no_grad()
-    def step(self, items: Tensor, state: State) -> Tensor:
-        """Hidden states `[B, D]` after one more event `[B]`."""
-        hidden: Tensor = self.norm(step_blocks(self.blocks, self.item_embedding(items), state))
-        return hidden
-
-    @torch.no_grad()
-    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
-        check_limit(0, items.shape[1], limit)
-        x, state = prefill_blocks(self.blocks, self.item_embedding(items), limit)
-        return self.norm(x), state
+    @property
+    def states(self) -> int:
+        """Complex states of a block."""
+        return self.config.state_expansion * self.config.hidden_size
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products of a forward pass, for S complex states; norms and activations are left out.

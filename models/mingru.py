@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock
+from models.base import Cost, ModelConfig, register
+from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.diagonal_scan import diagonal_scan, scan_operations
+from models.ops.stream_state import State
+from models.stack import StreamingStack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,30 @@ class MinGRUnit(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
+        y: Tensor = self.output(diagonal_scan(*self._gated(u)))
+        return y
+
+    def stream(self, batch: int, limit: int | None) -> State:
+        """The states h, `[B, S]`, whatever the limit."""
+        return {"h": self.output.weight.new_zeros(batch, self.output.in_features)}
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """`[B, D]` to `[B, D]`."""
+        keep, take = self._gated(x)
+        state["h"] = keep * state["h"] + take
+        y: Tensor = self.output(state["h"])
+        return y
+
+    def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
+        """`[B, L, D]` to `[B, L, D]`, and the state after the last event."""
+        h = diagonal_scan(*self._gated(x))
+        return self.output(h), {"h": h[:, -1].to(self.output.weight.dtype, copy=True)}
+
+    def _gated(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """`1 − z` and `z ⊙ h̃`, `[..., S]` each."""
         gate, candidate = self.input(u).chunk(2, dim=-1)
         # σ(−k) is 1 − σ(k) without the cancellation where the gate is almost open.
-        h = diagonal_scan(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate)
-        y: Tensor = self.output(h)
-        return y
+        return torch.sigmoid(-gate), torch.sigmoid(gate) * candidate
 
 
 @register(
@@ -56,7 +77,7 @@ class MinGRUnit(nn.Module):
     citation="Feng et al., Were RNNs all we needed?, arXiv 2410.01201",
     config=MinGRUConfig,
 )
-class MinGRU(SequenceModel):
+class MinGRU(StreamingStack):
     """minGRU in pre-norm blocks; see the module's docstring for the equations.
 
     Raises:
@@ -66,27 +87,19 @@ class MinGRU(SequenceModel):
     config: MinGRUConfig
 
     def __init__(self, config: MinGRUConfig) -> None:
-        super().__init__(config)
-        width = config.hidden_size
         if config.state_expansion < 1:
             raise ValueError(f"state_expansion {config.state_expansion} must be at least 1")
-        self.states = config.state_expansion * width
-        self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
-        initialise_embedding(self.item_embedding)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width, MinGRUnit(width, self.states), FeedForward(width, 4 * width), config.dropout)
-            for _ in range(config.num_layers)
-        )
-        self.norm = nn.LayerNorm(width)
+        super().__init__(config)
 
-    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
-        x = self.dropout(self.item_embedding(items))
-        for block in self.blocks:
-            x = block(x)
-        hidden: Tensor = self.norm(x)
-        return hidden
+    def block(self) -> ResidualBlock:
+        """`x + MinGRU(LN(x))`, then `x + FFN(LN(x))`."""
+        width = self.config.hidden_size
+        return ResidualBlock(width, MinGRUnit(width, self.states), FeedForward(width, 4 * width), self.config.dropout)
+
+    @property
+    def states(self) -> int:
+        """States αD of a block."""
+        return self.config.state_expansion * self.config.hidden_size
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products and scan of a forward pass, for S states; norms and activations are left out.

@@ -11,18 +11,13 @@ heads; no dropout on attention weights, which would bar the fused kernels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
-from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock, prefill_blocks, step_blocks, stream_blocks
-from models.ops.ring_stream import check_limit
+from models.base import Cost, ModelConfig, register
+from models.ops.blocks import FeedForward, ResidualBlock
 from models.ops.self_attention import SelfAttention, attention_backends, head_count
-from models.ops.stream_state import State
+from models.stack import StreamingStack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +44,7 @@ class SASRecConfig(ModelConfig):
     citation="Kang and McAuley, Self-attentive sequential recommendation, ICDM 2018",
     config=SASRecConfig,
 )
-class SASRec(StreamingModel):
+class SASRec(StreamingStack):
     """SASRec in pre-norm form; see the module's docstring for the equations.
 
     Raises:
@@ -58,73 +53,22 @@ class SASRec(StreamingModel):
     """
 
     config: SASRecConfig
+    SCALED = POSITIONS = True
 
     def __init__(self, config: SASRecConfig) -> None:
-        super().__init__(config)
         if config.feed_forward < 1:
             raise ValueError(f"feed_forward {config.feed_forward} must be at least 1")
-        width = config.hidden_size
-        self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
-        self.position_embedding = nn.Embedding(config.max_length, width)
-        initialise_embedding(self.item_embedding)
-        initialise_embedding(self.position_embedding)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(
-                width,
-                SelfAttention(width, config.num_heads, config.attention, causal=True),
-                FeedForward(width, config.feed_forward * width, "relu"),
-                config.dropout,
-            )
-            for _ in range(config.num_layers)
+        super().__init__(config)
+
+    def block(self) -> ResidualBlock:
+        """`x + Attention(LN(x))`, then `x + FFN(LN(x))`; a stream keeps the keys and values of all its events."""
+        config, width = self.config, self.config.hidden_size
+        return ResidualBlock(
+            width,
+            SelfAttention(width, config.num_heads, config.attention, causal=True),
+            FeedForward(width, config.feed_forward * width, "relu"),
+            config.dropout,
         )
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
-        length = items.shape[1]
-        self._check_length(length)
-        x = self.item_embedding(items) * math.sqrt(self.config.hidden_size)
-        x = self.dropout(x + self.position_embedding.weight[:length])
-        for block in self.blocks:
-            x = block(x)
-        hidden: Tensor = self.norm(x)
-        return hidden
-
-    def stream(self, batch: int, limit: int | None = None) -> State:
-        """Room for the keys and values of `limit` events, at most and by default `max_length`.
-
-        Here a step's time and what it reads grow with the history.
-        """
-        return stream_blocks(self.blocks, batch, self._room(limit))
-
-    @torch.no_grad()
-    def step(self, items: Tensor, state: State) -> Tensor:
-        """Hidden states `[B, D]` after one more event `[B]`."""
-        check_limit(state["age"], 1, state["blocks"][0]["keys"].shape[2] if state["blocks"] else None)
-        x = self.item_embedding(items) * math.sqrt(self.config.hidden_size)
-        x = x + self.position_embedding.weight[state["age"]]
-        hidden: Tensor = self.norm(step_blocks(self.blocks, x, state))
-        return hidden
-
-    @torch.no_grad()
-    def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
-        """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
-        length = items.shape[1]
-        check_limit(0, length, self._room(limit))
-        x = self.item_embedding(items) * math.sqrt(self.config.hidden_size)
-        x, state = prefill_blocks(self.blocks, x + self.position_embedding.weight[:length], self._room(limit))
-        return self.norm(x), state
-
-    def _check_length(self, length: int) -> None:
-        if length > self.config.max_length:
-            raise ValueError(f"length {length} exceeds max_length {self.config.max_length}, the positions learned")
-
-    def _room(self, limit: int | None) -> int:
-        longest = self.config.max_length
-        if limit is not None and not 1 <= limit <= longest:
-            raise ValueError(f"limit {limit} must lie in 1 … {longest}, the positions learned")
-        return longest if limit is None else limit
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products of a forward pass; norms, softmax and activations are left out.

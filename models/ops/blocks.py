@@ -1,8 +1,7 @@
-"""The parts around a mixer: dropout, feed-forward network, residual block, and a stack that streams."""
+"""The parts around a mixer: dropout, feed-forward network, residual block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal, Protocol, cast
 
 import torch
@@ -135,26 +134,3 @@ class PostNormBlock(nn.Module):
         x = self.mixer_norm(x + self.dropout(self.mixer(x)))
         y: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return y
-
-
-def stream_blocks(blocks: Iterable[nn.Module], batch: int, limit: int | None) -> State:
-    """State of a stack of `ResidualBlock`s before the first event: `age`, and `blocks`, one state each."""
-    mixers = [cast(StreamingMixer, cast(ResidualBlock, block).mixer) for block in blocks]
-    return {"age": 0, "blocks": [mixer.stream(batch, limit) for mixer in mixers]}
-
-
-def step_blocks(blocks: Iterable[nn.Module], x: Tensor, state: State) -> Tensor:
-    """One event through a stack, `[B, D]` to `[B, D]`; changes the state."""
-    for block, own in zip(blocks, state["blocks"], strict=True):
-        x = cast(ResidualBlock, block).step(x, own)
-    state["age"] += 1
-    return x
-
-
-def prefill_blocks(blocks: Iterable[nn.Module], x: Tensor, limit: int | None) -> tuple[Tensor, State]:
-    """A whole history through a stack, `[B, L, D]` to `[B, L, D]`, and the state after it."""
-    states = []
-    for block in blocks:
-        x, own = cast(ResidualBlock, block).prefill(x, limit)
-        states.append(own)
-    return x, {"age": x.shape[1], "blocks": states}

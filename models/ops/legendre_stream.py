@@ -21,24 +21,29 @@ transfers are contractions, so errors do not grow with time.
     one event        y_i = carried_i + Σ_{j≤i} h(i − j) x_j
 
 Multiply-adds a channel and event, amortised: C/2 for the chunk itself, 2J + 5 to 8 J²/C for the blocks,
-and at most 2C at the window's far edge once the stream is longer than it: a constant. State a channel:
-2C + 2J log₂(W/C) numbers while the stream is no longer than the window. An exact sharp window then
-needs the inputs that are still to leave it (a filter with W free taps has W − 1 states, none less),
-so an endless stream keeps W raw inputs and about 2 J W/C moments. A `limit` no greater than W
-spares both.
+and at most 2C at the window's far edge once the stream is longer than it: a constant. State a channel,
+while the stream is no longer than the window: 2C numbers for the chunk and what is carried into it, and
+on each of log₂(W/C) levels the open block's expansion and the moments of one block behind it, together
+2C + 2J log₂(W/C) where W/C is a power of two. Else blocks lie across the far end of the window: a level
+keeps the moments of two blocks and the lowest a chunk of inputs, 3C + 3J log₂(W/C) (`stream_numbers`). An
+exact sharp window then needs the inputs that are still to leave it (a filter with W free taps has W − 1
+states, none less), so an endless stream keeps W raw inputs and about 2 J W/C moments. A `limit` no
+greater than W spares both.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.ops.convolution_stream import ConvolutionStream
 from models.ops.kernels import Kernel, LegendreKernel
 from models.ops.legendre_basis import Matrix, basis, coupling, legendre_values, restriction
-from models.ops.ring_stream import RingStream, check_limit
+from models.ops.ring_stream import RingStream
 from models.ops.stream_state import State
 
 CHUNK = 64
@@ -46,12 +51,11 @@ CHUNK = 64
 RING_WINDOW = 512
 
 
-class LegendreStream:
-    """`y[t] = Σ_{τ<W} h(τ) x[t−τ] + D x[t]`, one event at a time; inference only.
+class LegendreStream(ConvolutionStream):
+    """The stream of blocks; see the module's docstring.
 
-    The object holds what all users share; `start` makes the state of a batch of them. A state is
-    `{"age", "chunk": [B, D, C], "carried": [B, D, C], "raw": {n: [B, D, C]}, "moments": a dict
-    {block: [B, D, J]} a level, "expansions": [B, D, J] or None a level}`.
+    A state is `{"age", "chunk": [B, D, C], "carried": [B, D, C], "raw": {n: [B, D, C]}, "moments": a
+    dict {block: [B, D, J]} a level, "expansions": [B, D, J] or None a level}`.
 
     Args:
         kernel: The kernel; its present values are taken.
@@ -63,10 +67,11 @@ class LegendreStream:
     """
 
     def __init__(self, kernel: LegendreKernel, *, chunk: int = CHUNK, limit: int | None = None) -> None:
-        if chunk < 1 or (limit is not None and limit < 1):
-            raise ValueError(f"chunk {chunk} and limit {limit} must be at least 1 event")
+        super().__init__(kernel, limit)
+        if chunk < 1:
+            raise ValueError(f"chunk {chunk} must be at least 1 event")
         kernel.check_decay()
-        self.chunk, self.limit, self.channels = chunk, limit, kernel.channels
+        self.chunk = chunk
         self._plan = _Plan(kernel.window, chunk, limit)
         with torch.no_grad(), torch.autocast(kernel.coefficients.device.type, enabled=False):
             self._tabulate(kernel)
@@ -133,67 +138,40 @@ class LegendreStream:
             "expansions": [None for _ in self._couplings],
         }
 
-    def step(self, x: Tensor, state: State) -> Tensor:
-        """One event.
-
-        Args:
-            x: `[B, D]`.
-            state: Changed in place.
-
-        Returns:
-            `[B, D]` in the type of `x`.
-
-        Raises:
-            ValueError: More events than the limit.
-        """
-        check_limit(state["age"], 1, self.limit)
+    def _step(self, x: Tensor, state: State) -> Tensor:
         place = state["age"] % self.chunk
         inputs: Tensor = state["chunk"]
-        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-            inputs[:, :, place] = x
-            y = (inputs[:, :, : place + 1] * self._near[:, self.chunk - 1 - place :]).sum(2)
-            y += state["carried"][:, :, place]
-            state["age"] += 1
-            if place == self.chunk - 1 and state["age"] != self.limit:
-                self._close(state)
-        return y.to(x.dtype)
+        inputs[:, :, place] = x
+        y = (inputs[:, :, : place + 1] * self._near[:, self.chunk - 1 - place :]).sum(2)
+        y += state["carried"][:, :, place]
+        state["age"] += 1
+        if place == self.chunk - 1 and state["age"] != self.limit:
+            self._close(state)
+        return y
 
-    def prefill(self, x: Tensor) -> State:
-        """The state after a whole history, as if stepped.
-
-        Args:
-            x: `[D, B, L]`, channel-major.
-
-        Raises:
-            ValueError: A history longer than the limit.
-        """
+    def _fill(self, x: Tensor, state: State) -> None:
         channels, batch, age = x.shape
-        check_limit(0, age, self.limit)
-        state = self.start(batch)
-        state["age"] = age
         if age == self.limit:
-            return state
+            return
         opened, plan = age // self.chunk, self._plan
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            values = x.detach().to(self._near.dtype)
-            past = values[:, :, : opened * self.chunk].reshape(channels, batch, opened, self.chunk)
-            state["chunk"][:, :, : age % self.chunk] = values[:, :, opened * self.chunk :].transpose(0, 1)
-            for n in range(max(0, opened - plan.reach(0, raw=True)), opened):
-                if plan.needed_raw(n, opened):
-                    state["raw"][n] = past[:, :, n].transpose(0, 1).clone()
-            rows = past
-            for level in range(len(self._couplings)):
-                blocks = opened >> level
-                width, table = (2 * rows.shape[3], self._merge[level - 1]) if level else (self.chunk, self._inward)
-                # A last block without its right half waits on its own level.
-                parts = rows[:, :, : 2 * blocks] if level else rows
-                moments = torch.bmm(parts.reshape(channels, batch * blocks, width), table)
-                rows = moments.view(channels, batch, blocks, table.shape[2])
-                for block in range(max(0, blocks - plan.reach(level)), blocks):
-                    if plan.needed(level, block, blocks):
-                        state["moments"][level][block] = rows[:, :, block].transpose(0, 1).clone()
-            self._open(state, opened, len(self._couplings) - 1)
-        return state
+        values = x.to(self._near.dtype)
+        past = values[:, :, : opened * self.chunk].reshape(channels, batch, opened, self.chunk)
+        state["chunk"][:, :, : age % self.chunk] = values[:, :, opened * self.chunk :].transpose(0, 1)
+        for n in range(max(0, opened - plan.reach(0, raw=True)), opened):
+            if plan.needed_raw(n, opened):
+                state["raw"][n] = past[:, :, n].transpose(0, 1).clone()
+        rows = past
+        for level in range(len(self._couplings)):
+            blocks = opened >> level
+            width, table = (2 * rows.shape[3], self._merge[level - 1]) if level else (self.chunk, self._inward)
+            # A last block without its right half waits on its own level.
+            parts = rows[:, :, : 2 * blocks] if level else rows
+            moments = torch.bmm(parts.reshape(channels, batch * blocks, width), table)
+            rows = moments.view(channels, batch, blocks, table.shape[2])
+            for block in range(max(0, blocks - plan.reach(level)), blocks):
+                if plan.needed(level, block, blocks):
+                    state["moments"][level][block] = rows[:, :, block].transpose(0, 1).clone()
+        self._open(state, opened, len(self._couplings) - 1)
 
     def _close(self, state: State) -> None:
         """Take in the finished chunk and open the next."""
@@ -308,7 +286,7 @@ class _Plan:
         return last is None or delta <= last
 
 
-def convolution_stream(kernel: Kernel, *, limit: int | None = None) -> RingStream | LegendreStream:
+def convolution_stream(kernel: Kernel, *, limit: int | None = None) -> ConvolutionStream:
     """The faster exact stream for a kernel: a ring for free taps and for windows up to 512 events.
 
     Args:
@@ -318,3 +296,20 @@ def convolution_stream(kernel: Kernel, *, limit: int | None = None) -> RingStrea
     if isinstance(kernel, LegendreKernel) and min(kernel.window, limit or kernel.window) > RING_WINDOW:
         return LegendreStream(kernel, limit=limit)
     return RingStream(kernel, limit=limit)
+
+
+def stream_numbers(window: int, order: int | None) -> float:
+    """Most numbers a channel keeps in a stream as long as its window, as `convolution_stream` makes it.
+
+    A ring keeps W. Blocks keep what the module's docstring derives, with J = min(C 2^l, K) on level l.
+
+    Args:
+        window: W in events, the limit too.
+        order: K of a Legendre kernel; None for free taps.
+    """
+    if order is None or window <= RING_WINDOW:
+        return float(window)
+    levels = math.log2(window / CHUNK)
+    blocks = 2 if levels.is_integer() else 3
+    moments = sum(min(CHUNK << level, order) for level in range(math.ceil(levels))) * levels / math.ceil(levels)
+    return blocks * (CHUNK + moments)

@@ -25,10 +25,11 @@ def short_convolution(x: Tensor, weight: Tensor) -> Tensor:
         `[C, B, L]` in the type of `x`.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        ValueError: Shapes that do not fit, or a width of 0.
     """
-    if x.dim() != 3 or weight.dim() != 2 or weight.shape[0] != x.shape[0] or weight.shape[1] < 1:
-        raise ValueError(f"need x [C, B, L] and weight [C, width ≥ 1], got {list(x.shape)} and {list(weight.shape)}")
+    if x.dim() != 3 or weight.dim() != 2 or weight.shape[0] != x.shape[0]:
+        raise ValueError(f"need x [C, B, L] and weight [C, width], got {list(x.shape)} and {list(weight.shape)}")
+    _check_width(weight)
     return _short_convolution(x.contiguous(), weight)
 
 
@@ -40,20 +41,29 @@ def gated_short_convolution(streams: Tensor, weight: Tensor) -> list[Tensor]:
 
     Args:
         streams: `[S, D, B, L]`, S ≥ 2.
-        weight: `[S, D, width]`.
+        weight: `[S, D, width]`, width ≥ 1.
 
     Returns:
         S − 1 tensors `[D, B, L]`: the product, and the streams between the first and the last.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        ValueError: Shapes that do not fit, or a width of 0.
     """
     if streams.dim() != 4 or len(streams) < 2 or weight.dim() != 3 or weight.shape[:2] != streams.shape[:2]:
         raise ValueError(
             f"need streams [S ≥ 2, D, B, L] and weight [S, D, width], got {list(streams.shape)} and "
             f"{list(weight.shape)}"
         )
+    _check_width(weight)
     return _opaque(streams, weight)
+
+
+def _check_width(weight: Tensor) -> None:
+    if weight.shape[-1] < 1:
+        raise ValueError(
+            f"a short convolution of width 0 (weight {list(weight.shape)}) has no tap to read; legal: 1 or "
+            "more taps; for no short convolution leave the call out, in a model with the option short_convolution: 0"
+        )
 
 
 def _gated(streams: Tensor, weight: Tensor) -> list[Tensor]:

@@ -50,6 +50,19 @@ def numbers(state: State) -> int:
     return sum(tensor.numel() for tensor in _tensors(state))
 
 
+def check_limit(age: int, events: int, limit: int | None) -> None:
+    """Refuse events beyond the limit a stream was made for.
+
+    Raises:
+        ValueError: More events than the limit.
+    """
+    if limit is not None and age + events > limit:
+        raise ValueError(
+            f"event {age + events} exceeds the limit of {limit} events that this stream was made for; "
+            "make it with a larger limit, or with None for an endless one"
+        )
+
+
 def _map(function: Callable[[list[Tensor]], Tensor], states: list[State]) -> State:
     mapped: State = _walk(function, list(states), "state")
     return mapped

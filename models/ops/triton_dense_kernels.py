@@ -15,6 +15,13 @@ from models.ops.triton_tiles import diagonals, toeplitz
 
 
 @triton.jit
+def _tile(source: tl.tensor, rows: tl.tensor, present: tl.tensor, times: tl.tensor, length: tl.tensor) -> tl.tensor:
+    """A stream as it is at a tile of times, `[rows, times]` float32, zero outside."""
+    inside = present[:, None] & (times < length)[None, :]
+    return tl.load(source + rows[:, None] * length + times[None, :], mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def _stream(
     source: tl.tensor,
     short: tl.tensor,
@@ -25,12 +32,11 @@ def _stream(
     width: tl.constexpr,
 ) -> tl.tensor:
     """A stream after its short convolution at a tile of times, `[rows, times]` float32, zero outside."""
-    inside = present[:, None] & (times < length)[None, :]
-    places = source + rows[:, None] * length + times[None, :]
-    if width == 0:
-        total = tl.load(places, mask=inside, other=0.0).to(tl.float32)
-    else:
-        total = tl.load(places, mask=inside, other=0.0).to(tl.float32) * tl.load(short)
+    total = _tile(source, rows, present, times, length)
+    if width > 0:
+        inside = present[:, None] & (times < length)[None, :]
+        places = source + rows[:, None] * length + times[None, :]
+        total *= tl.load(short)
         for j in tl.static_range(1, width):
             earlier = tl.load(places - j, mask=inside & (times >= j)[None, :], other=0.0)
             total += earlier.to(tl.float32) * tl.load(short + j)
@@ -247,10 +253,9 @@ def input_gradients_kernel(
                 value, value_short, pre, pre_short, taps, count, rows, present, start, length,
                 width, block_rows, block, bfloat16, precision,
             )  # fmt: skip
-            inside = present[:, None] & (times < length)[None, :]
-            whole = tl.load(gradient + rows[:, None] * length + times[None, :], mask=inside, other=0.0)
+            whole = _tile(gradient, rows, present, times, length)
             _emit(
-                whole.to(tl.float32) * convolved, post, post_short, post_gradient, post_partial, rows, present,
+                whole * convolved, post, post_short, post_gradient, post_partial, rows, present,
                 start, length, width, step, block_rows, block,
             )  # fmt: skip
         inner = tl.zeros([block_rows, block], tl.float32)
@@ -290,8 +295,7 @@ def _convolution_gradient(
     width: tl.constexpr,
 ) -> tl.tensor:
     """The gradient of `h ∗ u`: that of the output times the gate after the convolution."""
-    inside = present[:, None] & (times < length)[None, :]
-    outer = tl.load(gradient + rows[:, None] * length + times[None, :], mask=inside, other=0.0).to(tl.float32)
+    outer = _tile(gradient, rows, present, times, length)
     if post is not None:
         outer *= _stream(post, post_short, rows, present, times, length, width)
     return outer

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.hyenarec import HyenaOperator, HyenaRecConfig
+from models.hyenarec import HyenaOperator, HyenaRec, HyenaRecConfig
+from models.ops import native
 
 WIDTH, LENGTH = 3, 150
 
@@ -62,3 +63,30 @@ def test_is_its_equations(options, convolution):
     expected = equations(operator, x[0].double().numpy(), config.order, config.gates)
     found = operator(x)[0].detach().double().numpy()
     assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("options", "lengths", "expected"),
+    [
+        ({}, [], "tree (torch)"),
+        ({}, [200], "tree (torch)"),
+        ({}, [200, 97, 150], "tree (torch)"),
+        ({}, [50, 96], "dense"),
+        ({}, [200, 20], "dense up to 96, tree (torch) beyond"),
+        ({"kernel": "explicit"}, [97, 96], "dense up to 96, fft beyond"),
+        ({"convolution": "fft"}, [200, 20], "fft"),
+    ],
+)
+def test_names_every_backend_that_ran(options, lengths, expected):
+    model = HyenaRec(HyenaRecConfig(num_items=9, max_length=200, hidden_size=4, **options)).eval()
+    with native.suspended(), torch.no_grad():
+        for length in lengths:
+            model(torch.ones(1, length, dtype=torch.int64))
+        assert model.backends() == {"convolution": expected}
+
+
+def test_a_stream_is_no_batch():
+    model = HyenaRec(HyenaRecConfig(num_items=9, max_length=200, hidden_size=4)).eval()
+    model(torch.ones(1, 200, dtype=torch.int64))
+    model.prefill(torch.ones(1, 20, dtype=torch.int64))
+    assert "dense" not in model.backends()["convolution"]

@@ -31,6 +31,14 @@ def test_shapes_that_do_not_fit():
         gated_short_convolution(draw(1, 2, 2, 8), draw(1, 2, 3))
 
 
+@pytest.mark.parametrize("convolve", [short_convolution, gated_short_convolution])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_width_of_none_is_refused(convolve, dtype):
+    shape = (2, 3) if convolve is gated_short_convolution else (3,)
+    with pytest.raises(ValueError, match=r"width 0 .* legal: 1 or more taps; for no short convolution leave the call"):
+        convolve(torch.ones(*shape, 2, 8, dtype=dtype), torch.ones(*shape, 0, dtype=dtype))
+
+
 def test_gated_in_torch_is_the_product_and_the_rest():
     streams, weight = draw(4, 3, 2, 7), draw(4, 3, 3, seed=1)
     product, *between = gated_short_convolution(streams, weight)

@@ -11,7 +11,7 @@ from models.base import StreamingModel
 from models.gru4rec import GRU4Rec
 from models.ops.stream_state import numbers, select
 
-NAMES = ["gru4rec", "hyenarec", "lrurec", "sasrec"]
+NAMES = ["gru4rec", "hyenarec", "linear-attention", "lrurec", "mingru", "sasrec"]
 ITEMS = 30
 
 
@@ -84,19 +84,65 @@ def test_attention_keeps_every_event_and_the_others_do_not():
     assert kept["sasrec"] == [2 * 2 * 16 * 1024, 2 * 2 * 16 * 4096]
     assert kept["gru4rec"][0] == kept["gru4rec"][1] == 128
     assert kept["lrurec"][0] == kept["lrurec"][1] == 2 * 2 * 32
+    assert kept["mingru"][0] == kept["mingru"][1] == 2 * 32
+    assert kept["linear-attention"][0] == kept["linear-attention"][1] == 2 * 16 * (8 + 1)
     model = build("hyenarec", 4096)
     states = [model.prefill(items(1, n), 4096)[1] for n in (1000, 4000)]
     assert max(numbers(state) for state in states) < 2 * 16 * (2 * 64 + 2 * 16 * 6 + 8)
 
 
-def test_attention_ends_with_its_positions():
-    model = build("sasrec", 8)
+@pytest.mark.parametrize("length", [64, 513, 700, 1024, 3000, 4096])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_declared_state_is_what_a_full_stream_keeps(name, length):
+    model, history = build(name, length, num_layers=1), items(1, length)
+    # Every chunk of a Legendre kernel's stream, since its state grows and shrinks.
+    cuts = [0, *range(64, length, 64 if name == "hyenarec" else length // 2)]
+    most = max(numbers(model.prefill(history[:, :n], length)[1] if n else model.stream(1, length)) for n in cuts)
+    assert model.cost(1, length).state == pytest.approx(most, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernel": "explicit"}, {"order": 3}, {"kernel_order": 64}, {"gates": False}], ids=str
+)
+@pytest.mark.parametrize("length", [2, 512, 2048])
+def test_the_declared_state_follows_hyenas_options(options, length):
+    model, history = build("hyenarec", length, num_layers=1, **options), items(1, length)
+    most = max(numbers(model.prefill(history[:, :n], length)[1]) for n in range(1, length, 64))
+    assert model.cost(1, length).state == pytest.approx(most, rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["linear-attention", "sasrec"])
+def test_attention_ends_with_its_positions(name):
+    model = build(name, 8)
     state = model.stream(1)
     stepped(model, items(1, 8), state)
     with pytest.raises(ValueError, match="limit of 8 events"):
         model.step(items(1, 1)[:, 0], state)
     with pytest.raises(ValueError, match="limit 9"):
         model.stream(1, 9)
+
+
+@pytest.mark.parametrize("name", ["hyenarec", "lrurec", "mingru"])
+def test_a_stream_without_positions_ends_with_its_limit_alone(name):
+    model, history = build(name, 8), items(1, 20)
+    stepped(model, history, model.stream(1))
+    stepped(model, history[:, :12], state := model.stream(1, 12))
+    with pytest.raises(ValueError, match="limit of 12 events"):
+        model.step(history[:, 12], state)
+    with pytest.raises(ValueError, match="limit of 12 events"):
+        model.prefill(history, 12)
+    with pytest.raises(ValueError, match="limit 0"):
+        model.stream(1, 0)
+
+
+@pytest.mark.parametrize("name", ["linear-attention", "mingru"])
+def test_running_sums_stay_in_float32_under_autocast(name):
+    model, history = build(name, 40), items(2, 40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, state = model.prefill(history[:, :30])
+        found = stepped(model, history[:, 30:], state)
+    assert {tensor.dtype for own in state["blocks"] for tensor in own.values()} == {torch.float32}
+    assert error(found.float(), model(history)[:, 30:]) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -182,3 +182,30 @@ def test_hyenarec_is_the_same_fused(monkeypatch):
         found.append([y.detach(), leaf.grad, *(p.grad.clone() for p in operator.parameters())])
     for a, b in zip(*found, strict=True):
         assert float((a - b).norm()) <= 1e-4 * float(b.norm()) + 1e-7
+
+
+def test_hyenarec_evaluates_its_kernel_once_and_compiles_fused(monkeypatch):
+    from models.hyenarec import HyenaOperator, HyenaRecConfig
+
+    torch.manual_seed(0)
+    operator = HyenaOperator(HyenaRecConfig(num_items=9, max_length=40, hidden_size=3)).to(DEVICE)
+    x = torch.randn(2, 33, 3).to(DEVICE)
+    evaluated, launched, launch = [], [], triton_dense.dense_convolution
+    operator.kernels[0].kernel.register_forward_hook(lambda *_: evaluated.append(1))
+    monkeypatch.setattr(
+        triton_dense,
+        "dense_convolution",
+        lambda *streams, **options: launched.append(torch.compiler.is_compiling()) or launch(*streams, **options),
+    )
+    plain = operator(x)
+    assert (evaluated, launched) == ([1], [False])
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(operator, backend=backend)(x)
+    torch.testing.assert_close(compiled, plain)
+    assert launched == [False, False], "the launch is not traced"
+    assert len(graphs) == 2, "before the launch and after it"
