@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from models.ops import accelerated
+from models.ops import accelerated, native
 from models.ops import legendre_tree_native as native_tree
 from models.ops.kernels import Kernel, LegendreKernel
 from models.ops.legendre_tree import legendre_tree_convolution
@@ -32,11 +32,19 @@ Backend = Literal["auto", "fft", "tree", "dense"]
 Layout = Literal["channel_major", "batch_length_channel"]
 
 # Longest sequence for which `auto` takes the Toeplitz product; beyond, Legendre kernels take the
-# tree and others the FFT. `python -m harness bench` measures what sets these numbers. The values
-# for CUDA are predictions, not measured.
+# tree and others the FFT. The values for CUDA are predictions, not measured.
 DENSE_MAX_LENGTH = {"cpu": 96, "cuda": 512}
-# Polynomials beyond which the tree's K² terms outweigh the FFT.
-TREE_MAX_ORDER = {"cpu": 64, "cuda": 64}
+# From a length on, the largest K for which the tree takes no longer than the FFT; beyond, its K²
+# terms outweigh it. One thread, 64 channels, 65,536 positions, forward and backward, exact:
+# `python -m harness bench` and tests/benchmarks/test_operators.py measure what sets these numbers.
+# Natively K = 32 is 1.7 to 2.0 times faster from 256 to 32K, K = 48 1.0 to 1.2, and 1.3 at 32K,
+# K = 64 0.6 to 0.9, and 1.2 at 64K; in torch K = 16 1.0 to 1.9, K = 24 0.8, and 1.0 from 8K, K = 32
+# 0.6 to 0.9, and 1.05 from 32K.
+TREE_MAX_ORDER = {
+    "native": {0: 32, 32_768: 48, 65_536: 64},
+    "torch": {0: 16, 8192: 24, 32_768: 32},
+    "cuda": {0: 64},
+}
 
 
 def causal_convolution(
@@ -117,7 +125,7 @@ def select_backend(backend: str, length: int, device: torch.device, kernel: Kern
         if length <= DENSE_MAX_LENGTH.get(device.type, 0):
             return "dense"
         order = kernel.order if isinstance(kernel, LegendreKernel) else 1
-        return "tree" if legendre and order <= TREE_MAX_ORDER.get(device.type, 0) else "fft"
+        return "tree" if legendre and order <= _tree_max_order(length, device) else "fft"
     if backend == "tree" and not legendre:
         raise ValueError(
             f"backend 'tree' needs a LegendreKernel, got {type(kernel).__name__}; legal for it: auto, fft, dense"
@@ -126,6 +134,14 @@ def select_backend(backend: str, length: int, device: torch.device, kernel: Kern
         if backend == name:
             return backend  # type: ignore[return-value]
     raise ValueError(f"unknown convolution backend '{backend}'; legal: {', '.join(get_args(Backend))}")
+
+
+def _tree_max_order(length: int, device: torch.device) -> int:
+    """Largest K for which `auto` takes the tree at a length."""
+    kind = device.type
+    if kind == "cpu":
+        kind = "torch" if native.library() is None else "native"
+    return max((order for least, order in TREE_MAX_ORDER.get(kind, {}).items() if length >= least), default=0)
 
 
 def fourier_length(length: int, taps: int) -> int:

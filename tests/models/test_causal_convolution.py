@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from numpy.polynomial import legendre as numpy_legendre
 
 from models.ops import causal_convolution as ops
+from models.ops import native
 from models.ops.kernels import ExplicitKernel, LegendreKernel
 
 BACKENDS = ("fft", "tree", "dense")
@@ -144,13 +145,16 @@ def test_fourier_length_holds_the_convolution_and_is_smooth(length, taps):
     assert n == 1
 
 
-def test_auto_follows_length_order_and_kernel():
+@pytest.mark.parametrize("kind", ["native", "torch"])
+def test_auto_follows_length_order_and_kernel(kind, monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: object() if kind == "native" else None)
     limit = ops.DENSE_MAX_LENGTH["cpu"]
-    most = ops.TREE_MAX_ORDER["cpu"]
     assert ops.select_backend("auto", limit, CPU) == "dense"
     assert ops.select_backend("auto", limit + 1, CPU) == "tree"
-    assert ops.select_backend("auto", limit + 1, CPU, LegendreKernel(torch.zeros(1, most), 500)) == "tree"
-    assert ops.select_backend("auto", limit + 1, CPU, LegendreKernel(torch.zeros(1, most + 1), 500)) == "fft"
+    for least, most in ops.TREE_MAX_ORDER[kind].items():
+        length = max(least, limit + 1)
+        assert ops.select_backend("auto", length, CPU, LegendreKernel(torch.zeros(1, most), length)) == "tree"
+        assert ops.select_backend("auto", length, CPU, LegendreKernel(torch.zeros(1, most + 1), length)) == "fft"
     assert ops.select_backend("auto", limit + 1, CPU, ExplicitKernel(torch.zeros(1, 9))) == "fft"
 
 

@@ -134,7 +134,8 @@ def test_the_same_weights_are_the_same_kernel(name):
     module, other = build(name), build(name, seed=1)
     other.load_state_dict(module.state_dict())
     assert torch.equal(other().taps(WINDOW), module().taps(WINDOW))
-    assert np.array_equal(taps(module)[:, :9], module().taps(9).detach().double().numpy())
+    # A product of another size may round otherwise.
+    np.testing.assert_allclose(module().taps(9).detach().numpy(), taps(module)[:, :9], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
