@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
+from models.ops import native_scans
 from models.ops.blocks import Dropout, FeedForward, ResidualBlock, prefill_blocks, step_blocks, stream_blocks
 from models.ops.linear_recurrence import linear_recurrence, recurrence_operations
 from models.ops.ring_stream import check_limit
@@ -72,9 +73,9 @@ class LinearRecurrentUnit(nn.Module):
         return self._read(h, x), {"h": h[..., -1].permute(2, 0, 1).clone()}
 
     def _drive(self, flat: Tensor) -> Tensor:
-        """`exp(γ) ⊙ B u` of `[N, D]`, as `[2S, N]`."""
-        gain = self.log_gain.exp()[:, None, None]
-        return (gain * self.input).view(-1, flat.shape[1]) @ flat.t()
+        """`exp(γ) ⊙ B u` of `[N, D]`, as `[2S, N]`, in memory as the scan likes it."""
+        weight = (self.log_gain.exp()[:, None, None] * self.input).view(-1, flat.shape[1])
+        return (flat @ weight.t()).t() if native_scans.takes(flat) else weight @ flat.t()
 
     def _states(self, u: Tensor) -> Tensor:
         """`[S, 2, B, L]`."""
@@ -86,7 +87,7 @@ class LinearRecurrentUnit(nn.Module):
         """`Re(C h) + u`, `[B, L, D]`."""
         batch, length, width = u.shape
         # Re(C h) = Re C · Re h − Im C · Im h; the sign of Im C is a convention of the weight.
-        y = h.reshape(-1, batch * length).t() @ self.output.view(width, -1).t()
+        y = h.permute(2, 3, 0, 1).reshape(batch * length, -1) @ self.output.view(width, -1).t()
         return (y + u.reshape(-1, width)).view(batch, length, width)
 
 
@@ -163,4 +164,4 @@ class LRURec(StreamingModel):
 
     def backends(self) -> dict[str, str]:
         """The scan."""
-        return {"recurrence": "chunked-scan"}
+        return {"recurrence": native_scans.describe(self.item_embedding.weight)}

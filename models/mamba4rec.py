@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
+from models.ops import native_scans
 from models.ops.blocks import Dropout, FeedForward, PostNormBlock
 from models.ops.selective_scan import (
     fused_is_available,
@@ -41,7 +42,8 @@ class Mamba4RecConfig(ModelConfig):
 
     Attributes:
         scan: `auto` takes the kernel of the package mamba-ssm where it is installed and the model
-            on a GPU, else the chunked scan; `chunked` never asks for the package.
+            on a GPU, else the chunked scan, which is native on a CPU; `chunked` never asks for the
+            package.
         state_size: States N a channel.
         expansion: Channels E per hidden unit.
         convolution_width: Width of the depthwise convolution in events.
@@ -152,8 +154,8 @@ class Mamba4Rec(SequenceModel):
         return Cost(layers * (tokens * products + scan), layers * moved, float(layers * state))
 
     def backends(self) -> dict[str, str]:
-        """The scan: `mamba-ssm` or `chunked-scan`."""
-        return {"selective-scan": "mamba-ssm" if self._fused() else "chunked-scan"}
+        """The scan: `mamba-ssm`, `native-scan` or `chunked-scan`."""
+        return {"selective-scan": "mamba-ssm" if self._fused() else native_scans.describe(self.item_embedding.weight)}
 
     def _fused(self) -> bool:
         device = self.item_embedding.weight.device

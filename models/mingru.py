@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
+from models.ops import native_scans
 from models.ops.blocks import Dropout, FeedForward, ResidualBlock
 from models.ops.diagonal_scan import diagonal_scan, scan_operations
 
@@ -104,4 +105,4 @@ class MinGRU(SequenceModel):
 
     def backends(self) -> dict[str, str]:
         """The scan."""
-        return {"recurrence": "chunked-scan"}
+        return {"recurrence": native_scans.describe(self.item_embedding.weight)}

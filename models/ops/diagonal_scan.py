@@ -11,6 +11,9 @@ the length, in about 3C log_C L vector operations. The factors differ between ch
 a matrix product inside a chunk would need C numbers a step where this reads one; and as only factors
 in [0, 1] are ever multiplied, nothing grows and no logarithm is taken. A length that C does not
 divide ends in fewer than C plain steps instead of padding.
+
+In float32 on a CPU models/ops/native_scans.cpp takes one multiply-add a step instead, where it could
+be built.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.ops import native_scans
 from models.ops.untraced import untraced
 
 CHUNK = 8
@@ -99,9 +103,13 @@ def scan(a: Tensor, b: Tensor, state: Tensor, out: Tensor, *, reverse: bool = Fa
 class _DiagonalScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        h = torch.empty_like(b)
-        h[:, 0] = b[:, 0]
-        scan(a[:, 1:], b[:, 1:], h[:, 0], h[:, 1:])
+        ctx.native = b.numel() > 0 and native_scans.takes(b)
+        if ctx.native:
+            h = native_scans.real_forward(a, b)
+        else:
+            h = torch.empty_like(b)
+            h[:, 0] = b[:, 0]
+            scan(a[:, 1:], b[:, 1:], h[:, 0], h[:, 1:])
         ctx.save_for_backward(a, h)
         return h
 
@@ -109,6 +117,8 @@ class _DiagonalScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         a, h = ctx.saved_tensors
+        if ctx.native:
+            return native_scans.real_backward(a, h, gradient)
         adjoint, a_gradient = torch.empty_like(h), torch.empty_like(a)
         adjoint[:, -1] = gradient[:, -1]
         scan(a[:, 1:], gradient[:, :-1], adjoint[:, -1], adjoint[:, :-1], reverse=True)
@@ -117,5 +127,5 @@ class _DiagonalScan(torch.autograd.Function):
         return a_gradient, adjoint
 
 
-# Traced, the scan's few hundred vector operations would be compiled anew for every length.
+# It may be native; traced, its few hundred vector operations would be compiled anew for every length.
 _diagonal_scan: Callable[..., Tensor] = untraced(_DiagonalScan.apply)

@@ -23,7 +23,9 @@ from pathlib import Path
 
 import torch
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("legendre_tree.cpp", "short_convolution.cpp"))
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("legendre_tree.cpp", "native_scans.cpp", "short_convolution.cpp")
+)
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 _BUILD_SECONDS = 120
 _suspended = False
