@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
 from models.ops.blocks import Dropout, FeedForward, ResidualBlock
-from models.ops.linear_attention import chunking, linear_attention
+from models.ops.linear_attention import chunking, fused_is_available, fused_linear_attention, linear_attention
 from models.ops.self_attention import head_count
 
 
@@ -34,16 +36,20 @@ class LinearAttentionConfig(ModelConfig):
 
     Attributes:
         num_heads: Heads; more are used where one would be wider than 64.
+        kernel: `auto` takes the kernel of the package flash-linear-attention where it is installed
+            and the model on a GPU, else the chunked form; `chunked` never asks for the package.
     """
 
     num_heads: int = 2
+    kernel: Literal["auto", "chunked"] = "auto"
 
 
 class LinearSelfAttention(nn.Module):
     """`W_o concat_h o_h`, with one product for queries, keys and values."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, kernel: Literal["auto", "chunked"] = "auto") -> None:
         super().__init__()
+        self.kernel = kernel
         self.heads = head_count(width, num_heads)
         self.projection = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
@@ -52,9 +58,14 @@ class LinearSelfAttention(nn.Module):
         """`[B, L, D]` to `[B, L, D]`."""
         batch, length, width = x.shape
         streams = self.projection(x).view(batch, length, 3, self.heads, -1).transpose(1, 3)
-        mixed = linear_attention(*streams.unbind(2))
+        run = fused_linear_attention if self.uses_fused(x.device) else linear_attention
+        mixed = run(*streams.unbind(2))
         y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return y
+
+    def uses_fused(self, device: torch.device) -> bool:
+        """Whether attention runs in flash-linear-attention's kernel on a device."""
+        return self.kernel == "auto" and fused_is_available(device)
 
 
 @register(
@@ -85,7 +96,7 @@ class LinearAttention(SequenceModel):
         self.blocks = nn.ModuleList(
             ResidualBlock(
                 width,
-                LinearSelfAttention(width, config.num_heads),
+                LinearSelfAttention(width, config.num_heads, config.kernel),
                 FeedForward(width, width, "relu"),
                 config.dropout,
             )
@@ -127,5 +138,7 @@ class LinearAttention(SequenceModel):
         return Cost(config.num_layers * operations, config.num_layers * moved, config.num_layers * state)
 
     def backends(self) -> dict[str, str]:
-        """The form in which attention is computed."""
-        return {"attention": "linear-chunked"}
+        """The form in which attention is computed: `fla` or `linear-chunked`."""
+        device = self.item_embedding.weight.device
+        fused = any(m.uses_fused(device) for m in self.modules() if isinstance(m, LinearSelfAttention))
+        return {"attention": "fla" if fused else "linear-chunked"}

@@ -163,5 +163,5 @@ class LRURec(StreamingModel):
         return Cost(layers * block, layers * moved, 2.0 * layers * states)
 
     def backends(self) -> dict[str, str]:
-        """The scan."""
+        """The scan: `native-scan` or `chunked-scan`."""
         return {"recurrence": native_scans.describe(self.item_embedding.weight)}

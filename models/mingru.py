@@ -12,14 +12,16 @@ positive activation; no convolution before the unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
 from models.ops import native_scans
 from models.ops.blocks import Dropout, FeedForward, ResidualBlock
-from models.ops.diagonal_scan import diagonal_scan, scan_operations
+from models.ops.diagonal_scan import diagonal_scan, fused_diagonal_scan, fused_is_available, scan_operations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,26 +30,38 @@ class MinGRUConfig(ModelConfig):
 
     Attributes:
         state_expansion: States α per hidden unit.
+        scan: `auto` takes the kernel of the package flash-linear-attention where it is installed and
+            the model on a GPU, else our own scan; `chunked` never asks for the package.
     """
 
     state_expansion: int = 2
+    scan: Literal["auto", "chunked"] = "auto"
 
 
 class MinGRUnit(nn.Module):
     """The recurrence and the way back to width D."""
 
-    def __init__(self, width: int, states: int) -> None:
+    def __init__(self, width: int, states: int, scan: Literal["auto", "chunked"] = "auto") -> None:
         super().__init__()
+        self.scan = scan
         self.input = nn.Linear(width, 2 * states)
         self.output = nn.Linear(states, width)
 
     def forward(self, u: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
         gate, candidate = self.input(u).chunk(2, dim=-1)
+        driven = torch.sigmoid(gate) * candidate
         # σ(−k) is 1 − σ(k) without the cancellation where the gate is almost open.
-        h = diagonal_scan(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate)
+        if self.uses_fused(u.device):
+            h = fused_diagonal_scan(functional.logsigmoid(-gate), driven)
+        else:
+            h = diagonal_scan(torch.sigmoid(-gate), driven)
         y: Tensor = self.output(h)
         return y
+
+    def uses_fused(self, device: torch.device) -> bool:
+        """Whether the scan runs in flash-linear-attention's kernel on a device."""
+        return self.scan == "auto" and fused_is_available(device)
 
 
 @register(
@@ -76,7 +90,9 @@ class MinGRU(SequenceModel):
         initialise_embedding(self.item_embedding)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            ResidualBlock(width, MinGRUnit(width, self.states), FeedForward(width, 4 * width), config.dropout)
+            ResidualBlock(
+                width, MinGRUnit(width, self.states, config.scan), FeedForward(width, 4 * width), config.dropout
+            )
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(width)
@@ -104,5 +120,7 @@ class MinGRU(SequenceModel):
         return Cost(layers * block, layers * moved, float(layers * states))
 
     def backends(self) -> dict[str, str]:
-        """The scan."""
-        return {"recurrence": native_scans.describe(self.item_embedding.weight)}
+        """The scan: `fla`, `native-scan` or `chunked-scan`."""
+        weight = self.item_embedding.weight
+        fused = any(m.uses_fused(weight.device) for m in self.modules() if isinstance(m, MinGRUnit))
+        return {"recurrence": "fla" if fused else native_scans.describe(weight)}

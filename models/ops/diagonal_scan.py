@@ -18,6 +18,7 @@ be built.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,12 +26,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.ops import native_scans
+from models.ops import accelerated, native_scans
 from models.ops.untraced import untraced
 
 CHUNK = 8
 # Up to this length C + C + C vector operations and the carries are no fewer than the steps themselves.
 DIRECT = 32
+
+_FUSED_PACKAGE = "fla"
 
 
 def diagonal_scan(a: Tensor, b: Tensor) -> Tensor:
@@ -55,6 +58,30 @@ def diagonal_scan(a: Tensor, b: Tensor) -> Tensor:
     with torch.autocast(b.device.type, enabled=False):
         h = _diagonal_scan(a.to(working), b.to(working))
     return h.to(b.dtype)
+
+
+def fused_diagonal_scan(log_a: Tensor, b: Tensor) -> Tensor:
+    """`diagonal_scan` by the GPU kernel of flash-linear-attention; see `fused_is_available`.
+
+    The kernel, `chunk_hgrn`, is HGRN's recurrence (Qin et al., NeurIPS 2023, equation 3). It wants
+    logarithms, which also spares the gate that is all but closed its underflow.
+
+    Args:
+        log_a: `[B, L, N]`, log a_t ≤ 0.
+        b: `[B, L, N]`.
+
+    Returns:
+        `[B, L, N]` in the type of `b`, computed in float32, also under autocast.
+    """
+    module = importlib.import_module(f"{_FUSED_PACKAGE}.ops.hgrn")
+    with torch.autocast(b.device.type, enabled=False):
+        h: Tensor = module.chunk_hgrn(b.float(), log_a.float())[0]
+    return h.to(b.dtype)
+
+
+def fused_is_available(device: torch.device) -> bool:
+    """Whether flash-linear-attention is installed and the device is one that its kernel runs on."""
+    return accelerated.package_is_available(_FUSED_PACKAGE, device)
 
 
 def scan_operations(length: int) -> float:

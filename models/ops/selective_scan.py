@@ -22,7 +22,6 @@ but every 16th, and the backward pass computes a slab of 16 steps again while it
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.ops import native_scans
+from models.ops import accelerated, native_scans
 from models.ops.diagonal_scan import scan, scan_operations
 from models.ops.untraced import untraced
 
@@ -92,7 +91,7 @@ def fused_selective_scan(x: Tensor, delta: Tensor, rates: Tensor, write: Tensor,
 
 def fused_is_available(device: torch.device) -> bool:
     """Whether mamba-ssm is installed and the device is one that its kernel runs on."""
-    return device.type == "cuda" and importlib.util.find_spec(_FUSED_PACKAGE) is not None
+    return accelerated.package_is_available(_FUSED_PACKAGE, device)
 
 
 def slab_size(batch: int, length: int, states: int, device: torch.device) -> tuple[int, int]:

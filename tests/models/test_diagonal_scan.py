@@ -1,11 +1,16 @@
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.mingru import MinGRU, MinGRUConfig
+from models.ops import diagonal_scan as module
 from models.ops import native
-from models.ops.diagonal_scan import CHUNK, DIRECT, diagonal_scan, scan, scan_operations
+from models.ops.diagonal_scan import CHUNK, DIRECT, diagonal_scan, fused_diagonal_scan, scan, scan_operations
 
 
 def naive(a, b):
@@ -136,3 +141,74 @@ def test_errors_name_the_value():
         diagonal_scan(a[:, :4], b)
     with pytest.raises(ValueError, match="L ≥ 1"):
         diagonal_scan(a[:, :0], b[:, :0])
+
+
+@pytest.fixture
+def fla(monkeypatch):
+    """A stand-in with the package's signature: the input, then the logarithm of the gate, `[B, T, D]`; a pair back."""
+    calls = []
+
+    def chunk_hgrn(x, g, initial_state=None, output_final_state=False):
+        assert initial_state is None
+        calls.append((tuple(x.shape), x.dtype, g.dtype))
+        h, states = torch.zeros_like(x[:, 0]), []
+        for t in range(x.shape[1]):
+            h = g[:, t].exp() * h + x[:, t]
+            states.append(h)
+        return torch.stack(states, 1), h if output_final_state else None
+
+    hgrn = types.ModuleType("fla.ops.hgrn")
+    hgrn.chunk_hgrn = chunk_hgrn
+    for name in ("fla", "fla.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, hgrn.__name__, hgrn)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "fla" else None)
+    return calls
+
+
+def test_the_fused_kernel_gets_logarithms(fla):
+    a, b = draw((2, 9, 3))
+    h = fused_diagonal_scan(a.log(), b)
+    assert h.dtype == torch.float64
+    torch.testing.assert_close(h, diagonal_scan(a, b), atol=1e-5, rtol=0)
+    assert fused_diagonal_scan(a.bfloat16().log(), b.bfloat16()).dtype == torch.bfloat16
+    assert fla == 2 * [((2, 9, 3), torch.float32, torch.float32)]
+
+
+def test_the_fused_kernel_is_for_gpus_and_named(fla, monkeypatch):
+    config = {"num_items": 9, "max_length": 8, "hidden_size": 8}
+    model = MinGRU(MinGRUConfig(**config)).eval()
+    assert model.backends() == {"recurrence": "chunked-scan" if native.library() is None else "native-scan"}
+    with native.suspended():
+        assert model.backends() == {"recurrence": "chunked-scan"}
+    items = torch.tensor([[1, 2, 3]])
+    expected = model(items)
+    wanted = torch.autograd.grad(expected.cos().sum(), list(model.parameters()))
+    assert not fla
+    assert not module.fused_is_available(torch.device("cpu"))
+    assert module.fused_is_available(torch.device("cuda"))
+    monkeypatch.setattr("models.mingru.fused_is_available", lambda device: True)
+    assert model.backends() == {"recurrence": "fla"}
+    hidden = model(items)
+    torch.testing.assert_close(hidden, expected)
+    for left, right in zip(torch.autograd.grad(hidden.cos().sum(), list(model.parameters())), wanted, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+    assert len(fla) == 2
+    assert MinGRU(MinGRUConfig(**config, scan="chunked")).backends() != {"recurrence": "fla"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [False, True])
+def test_agrees_on_a_gpu(fused):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if fused:
+        pytest.importorskip("fla", reason="flash-linear-attention is not installed")
+    inputs = [v.requires_grad_() for v in draw((2, 700, 40))]
+    expected = diagonal_scan(*inputs)
+    wanted = torch.autograd.grad(expected.cos().sum(), inputs)
+    a, b = (v.detach().float().cuda().requires_grad_() for v in inputs)
+    h = fused_diagonal_scan(a.log(), b) if fused else diagonal_scan(a, b)
+    found = torch.autograd.grad(h.cos().sum(), (a, b))
+    for left, right in zip((h, *found), (expected, *wanted), strict=True):
+        torch.testing.assert_close(left.cpu().double(), right, atol=1e-4 * float(right.detach().abs().max()), rtol=0)
