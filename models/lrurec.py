@@ -151,7 +151,8 @@ class LRURec(StreamingModel):
         """Matrix products of a forward pass, for S complex states; norms and activations are left out.
 
         Per block and position: into and out of the state 4DS each, FFN 16D²; the scan 8C(1 + 1/C)
-        a state at chunk length C, and the same on a sequence C times shorter for the carries.
+        a state at chunk length C, and the same on a sequence C times shorter for the carries; the
+        native scan's 8 a state are not told apart.
         Bytes: operators read inputs and write outputs once, float32; the scan writes four real
         products a state and reads them. State: 2S real numbers a block.
         """

@@ -139,7 +139,7 @@ class Mamba4Rec(SequenceModel):
         state: exp(δA) 2, the input 1, the output 2, and two multiply-adds and a product of the
         chunked scan. Bytes: operators read inputs and write outputs once, float32; of the EN
         states the chunked scan moves about ten numbers each through the cache, mamba-ssm's kernel
-        none. State: EN numbers and w − 1 inputs of the convolution a block.
+        and the native scan none. State: EN numbers and w − 1 inputs of the convolution a block.
         """
         config, width = self.config, self.config.hidden_size
         channels, states, reach = config.expansion * width, config.state_size, config.convolution_width
@@ -147,7 +147,7 @@ class Mamba4Rec(SequenceModel):
         products = 6.0 * width * channels + 2.0 * channels * (2 * rank + 2 * states + reach) + 16.0 * width * width
         _, steps = slab_size(batch, length, channels * states, device)
         scan = batch * channels * states * selective_scan_operations(length, steps)
-        through_cache = 0 if self._fused() else 10 * channels * states
+        through_cache = 0 if self.backends()["selective-scan"] != "chunked-scan" else 10 * channels * states
         moved = 4.0 * tokens * (18 * width + 14 * channels + 2 * (rank + 2 * states) + through_cache)
         state = channels * (states + reach - 1)
         layers = config.num_layers
