@@ -18,20 +18,24 @@ this model is its causal form, in which the running sum z_t takes that norm's pl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.base import Cost, ModelConfig, register
 from models.ops.blocks import FeedForward, ResidualBlock
-from models.ops.linear_attention import chunking, linear_attention
+from models.ops.linear_attention import (
+    LEAST_NORMALISER,
+    chunking,
+    fused_is_available,
+    fused_linear_attention,
+    linear_attention,
+    positive_features,
+)
 from models.ops.self_attention import head_count
 from models.ops.stream_state import State
 from models.stack import StreamingStack
-
-# As in the full pass: features are positive, but may all vanish.
-_LEAST_NORMALISER = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +44,27 @@ class LinearAttentionConfig(ModelConfig):
 
     Attributes:
         num_heads: Heads; more are used where one would be wider than 64.
+        kernel: `auto` takes the kernel of the package flash-linear-attention where it is installed
+            and the model on a GPU, else the chunked form; `chunked` never asks for the package.
     """
 
     num_heads: int = 2
+    kernel: Literal["auto", "chunked"] = "auto"
 
 
 class LinearSelfAttention(nn.Module):
     """`W_o concat_h o_h`, with one product for queries, keys and values."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, kernel: Literal["auto", "chunked"] = "auto") -> None:
         super().__init__()
+        self.kernel = kernel
         self.heads = head_count(width, num_heads)
         self.projection = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
-        return self._joined(linear_attention(*self._streams(x)))
+        return self._joined(self._attend(*self._streams(x)))
 
     def stream(self, batch: int, limit: int | None) -> State:
         """`s`, `[B, H, E, E]`, and `z`, `[B, H, E]`, whatever the limit."""
@@ -67,20 +75,25 @@ class LinearSelfAttention(nn.Module):
     def step(self, x: Tensor, state: State) -> Tensor:
         """`[B, D]` to `[B, D]`."""
         query, key, value = (stream[:, :, 0] for stream in self._streams(x[:, None]))
-        feature, own = _feature(query), _feature(key)
+        feature, own = positive_features(query), positive_features(key)
         state["s"] = state["s"] + own[..., None] * value[:, :, None]
         state["z"] = state["z"] + own
-        normaliser = (feature * state["z"]).sum(2, keepdim=True) + _LEAST_NORMALISER
+        normaliser = (feature * state["z"]).sum(2, keepdim=True) + LEAST_NORMALISER
         mixed = (feature[..., None] * state["s"]).sum(2) / normaliser
         return self._joined(mixed.to(value.dtype)[:, :, None])[:, 0]
 
     def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
         """`[B, L, D]` to `[B, L, D]`, as `forward`, and the state after the last event."""
         query, key, value = self._streams(x)
-        own = _feature(key)
+        own = positive_features(key)
         with torch.autocast(x.device.type, enabled=False):
             state = {"s": own.mT @ value.to(own.dtype), "z": own.sum(2)}
-        return self._joined(linear_attention(query, key, value)), state
+        return self._joined(self._attend(query, key, value)), state
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """`[B, H, L, E]` each, to the same."""
+        run = fused_linear_attention if self.uses_fused(query.device) else linear_attention
+        return run(query, key, value)
 
     def _streams(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `[B, H, L, E]` each."""
@@ -93,10 +106,9 @@ class LinearSelfAttention(nn.Module):
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return y
 
-
-def _feature(x: Tensor) -> Tensor:
-    """φ, in float32 at least: what is summed for ever must not be rounded to bfloat16."""
-    return functional.elu(x.to(torch.promote_types(x.dtype, torch.float32))) + 1
+    def uses_fused(self, device: torch.device) -> bool:
+        """Whether attention runs in flash-linear-attention's kernel on a device."""
+        return self.kernel == "auto" and fused_is_available(device)
 
 
 @register(
@@ -120,7 +132,7 @@ class LinearAttention(StreamingStack):
     def block(self) -> ResidualBlock:
         """`x + Attention(LN(x))`, then `x + FFN(LN(x))`."""
         config, width = self.config, self.config.hidden_size
-        mixer = LinearSelfAttention(width, config.num_heads)
+        mixer = LinearSelfAttention(width, config.num_heads, config.kernel)
         return ResidualBlock(width, mixer, FeedForward(width, width, "relu"), config.dropout)
 
     def cost(self, batch: int, length: int) -> Cost:
@@ -145,5 +157,7 @@ class LinearAttention(StreamingStack):
         return Cost(config.num_layers * operations, config.num_layers * moved, config.num_layers * state)
 
     def backends(self) -> dict[str, str]:
-        """The form in which attention is computed."""
-        return {"attention": "linear-chunked"}
+        """The form in which attention is computed: `fla` or `linear-chunked`."""
+        device = self.item_embedding.weight.device
+        fused = any(m.uses_fused(device) for m in self.modules() if isinstance(m, LinearSelfAttention))
+        return {"attention": "fla" if fused else "linear-chunked"}

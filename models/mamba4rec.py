@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
+from models.ops import native_scans
 from models.ops.blocks import Dropout, FeedForward, PostNormBlock
 from models.ops.selective_scan import (
     fused_is_available,
@@ -41,7 +42,8 @@ class Mamba4RecConfig(ModelConfig):
 
     Attributes:
         scan: `auto` takes the kernel of the package mamba-ssm where it is installed and the model
-            on a GPU, else the chunked scan; `chunked` never asks for the package.
+            on a GPU, else the chunked scan, which is native on a CPU; `chunked` never asks for the
+            package.
         state_size: States N a channel.
         expansion: Channels E per hidden unit.
         convolution_width: Width of the depthwise convolution in events.
@@ -137,7 +139,7 @@ class Mamba4Rec(SequenceModel):
         state: exp(δA) 2, the input 1, the output 2, and two multiply-adds and a product of the
         chunked scan. Bytes: operators read inputs and write outputs once, float32; of the EN
         states the chunked scan moves about ten numbers each through the cache, mamba-ssm's kernel
-        none. State: EN numbers and w − 1 inputs of the convolution a block.
+        and the native scan none. State: EN numbers and w − 1 inputs of the convolution a block.
         """
         config, width = self.config, self.config.hidden_size
         channels, states, reach = config.expansion * width, config.state_size, config.convolution_width
@@ -145,15 +147,15 @@ class Mamba4Rec(SequenceModel):
         products = 6.0 * width * channels + 2.0 * channels * (2 * rank + 2 * states + reach) + 16.0 * width * width
         _, steps = slab_size(batch, length, channels * states, device)
         scan = batch * channels * states * selective_scan_operations(length, steps)
-        through_cache = 0 if self._fused() else 10 * channels * states
+        through_cache = 0 if self.backends()["selective-scan"] != "chunked-scan" else 10 * channels * states
         moved = 4.0 * tokens * (18 * width + 14 * channels + 2 * (rank + 2 * states) + through_cache)
         state = channels * (states + reach - 1)
         layers = config.num_layers
         return Cost(layers * (tokens * products + scan), layers * moved, float(layers * state))
 
     def backends(self) -> dict[str, str]:
-        """The scan: `mamba-ssm` or `chunked-scan`."""
-        return {"selective-scan": "mamba-ssm" if self._fused() else "chunked-scan"}
+        """The scan: `mamba-ssm`, `native-scan` or `chunked-scan`."""
+        return {"selective-scan": "mamba-ssm" if self._fused() else native_scans.describe(self.item_embedding.weight)}
 
     def _fused(self) -> bool:
         device = self.item_embedding.weight.device

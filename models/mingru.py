@@ -12,13 +12,16 @@ positive activation; no convolution before the unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.base import Cost, ModelConfig, register
+from models.ops import native_scans
 from models.ops.blocks import FeedForward, ResidualBlock
-from models.ops.diagonal_scan import diagonal_scan, scan_operations
+from models.ops.diagonal_scan import diagonal_scan, fused_diagonal_scan, fused_is_available, scan_operations
 from models.ops.stream_state import State
 from models.stack import StreamingStack
 
@@ -29,22 +32,26 @@ class MinGRUConfig(ModelConfig):
 
     Attributes:
         state_expansion: States α per hidden unit.
+        scan: `auto` takes the kernel of the package flash-linear-attention where it is installed and
+            the model on a GPU, else our own scan; `chunked` never asks for the package.
     """
 
     state_expansion: int = 2
+    scan: Literal["auto", "chunked"] = "auto"
 
 
 class MinGRUnit(nn.Module):
     """The recurrence and the way back to width D."""
 
-    def __init__(self, width: int, states: int) -> None:
+    def __init__(self, width: int, states: int, scan: Literal["auto", "chunked"] = "auto") -> None:
         super().__init__()
+        self.scan = scan
         self.input = nn.Linear(width, 2 * states)
         self.output = nn.Linear(states, width)
 
     def forward(self, u: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
-        y: Tensor = self.output(diagonal_scan(*self._gated(u)))
+        y: Tensor = self.output(self._states(u))
         return y
 
     def stream(self, batch: int, limit: int | None) -> State:
@@ -53,21 +60,32 @@ class MinGRUnit(nn.Module):
 
     def step(self, x: Tensor, state: State) -> Tensor:
         """`[B, D]` to `[B, D]`."""
-        keep, take = self._gated(x)
-        state["h"] = keep * state["h"] + take
+        gate, driven = self._gated(x)
+        state["h"] = torch.sigmoid(-gate) * state["h"] + driven
         y: Tensor = self.output(state["h"])
         return y
 
     def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
         """`[B, L, D]` to `[B, L, D]`, and the state after the last event."""
-        h = diagonal_scan(*self._gated(x))
+        h = self._states(x)
         return self.output(h), {"h": h[:, -1].to(self.output.weight.dtype, copy=True)}
 
-    def _gated(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """`1 − z` and `z ⊙ h̃`, `[..., S]` each."""
-        gate, candidate = self.input(u).chunk(2, dim=-1)
+    def _states(self, u: Tensor) -> Tensor:
+        """`[B, L, S]`."""
+        gate, driven = self._gated(u)
         # σ(−k) is 1 − σ(k) without the cancellation where the gate is almost open.
-        return torch.sigmoid(-gate), torch.sigmoid(gate) * candidate
+        if self.uses_fused(u.device):
+            return fused_diagonal_scan(functional.logsigmoid(-gate), driven)
+        return diagonal_scan(torch.sigmoid(-gate), driven)
+
+    def _gated(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The gate's logits k = W_z u + b_z, and `σ(k) ⊙ h̃`; `[..., S]` each."""
+        gate, candidate = self.input(u).chunk(2, dim=-1)
+        return gate, torch.sigmoid(gate) * candidate
+
+    def uses_fused(self, device: torch.device) -> bool:
+        """Whether the scan runs in flash-linear-attention's kernel on a device."""
+        return self.scan == "auto" and fused_is_available(device)
 
 
 @register(
@@ -93,8 +111,9 @@ class MinGRU(StreamingStack):
 
     def block(self) -> ResidualBlock:
         """`x + MinGRU(LN(x))`, then `x + FFN(LN(x))`."""
-        width = self.config.hidden_size
-        return ResidualBlock(width, MinGRUnit(width, self.states), FeedForward(width, 4 * width), self.config.dropout)
+        config, width = self.config, self.config.hidden_size
+        mixer = MinGRUnit(width, self.states, config.scan)
+        return ResidualBlock(width, mixer, FeedForward(width, 4 * width), config.dropout)
 
     @property
     def states(self) -> int:
@@ -116,5 +135,7 @@ class MinGRU(StreamingStack):
         return Cost(layers * block, layers * moved, float(layers * states))
 
     def backends(self) -> dict[str, str]:
-        """The scan."""
-        return {"recurrence": "chunked-scan"}
+        """The scan: `fla`, `native-scan` or `chunked-scan`."""
+        weight = self.item_embedding.weight
+        fused = any(m.uses_fused(weight.device) for m in self.modules() if isinstance(m, MinGRUnit))
+        return {"recurrence": "fla" if fused else native_scans.describe(weight)}

@@ -1,6 +1,6 @@
-"""Whether the Triton kernels can run here; says so without importing triton.
+"""Whether Triton kernels, ours or an installed package's, can run here; says so without importing them.
 
-The kernels are in models/ops/triton_dense.py (L ≤ 512) and models/ops/triton_tree.py (Legendre kernels), each
+Our kernels are in models/ops/triton_dense.py (L ≤ 512) and models/ops/triton_tree.py (Legendre kernels), each
 with a `supports` that says which shapes it runs; only who means to use them imports them.
 """
 
@@ -31,6 +31,16 @@ def available(device: torch.device) -> bool:
     if os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y"):
         return True
     return device.type == "cuda" and torch.version.hip is None and _large_enough(device)
+
+
+def package_is_available(package: str, device: torch.device) -> bool:
+    """Whether a package of fused kernels is installed, and the device one that such kernels run on.
+
+    Args:
+        package: Name to import, such as `mamba_ssm`, or `fla` of flash-linear-attention.
+        device: Where the tensors are.
+    """
+    return device.type == "cuda" and importlib.util.find_spec(package) is not None
 
 
 @functools.cache

@@ -11,10 +11,14 @@ the length, in about 3C log_C L vector operations. The factors differ between ch
 a matrix product inside a chunk would need C numbers a step where this reads one; and as only factors
 in [0, 1] are ever multiplied, nothing grows and no logarithm is taken. A length that C does not
 divide ends in fewer than C plain steps instead of padding.
+
+In float32 on a CPU models/ops/native_scans.cpp takes one multiply-add a step instead, where it could
+be built.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +26,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.ops import accelerated, native_scans
 from models.ops.untraced import untraced
 
 CHUNK = 8
 # Up to this length C + C + C vector operations and the carries are no fewer than the steps themselves.
 DIRECT = 32
+
+_FUSED_PACKAGE = "fla"
 
 
 def diagonal_scan(a: Tensor, b: Tensor) -> Tensor:
@@ -51,6 +58,30 @@ def diagonal_scan(a: Tensor, b: Tensor) -> Tensor:
     with torch.autocast(b.device.type, enabled=False):
         h = _diagonal_scan(a.to(working), b.to(working))
     return h.to(b.dtype)
+
+
+def fused_diagonal_scan(log_a: Tensor, b: Tensor) -> Tensor:
+    """`diagonal_scan` by the GPU kernel of flash-linear-attention; see `fused_is_available`.
+
+    The kernel, `chunk_hgrn`, is HGRN's recurrence (Qin et al., NeurIPS 2023, equation 3). It wants
+    logarithms, which also spares the gate that is all but closed its underflow.
+
+    Args:
+        log_a: `[B, L, N]`, log a_t ≤ 0.
+        b: `[B, L, N]`.
+
+    Returns:
+        `[B, L, N]` in the type of `b`, computed in float32, also under autocast.
+    """
+    module = importlib.import_module(f"{_FUSED_PACKAGE}.ops.hgrn")
+    with torch.autocast(b.device.type, enabled=False):
+        h: Tensor = module.chunk_hgrn(b.float(), log_a.float())[0]
+    return h.to(b.dtype)
+
+
+def fused_is_available(device: torch.device) -> bool:
+    """Whether flash-linear-attention is installed and the device is one that its kernel runs on."""
+    return accelerated.package_is_available(_FUSED_PACKAGE, device)
 
 
 def scan_operations(length: int) -> float:
@@ -99,9 +130,13 @@ def scan(a: Tensor, b: Tensor, state: Tensor, out: Tensor, *, reverse: bool = Fa
 class _DiagonalScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        h = torch.empty_like(b)
-        h[:, 0] = b[:, 0]
-        scan(a[:, 1:], b[:, 1:], h[:, 0], h[:, 1:])
+        ctx.native = b.numel() > 0 and native_scans.takes(b)
+        if ctx.native:
+            h = native_scans.real_forward(a, b)
+        else:
+            h = torch.empty_like(b)
+            h[:, 0] = b[:, 0]
+            scan(a[:, 1:], b[:, 1:], h[:, 0], h[:, 1:])
         ctx.save_for_backward(a, h)
         return h
 
@@ -109,6 +144,8 @@ class _DiagonalScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         a, h = ctx.saved_tensors
+        if ctx.native:
+            return native_scans.real_backward(a, h, gradient)
         adjoint, a_gradient = torch.empty_like(h), torch.empty_like(a)
         adjoint[:, -1] = gradient[:, -1]
         scan(a[:, 1:], gradient[:, :-1], adjoint[:, -1], adjoint[:, :-1], reverse=True)
@@ -117,5 +154,5 @@ class _DiagonalScan(torch.autograd.Function):
         return a_gradient, adjoint
 
 
-# Traced, the scan's few hundred vector operations would be compiled anew for every length.
+# It may be native; traced, its few hundred vector operations would be compiled anew for every length.
 _diagonal_scan: Callable[..., Tensor] = untraced(_DiagonalScan.apply)

@@ -7,12 +7,18 @@ only recurrence is one cumulative sum over the L/C states.
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.ops import accelerated
+
 CHUNK = 64
-_LEAST_NORMALISER = 1e-6
+# Features are positive, but may all vanish.
+LEAST_NORMALISER = 1e-6
+_FUSED_PACKAGE = "fla"
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, chunk: int = CHUNK) -> Tensor:
@@ -33,13 +39,43 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, chunk: int = 
     Raises:
         ValueError: Shapes that differ, or a chunk below 1.
     """
-    if query.dim() != 4 or query.shape != key.shape or query.shape != value.shape or query.shape[2] < 1:
-        shapes = ", ".join(str(list(tensor.shape)) for tensor in (query, key, value))
-        raise ValueError(f"query, key and value must all be [B, H, L, E] with L ≥ 1, got {shapes}")
+    _check(query, key, value)
     if chunk < 1:
         raise ValueError(f"chunk {chunk} must be at least 1")
     with torch.autocast(query.device.type, enabled=False):
         return _in_chunks(query, key, value, chunk)
+
+
+def fused_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """`linear_attention` by the GPU kernel of flash-linear-attention; see `fused_is_available`.
+
+    Features and normaliser are this module's, in float32: the package's own normaliser sums keys in
+    their type, in which bfloat16 stops counting at a few hundred.
+    """
+    _check(query, key, value)
+    module = importlib.import_module(f"{_FUSED_PACKAGE}.ops.linear_attn")
+    dtype = value.dtype
+    with torch.autocast(query.device.type, enabled=False):
+        features, keys, normaliser = _prepared(query, key)
+        streams = (tensor.to(dtype).transpose(1, 2) for tensor in (features, keys, value))
+        mixed: Tensor = module.chunk_linear_attn(*streams, scale=1.0, normalize=False)[0]
+        return (mixed.transpose(1, 2).to(normaliser.dtype) / normaliser).to(dtype)
+
+
+def fused_is_available(device: torch.device) -> bool:
+    """Whether flash-linear-attention is installed and the device is one that its kernel runs on."""
+    return accelerated.package_is_available(_FUSED_PACKAGE, device)
+
+
+def positive_features(x: Tensor) -> Tensor:
+    """φ(x) = elu(x) + 1, in float32 at least: what is summed for ever must not be rounded to bfloat16."""
+    return functional.elu(x.to(torch.promote_types(x.dtype, torch.float32))) + 1
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+    if query.dim() != 4 or query.shape != key.shape or query.shape != value.shape or query.shape[2] < 1:
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in (query, key, value))
+        raise ValueError(f"query, key and value must all be [B, H, L, E] with L ≥ 1, got {shapes}")
 
 
 def chunking(length: int, chunk: int = CHUNK) -> tuple[int, int]:
@@ -50,10 +86,10 @@ def chunking(length: int, chunk: int = CHUNK) -> tuple[int, int]:
 
 def _in_chunks(query: Tensor, key: Tensor, value: Tensor, chunk: int) -> Tensor:
     batch, heads, length, width = query.shape
-    dtype, working = value.dtype, torch.promote_types(value.dtype, torch.float32)
+    dtype = value.dtype
     chunks, rows = chunking(length, chunk)
-    features, keys = _features(query.to(working)), _features(key.to(working))
-    normaliser = (features * keys.cumsum(2)).sum(3, keepdim=True) + _LEAST_NORMALISER
+    features, keys, normaliser = _prepared(query, key)
+    working = normaliser.dtype
     q, k, v = (
         functional.pad(tensor.to(dtype), (0, 0, 0, chunks * rows - length)).reshape(-1, rows, width)
         for tensor in (features, keys, value)
@@ -68,5 +104,7 @@ def _in_chunks(query: Tensor, key: Tensor, value: Tensor, chunk: int) -> Tensor:
     return (mixed.to(working) / normaliser).to(dtype)
 
 
-def _features(x: Tensor) -> Tensor:
-    return functional.elu(x) + 1
+def _prepared(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """φ(q), φ(k) and `[B, H, L, 1]` φ(q_t)ᵀ Σ_{s≤t} φ(k_s), in float32 at least."""
+    features, keys = positive_features(query), positive_features(key)
+    return features, keys, (features * keys.cumsum(2)).sum(3, keepdim=True) + LEAST_NORMALISER

@@ -4,6 +4,9 @@ Inside a chunk of C steps the recurrence is a product with the lower-triangular 
 λ^{t−s}; between chunks it is the same recurrence with λ^C on a sequence C times shorter, solved the
 same way. The cost is linear in the length, nothing loops over time, and since |λ| ≤ 1 no power
 grows. Complex numbers are pairs of real planes, so that only real matrix products are used.
+
+In float32 on a CPU models/ops/native_scans.cpp takes one complex multiply-add a step instead, its
+state in float64, where it could be built.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from models.ops import native_scans
+from models.ops.untraced import untraced
+
 # Forward + backward of 128 states over 8 × 1,024 steps on one core: 25 ms with 16, 31 with 32, 41 with 64.
 CHUNK = 16
 
@@ -26,13 +32,15 @@ def linear_recurrence(b: Tensor, log_modulus: Tensor, angle: Tensor, *, chunk: i
     Computed in float32 (float64 for float64 inputs), also under autocast.
 
     Args:
-        b: `[N, 2, B, L]`, real plane first.
+        b: `[N, 2, B, L]`, real plane first, in any memory layout. The native scan (`native_scans.takes`) is
+            best served with `[B, L, N, 2]` in memory and needs a copy of any other; torch with this order.
         log_modulus: `[N]`, log |λ| ≤ 0.
         angle: `[N]`, arg λ in radians.
-        chunk: Steps C per chunk, at least 2; about 8C operations a state and step.
+        chunk: Steps C per chunk, at least 2; about 8C operations a state and step. The native scan
+            has no chunks.
 
     Returns:
-        `[N, 2, B, L]` in the type of `b`.
+        `[N, 2, B, L]` in the type of `b`, in memory as what ran likes it.
 
     Raises:
         ValueError: Shapes that do not fit, or a chunk below 2.
@@ -45,8 +53,9 @@ def linear_recurrence(b: Tensor, log_modulus: Tensor, angle: Tensor, *, chunk: i
     if chunk < 2:
         raise ValueError(f"chunk {chunk} must be at least 2")
     working = torch.float64 if b.dtype == torch.float64 else torch.float32
+    run = _opaque_recurrence if b.device.type == "cpu" else _recurrence
     with torch.autocast(b.device.type, enabled=False):
-        h = _recurrence(b.to(working), log_modulus, angle, chunk)
+        h = run(b.to(working), log_modulus, angle, chunk)
     return h.to(b.dtype)
 
 
@@ -61,8 +70,11 @@ def recurrence_operations(length: int, chunk: int = CHUNK) -> float:
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, b: Tensor, log_modulus: Tensor, angle: Tensor, chunk: int) -> Tensor:
-        exact_modulus, exact_angle = log_modulus.double(), angle.double()
-        h = _scan(b, exact_modulus, exact_angle, chunk, reverse=False)
+        ctx.native = b.numel() > 0 and native_scans.takes(b)
+        if ctx.native:
+            h = native_scans.complex_forward(b, log_modulus, angle)
+        else:
+            h = _scan(b.contiguous(), log_modulus.double(), angle.double(), chunk, reverse=False)
         ctx.save_for_backward(h, log_modulus, angle)
         ctx.chunk = chunk
         return h
@@ -73,10 +85,13 @@ class _Recurrence(torch.autograd.Function):
         h, log_modulus, angle = ctx.saved_tensors
         modulus, phase = log_modulus.double(), angle.double()
         # The adjoint obeys the same recurrence backwards in time with the conjugate of λ.
-        adjoint = _scan(gradient.contiguous(), modulus, -phase, ctx.chunk, reverse=True)
-        later, earlier = adjoint[..., 1:], h[..., :-1]
-        real = (later * earlier).sum((1, 2, 3))
-        imaginary = (later[:, 0] * earlier[:, 1]).sum((1, 2)) - (later[:, 1] * earlier[:, 0]).sum((1, 2))
+        if ctx.native:
+            adjoint, real, imaginary = native_scans.complex_backward(h, gradient, log_modulus, angle)
+        else:
+            adjoint = _scan(gradient.contiguous(), modulus, -phase, ctx.chunk, reverse=True)
+            later, earlier = adjoint[..., 1:], h[..., :-1]
+            real = (later * earlier).sum((1, 2, 3))
+            imaginary = (later[:, 0] * earlier[:, 1]).sum((1, 2)) - (later[:, 1] * earlier[:, 0]).sum((1, 2))
         # With S = λ Σ conj(adjoint_t) h_{t−1}: ∂/∂log|λ| = Re S and ∂/∂arg λ = −Im S.
         scale = modulus.exp()
         cosine, sine = scale * phase.cos(), scale * phase.sin()
@@ -87,6 +102,7 @@ class _Recurrence(torch.autograd.Function):
 
 # torch leaves `apply` untyped.
 _recurrence: Callable[..., Tensor] = _Recurrence.apply
+_opaque_recurrence: Callable[..., Tensor] = untraced(_Recurrence.apply)
 
 
 def _scan(b: Tensor, log_modulus: Tensor, angle: Tensor, chunk: int, *, reverse: bool) -> Tensor:

@@ -23,7 +23,9 @@ from pathlib import Path
 
 import torch
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("legendre_tree.cpp", "short_convolution.cpp"))
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("legendre_tree.cpp", "native_scans.cpp", "short_convolution.cpp")
+)
 # Events of a chunk of the Legendre tree; Python cuts rows by the number that C++ is compiled for.
 TREE_CHUNK = 64
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", f"-DTREE_CHUNK={TREE_CHUNK}")

@@ -13,12 +13,15 @@ Memory beside inputs, outputs and their gradients, float32: 4路B路E路N路鈱圠/T鈱
 backward pass, with T steps a slab, and three slabs while it runs. At B = 32, L = 2,048, E = 128,
 N = 32 on a CPU T is 16: 67 MB kept and 3 MB at work, where all states, decays and products would
 be 3.2 GB.
+
+In float32 on a CPU the scan is models/ops/native_scans.cpp, where it could be built: the states of a
+few channels stay in the first cache from step to step, none of them is written in the forward pass
+but every 16th, and the backward pass computes a slab of 16 steps again while it is in the cache.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.ops import accelerated, native_scans
 from models.ops.diagonal_scan import scan, scan_operations
 from models.ops.untraced import untraced
 
@@ -51,7 +55,7 @@ def selective_scan(
         write: `[B, L, N]`, B_t.
         read: `[B, L, N]`, C_t.
         skip: `[E]`, D.
-        steps: Steps T a slab; by default as many as `SLAB_STATES` allows.
+        steps: Steps T a slab; by default as many as `SLAB_STATES` allows, or `native_scans.STEPS`.
 
     Returns:
         `[B, L, E]` in the type of `x`.
@@ -60,11 +64,15 @@ def selective_scan(
         ValueError: Shapes that do not fit, or `steps` below 1.
     """
     _check(x, delta, rates, write, read, skip)
-    rows, fitting = slab_size(x.shape[0], x.shape[1], rates.numel(), x.device)
-    steps = fitting if steps is None else steps
-    if steps < 1:
+    if steps is not None and steps < 1:
         raise ValueError(f"steps {steps} must be at least 1")
     working = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if x.numel() and native_scans.takes(x):
+        inputs = [tensor.to(working) for tensor in (x, delta, rates, write, read, skip)]
+        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+        return _native_selective_scan(*inputs, steps or native_scans.STEPS, keep).to(x.dtype)
+    rows, fitting = slab_size(x.shape[0], x.shape[1], rates.numel(), x.device)
+    steps = fitting if steps is None else steps
     with torch.autocast(x.device.type, enabled=False):
         groups = zip(*(torch.split(t.to(working), rows) for t in (x, delta, write, read)), strict=True)
         scanned = [_selective_scan(u, d, rates.to(working), b, c, steps) for u, d, b, c in groups]
@@ -83,7 +91,7 @@ def fused_selective_scan(x: Tensor, delta: Tensor, rates: Tensor, write: Tensor,
 
 def fused_is_available(device: torch.device) -> bool:
     """Whether mamba-ssm is installed and the device is one that its kernel runs on."""
-    return device.type == "cuda" and importlib.util.find_spec(_FUSED_PACKAGE) is not None
+    return accelerated.package_is_available(_FUSED_PACKAGE, device)
 
 
 def slab_size(batch: int, length: int, states: int, device: torch.device) -> tuple[int, int]:
@@ -178,5 +186,23 @@ class _SelectiveScan(torch.autograd.Function):
         return driven_gradient * delta, delta_gradient, rates_gradient.t(), write_gradient, read_gradient, None
 
 
+class _NativeSelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *inputs, steps, keep = arguments
+        inputs = [tensor.contiguous() for tensor in inputs]
+        y, kept = native_scans.selective_forward(inputs, keep=keep, steps=steps)
+        ctx.save_for_backward(*inputs, kept)
+        ctx.steps = steps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, kept = ctx.saved_tensors
+        return *native_scans.selective_backward(inputs, gradient, kept, steps=ctx.steps), None, None
+
+
 # As in models/ops/diagonal_scan.py, torch.compile leaves it as it is.
 _selective_scan: Callable[..., Tensor] = untraced(_SelectiveScan.apply)
+_native_selective_scan: Callable[..., Tensor] = untraced(_NativeSelectiveScan.apply)

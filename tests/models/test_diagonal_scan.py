@@ -1,10 +1,16 @@
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ops.diagonal_scan import CHUNK, DIRECT, diagonal_scan, scan, scan_operations
+from models.mingru import MinGRU, MinGRUConfig
+from models.ops import diagonal_scan as module
+from models.ops import native
+from models.ops.diagonal_scan import CHUNK, DIRECT, diagonal_scan, fused_diagonal_scan, scan, scan_operations
 
 
 def naive(a, b):
@@ -15,6 +21,11 @@ def naive(a, b):
         h = a[:, t] * h + b[:, t]
         out[:, t] = h
     return out
+
+
+def in_torch(a, b):
+    with native.suspended():
+        return diagonal_scan(a, b)
 
 
 def draw(shape, seed=0):
@@ -29,8 +40,9 @@ def test_agrees_with_the_loop(length, seed):
     a, b = draw((2, length, 3), seed)
     expected = naive(a, b)
     np.testing.assert_allclose(diagonal_scan(a, b).numpy(), expected, atol=1e-11)
-    single = diagonal_scan(a.float(), b.float()).numpy()
-    np.testing.assert_allclose(single, expected, atol=3e-6 * np.abs(expected).max())
+    for run in (diagonal_scan, in_torch):
+        single = run(a.float(), b.float()).numpy()
+        np.testing.assert_allclose(single, expected, atol=3e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("length", [1, 2, DIRECT, DIRECT + 1, DIRECT + CHUNK + 3])
@@ -39,18 +51,41 @@ def test_gradients(length):
     assert torch.autograd.gradcheck(diagonal_scan, inputs)
 
 
-def test_gradients_of_a_long_sequence():
-    a, b = (v.requires_grad_() for v in draw((2, 700, 3)))
-    weights = draw((2, 700, 3), seed=1)[1]
+@pytest.mark.parametrize("length", [1, 2, 700])
+@pytest.mark.parametrize("width", [1, 3, 150])
+def test_gradients_agree_with_the_loop(length, width):
+    a, b = (v.requires_grad_() for v in draw((2, length, width)))
+    weights = draw((2, length, width), seed=1)[1]
     expected = torch.zeros_like(b[:, 0])
     total = 0.0
-    for t in range(700):
+    for t in range(length):
         expected = a[:, t] * expected + b[:, t]
         total = total + (weights[:, t] * expected).sum()
     wanted = torch.autograd.grad(total, (a, b))
-    found = torch.autograd.grad((weights * diagonal_scan(a, b)).sum(), (a, b))
-    for left, right in zip(found, wanted, strict=True):
-        torch.testing.assert_close(left, right, atol=1e-11, rtol=0)
+    for run, dtype, tolerance in ((diagonal_scan, torch.float64, 1e-11), (diagonal_scan, torch.float32, 3e-6)):
+        found = torch.autograd.grad((weights * run(a.to(dtype), b.to(dtype))).sum(), (a, b))
+        for left, right in zip(found, wanted, strict=True):
+            scale = max(float(right.abs().max()), 1.0)
+            torch.testing.assert_close(left, right, atol=tolerance * scale, rtol=0)
+
+
+@pytest.mark.skipif(native.build().library is None, reason=native.status())
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(3, 40, 130), (1, 9, 2, 5)])
+def test_native_and_torch_agree_with_any_number_of_threads(shape, threads):
+    before = torch.get_num_threads()
+    results = []
+    try:
+        torch.set_num_threads(threads)
+        for run in (diagonal_scan, in_torch):
+            # Not contiguous, as a half of a projection.
+            inputs = [torch.cat((v, v), -1).float()[..., : shape[-1]].requires_grad_() for v in draw(shape)]
+            h = run(*inputs)
+            results.append([h, *torch.autograd.grad(h.square().sum(), inputs)])
+    finally:
+        torch.set_num_threads(before)
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -71,8 +106,9 @@ def test_stable_over_long_sequences(factor):
     _, b = draw((1, 20_000, 2))
     a = torch.full_like(b, factor)
     expected = naive(a, b)
-    h = diagonal_scan(a.float(), b.float())
-    np.testing.assert_allclose(h.numpy(), expected, atol=3e-5 * np.abs(expected).max())
+    for run in (diagonal_scan, in_torch):
+        h = run(a.float(), b.float())
+        np.testing.assert_allclose(h.numpy(), expected, atol=3e-5 * np.abs(expected).max())
 
 
 def test_keeps_float32_under_autocast():
@@ -94,7 +130,7 @@ def test_vector_operations_grow_with_the_logarithm_of_the_length():
     for length in (1 << 10, 1 << 16):
         a, b = torch.rand(1, length, 1), torch.rand(1, length, 1)
         with torch.profiler.profile() as profile:
-            diagonal_scan(a, b)
+            in_torch(a, b)
         counts.append(sum(event.count for event in profile.key_averages() if event.key.startswith("aten::addcmul")))
     assert counts[1] < 3 * counts[0], counts
 
@@ -105,3 +141,74 @@ def test_errors_name_the_value():
         diagonal_scan(a[:, :4], b)
     with pytest.raises(ValueError, match="L ≥ 1"):
         diagonal_scan(a[:, :0], b[:, :0])
+
+
+@pytest.fixture
+def fla(monkeypatch):
+    """A stand-in with the package's signature: the input, then the logarithm of the gate, `[B, T, D]`; a pair back."""
+    calls = []
+
+    def chunk_hgrn(x, g, initial_state=None, output_final_state=False):
+        assert initial_state is None
+        calls.append((tuple(x.shape), x.dtype, g.dtype))
+        h, states = torch.zeros_like(x[:, 0]), []
+        for t in range(x.shape[1]):
+            h = g[:, t].exp() * h + x[:, t]
+            states.append(h)
+        return torch.stack(states, 1), h if output_final_state else None
+
+    hgrn = types.ModuleType("fla.ops.hgrn")
+    hgrn.chunk_hgrn = chunk_hgrn
+    for name in ("fla", "fla.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, hgrn.__name__, hgrn)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "fla" else None)
+    return calls
+
+
+def test_the_fused_kernel_gets_logarithms(fla):
+    a, b = draw((2, 9, 3))
+    h = fused_diagonal_scan(a.log(), b)
+    assert h.dtype == torch.float64
+    torch.testing.assert_close(h, diagonal_scan(a, b), atol=1e-5, rtol=0)
+    assert fused_diagonal_scan(a.bfloat16().log(), b.bfloat16()).dtype == torch.bfloat16
+    assert fla == 2 * [((2, 9, 3), torch.float32, torch.float32)]
+
+
+def test_the_fused_kernel_is_for_gpus_and_named(fla, monkeypatch):
+    config = {"num_items": 9, "max_length": 8, "hidden_size": 8}
+    model = MinGRU(MinGRUConfig(**config)).eval()
+    assert model.backends() == {"recurrence": "chunked-scan" if native.library() is None else "native-scan"}
+    with native.suspended():
+        assert model.backends() == {"recurrence": "chunked-scan"}
+    items = torch.tensor([[1, 2, 3]])
+    expected = model(items)
+    wanted = torch.autograd.grad(expected.cos().sum(), list(model.parameters()))
+    assert not fla
+    assert not module.fused_is_available(torch.device("cpu"))
+    assert module.fused_is_available(torch.device("cuda"))
+    monkeypatch.setattr("models.mingru.fused_is_available", lambda device: True)
+    assert model.backends() == {"recurrence": "fla"}
+    hidden = model(items)
+    torch.testing.assert_close(hidden, expected)
+    for left, right in zip(torch.autograd.grad(hidden.cos().sum(), list(model.parameters())), wanted, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+    assert len(fla) == 2
+    assert MinGRU(MinGRUConfig(**config, scan="chunked")).backends() != {"recurrence": "fla"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [False, True])
+def test_agrees_on_a_gpu(fused):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if fused:
+        pytest.importorskip("fla", reason="flash-linear-attention is not installed")
+    inputs = [v.requires_grad_() for v in draw((2, 700, 40))]
+    expected = diagonal_scan(*inputs)
+    wanted = torch.autograd.grad(expected.cos().sum(), inputs)
+    a, b = (v.detach().float().cuda().requires_grad_() for v in inputs)
+    h = fused_diagonal_scan(a.log(), b) if fused else diagonal_scan(a, b)
+    found = torch.autograd.grad(h.cos().sum(), (a, b))
+    for left, right in zip((h, *found), (expected, *wanted), strict=True):
+        torch.testing.assert_close(left.cpu().double(), right, atol=1e-4 * float(right.detach().abs().max()), rtol=0)

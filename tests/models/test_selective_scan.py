@@ -1,3 +1,4 @@
+import math
 import sys
 import types
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 from models.mamba4rec import Mamba4Rec, Mamba4RecConfig
+from models.ops import native, native_scans
 from models.ops import selective_scan as module
 from models.ops.selective_scan import selective_scan, selective_scan_operations, slab_size
 
@@ -17,6 +19,11 @@ def naive(x, delta, rates, write, read, skip):
         h = decay * h + (delta[:, t] * x[:, t])[..., None] * write[:, t, None]
         outputs.append((h * read[:, t, None]).sum(2) + skip * x[:, t])
     return torch.stack(outputs, 1)
+
+
+def in_torch(*arguments, **options):
+    with native.suspended():
+        return selective_scan(*arguments, **options)
 
 
 def draw(batch, length, channels, states, seed=0):
@@ -34,8 +41,9 @@ def test_agrees_with_the_loop(length, steps):
     inputs = draw(2, length, 3, 4)
     expected = naive(*inputs)
     torch.testing.assert_close(selective_scan(*inputs, steps=steps), expected, atol=1e-11, rtol=0)
-    single = selective_scan(*(v.float() for v in inputs), steps=steps)
-    torch.testing.assert_close(single.double(), expected, atol=3e-6 * float(expected.abs().max()), rtol=0)
+    for run in (selective_scan, in_torch):
+        single = run(*(v.float() for v in inputs), steps=steps)
+        torch.testing.assert_close(single.double(), expected, atol=3e-6 * float(expected.abs().max()), rtol=0)
 
 
 def test_a_large_batch_goes_in_groups(monkeypatch):
@@ -58,6 +66,58 @@ def test_gradients_agree_with_the_loop(length, steps):
         torch.testing.assert_close(left, right, atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize(("channels", "states"), [(1, 1), (16, 4), (17, 5), (70, 3), (128, 8)])
+@pytest.mark.parametrize(("length", "steps"), [(1, None), (16, None), (33, 7), (300, None)])
+def test_single_precision_gradients_agree_with_the_loop(channels, states, length, steps):
+    inputs = [v.requires_grad_() for v in draw(2, length, channels, states)]
+    weights = torch.randn(2, length, channels, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    expected = naive(*inputs)
+    wanted = expected, *torch.autograd.grad((weights * expected).sum(), inputs)
+    for run in (selective_scan, in_torch):
+        y = run(*(v.float() for v in inputs), steps=steps)
+        found = y.double(), *torch.autograd.grad((weights * y).sum(), inputs)
+        for left, right in zip(found, wanted, strict=True):
+            torch.testing.assert_close(left, right, atol=5e-6 * float(right.detach().abs().max()), rtol=0)
+
+
+@pytest.mark.skipif(native.build().library is None, reason=native.status())
+def test_native_with_any_number_of_threads_and_layout():
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads, run in ((1, in_torch), (1, selective_scan), (2, selective_scan)):
+            torch.set_num_threads(threads)
+            inputs = [torch.cat((v, v), -1).float()[..., : v.shape[-1]].requires_grad_() for v in draw(3, 40, 70, 5)]
+            y = run(*inputs)
+            results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+            assert ("Native" in type(y.grad_fn).__name__) == (run is selective_scan)
+    finally:
+        torch.set_num_threads(before)
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(one, other, atol=5e-6 * float(one.detach().abs().max()), rtol=0)
+
+
+@pytest.mark.skipif(native.build().library is None, reason=native.status())
+def test_without_gradients_no_states_are_kept(monkeypatch):
+    kept = []
+    forward = native_scans.selective_forward
+    monkeypatch.setattr(native_scans, "selective_forward", lambda *a, **k: kept.append(k["keep"]) or forward(*a, **k))
+    inputs = [v.float() for v in draw(2, 9, 3, 4)]
+    selective_scan(*inputs)
+    inputs[2].requires_grad_()
+    selective_scan(*inputs)
+    with torch.no_grad():
+        selective_scan(*inputs)
+    assert kept == [False, True, False]
+
+
+def test_a_value_that_is_no_number_is_seen():
+    inputs = [v.float() for v in draw(1, 9, 3, 4)]
+    inputs[1][0, 4, 1] = math.nan
+    assert selective_scan(*inputs)[0].isnan().any(1).tolist() == [False] * 4 + [True] * 5
+
+
 def test_gradients_by_differences():
     inputs = [v.requires_grad_() for v in draw(1, 7, 2, 3)]
     assert torch.autograd.gradcheck(lambda *v: selective_scan(*v, steps=3), inputs)
@@ -68,8 +128,9 @@ def test_stable_at_any_step_size(size):
     inputs = draw(1, 4000, 2, 3)
     inputs[1] = torch.full_like(inputs[1], size).float().double()
     expected = naive(*inputs)
-    y = selective_scan(*(v.float() for v in inputs))
-    torch.testing.assert_close(y.double(), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+    for run in (selective_scan, in_torch):
+        y = run(*(v.float() for v in inputs))
+        torch.testing.assert_close(y.double(), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 
 def test_memory_is_bounded_by_slabs():
@@ -83,6 +144,7 @@ def test_memory_is_bounded_by_slabs():
         assert steps >= module.MIN_STEPS
         assert rows * steps * states <= module.SLAB_STATES["cpu"]
     inputs = [v.float().requires_grad_() for v in draw(1, 2048, 128, 32)]
+
     kept = 0
 
     def pack(tensor):
@@ -90,9 +152,11 @@ def test_memory_is_bounded_by_slabs():
         kept += tensor.numel()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        selective_scan(*inputs)
-    assert kept < 0.2 * 2048 * 128 * 32
+    for run in (selective_scan, in_torch):
+        kept = 0
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            run(*inputs)
+        assert 0 < kept < 0.2 * 2048 * 128 * 32
 
 
 def test_cost_is_linear():
@@ -138,7 +202,9 @@ def test_the_fused_kernel_gets_its_own_layout(mamba_ssm):
 def test_the_fused_kernel_is_for_gpus_and_named(mamba_ssm, monkeypatch):
     config = {"num_items": 9, "max_length": 8, "hidden_size": 8}
     model = Mamba4Rec(Mamba4RecConfig(**config))
-    assert model.backends() == {"selective-scan": "chunked-scan"}
+    assert model.backends() == {"selective-scan": "chunked-scan" if native.library() is None else "native-scan"}
+    with native.suspended():
+        assert model.backends() == {"selective-scan": "chunked-scan"}
     items = torch.tensor([[1, 2, 3]])
     expected = model.eval()(items)
     assert not module.fused_is_available(torch.device("cpu"))
@@ -147,7 +213,9 @@ def test_the_fused_kernel_is_for_gpus_and_named(mamba_ssm, monkeypatch):
     assert model.backends() == {"selective-scan": "mamba-ssm"}
     torch.testing.assert_close(model(items), expected)
     assert len(mamba_ssm) == 2
-    assert Mamba4Rec(Mamba4RecConfig(**config, scan="chunked")).backends() == {"selective-scan": "chunked-scan"}
+    own = Mamba4Rec(Mamba4RecConfig(**config, scan="chunked"))
+    with native.suspended():
+        assert own.backends() == {"selective-scan": "chunked-scan"}
 
 
 @pytest.mark.gpu
