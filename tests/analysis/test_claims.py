@@ -214,8 +214,8 @@ def test_unpaired_lengths_are_named(tmp_path):
     assert "one after the other at 8,192" in own.detail
 
 
-def in_memory(rng, chosen, process_noise):
-    """Findings of a speed study that never touches the disk."""
+def in_memory(rng, chosen, process_noise, block_noise=0.01, *, laws=False):
+    """Findings of a speed study that never touches the disk; without its laws unless asked for."""
     counted = []
     for label in chosen:
         for length in factories.LENGTHS:
@@ -223,14 +223,16 @@ def in_memory(rng, chosen, process_noise):
                 place = factories.speed_cell(
                     label, chosen, "constant-tokens", "tokens", length, 8192 // length, replicate, ["time"]
                 )
-                noise = {"process_noise": process_noise, "block_noise": 0.01, "pairs": 2}
+                noise = {"process_noise": process_noise, "block_noise": block_noise, "pairs": 2}
                 record = factories.speed_record(place, chosen, rng, noise=noise)
                 counted.append(Counted(place, record, "ok", None, False))
     folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
     groups = analysis_module.timing.groups(folder)
     speed = analysis_module.speedup
     floors = speed.noise_floors(speed.controls(groups, "hyenarec"))
-    return Findings(folder, groups, {}, speed.speedups(groups, "hyenarec", floors), floors, [], [], [], [], [])
+    series = analysis_module._series(groups) if laws else {}
+    found = analysis_module._laws(series, [], analysis_module._tolerances(list(CLAIMS.values())))
+    return Findings(folder, groups, series, speed.speedups(groups, "hyenarec", floors), floors, [], found, [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -246,6 +248,41 @@ def test_speedup_of_five_is_falsely_supported_in_at_most_two_and_a_half_percent(
     verdicts = [rule(CLAIMS["speedup-6x"], in_memory(rng, chosen, spread)).overall.verdict for _ in range(trials)]
     false = verdicts.count("supported")
     assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
+
+
+# A truth at the edge of each claim, where it is false by a hair or, for the law, by its kind.
+FALSE = {
+    "linear-time": {"hyenarec": factories.log_law(0.0, 1e-5, 5e-7)},
+    "quadratic-attention": {"sasrec-math": factories.log_law(0.02, 2e-6, 1e-6)},
+    "long-sequences": {"sasrec-math": factories.linear_law(0.0, 2e-5), "hyenarec": factories.linear_law(0.0, 1e-5)},
+}
+
+
+@pytest.mark.parametrize("claim", list(FALSE))
+@pytest.mark.parametrize(
+    ("trials", "spread"), [(20, 0.15), *(pytest.param(400, s, marks=pytest.mark.slow) for s in (0.03, 0.15))]
+)
+def test_a_false_claim_is_supported_in_at_most_two_and_a_half_percent(claim, trials, spread):
+    chosen = {label: factories.TRUTHS[label] for label in ("hyenarec", "sasrec-math")}
+    chosen |= {label: with_law(label, law) for label, law in FALSE[claim].items()}
+    rng = np.random.default_rng(43)
+    verdicts = [
+        rule(CLAIMS[claim], in_memory(rng, chosen, spread, spread, laws=True)).overall.verdict for _ in range(trials)
+    ]
+    false = verdicts.count("supported")
+    assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
+
+
+def test_an_undecided_law_says_how_many_processes_would_single_it_out(tmp_path):
+    level = {k: with_law(k, factories.log_law(0.02, 2e-6, 1e-6)) for k in ("sasrec-math", "sasrec-sdpa")}
+    noise = {"process_noise": 0.15}
+    found = verdict(speed_study(tmp_path, truths=truths(**level), noise=noise, rng_seed=5), "quadratic-attention")
+    own = found.variants[0]
+    assert own.verdict == "inconclusive"
+    assert own.interval[0] > 0
+    assert "no single law is singled out" in own.detail
+    assert own.sample_unit == "processes"
+    assert own.sample_size > 3
 
 
 # --- long sequences -------------------------------------------------------------------------------

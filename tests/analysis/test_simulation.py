@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import scaling, speedup, statistics
+from harness.analysis import scaling, speedup, statistics, timing
+from harness.analysis.load import Counted, Folder
 from harness.analysis.scaling import Series
 from harness.analysis.timing import Group
+from harness.manifest import Manifest
+from harness.record import Block
+from harness.study import Study
 
 TRIALS, SHORT = 2000, 60
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -46,9 +50,39 @@ def series(law, constant, logs):
 
 
 def errors(rng, trials, processes, spread):
-    """`[trials, lengths, processes]`: a process's own error plus the median of its blocks'."""
+    """`[trials, lengths, processes]` logs: a process's own error plus that of its blocks' median."""
     shape = (trials, len(LENGTHS), processes)
-    return rng.normal(0, spread, shape) + np.median(rng.normal(0, spread, (*shape, BLOCKS)), axis=-1)
+    blocks = np.exp(rng.normal(0, spread, (*shape, BLOCKS)))
+    return rng.normal(0, spread, shape) + np.log(np.median(blocks, axis=-1))
+
+
+@pytest.mark.parametrize("constant", ["tokens", "batch"])
+def test_a_simulated_series_is_that_of_records(constant):
+    """The trials skip the files, not the analysis: records with the same blocks give the same series."""
+    rng = np.random.default_rng(60)
+    chosen = {"x": factories.TRUTHS["sasrec-sdpa"]}
+    own, blocks = rng.normal(0, 0.15, (len(LENGTHS), 3)), np.exp(rng.normal(0, 0.15, (len(LENGTHS), 3, BLOCKS)))
+    counted = []
+    for place, length in enumerate(LENGTHS):
+        batch = tokens_at(constant, length) // length
+        for process in range(3):
+            cell = factories.speed_cell(
+                "x", {**chosen, "hyenarec": factories.HYENAREC}, "s", constant, length, batch, process, ["time"]
+            )
+            record = factories.speed_record(cell, {**chosen, "hyenarec": factories.HYENAREC}, rng)
+            level = step("linear", constant, length) * math.exp(own[place, process])
+            timed = [
+                Block(side="model", phase="step", steps=2, seconds=2 * level * float(b), minor_faults=0)
+                for b in blocks[place, process]
+            ]
+            record = msgspec.structs.replace(record, timing=factories.timing(timed))
+            counted.append(Counted(cell, record, "ok", None, False))
+    folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
+    found = timing.series(timing.groups(folder))
+    expected = series("linear", constant, own + np.log(np.median(blocks, axis=-1)))
+    assert (found.lengths, found.tokens) == (expected.lengths, expected.tokens)
+    for one, other in zip(found.logs, expected.logs, strict=True):
+        assert (one.mean, one.error) == pytest.approx((other.mean, other.error), rel=1e-12)
 
 
 def kept(hits, trials):
@@ -130,10 +164,10 @@ def test_ratio_coverage_in_short():
 
 
 def named(law, processes, spread, trials):
-    """How often a wrong law is named, and the right one; noise per process alone."""
+    """How often a wrong law is named, and the right one."""
     rng = np.random.default_rng(63)
     wrong = right = 0
-    for logs in rng.normal(0, spread, (trials, len(LENGTHS), processes)):
+    for logs in errors(rng, trials, processes, spread):
         own = series(law, "tokens", logs)
         chosen, _ = scaling.choose(own, scaling.fits(own))
         wrong += chosen not in (None, law)
