@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 
 import factories
@@ -245,7 +246,9 @@ def test_speedup_of_five_is_falsely_supported_in_at_most_two_and_a_half_percent(
         "sasrec-math": with_law("sasrec-math", five),
     }
     rng = np.random.default_rng(41)
-    verdicts = [rule(CLAIMS["speedup-6x"], in_memory(rng, chosen, spread)).overall.verdict for _ in range(trials)]
+    verdicts = [
+        rule(CLAIMS["speedup-6x"], in_memory(rng, chosen, spread, spread)).overall.verdict for _ in range(trials)
+    ]
     false = verdicts.count("supported")
     assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
 
@@ -457,6 +460,16 @@ def test_no_sacrifice_missing_where_it_is_not_faster(tmp_path):
     own = {v.variant: v for v in found.variants}
     assert own["sasrec-sdpa"].verdict == "missing"
     assert "is faster than sasrec-sdpa" in own["sasrec-sdpa"].missing[0]
+
+
+def test_no_sacrifice_names_the_model_that_was_not_trained(tmp_path):
+    factories.make_folder(tmp_path, memory=False, noise=QUIET)
+    path = tmp_path / "study.json"
+    manifest = json.loads(path.read_text())
+    manifest["cells"] = [c for c in manifest["cells"] if (c["kind"], c["label"]) != ("training", "sasrec-math")]
+    path.write_text(json.dumps(manifest))
+    own = {v.variant: v for v in verdict(analyse(tmp_path), "no-sacrifice").variants}
+    assert own["sasrec-math"].missing == ["training cells of sasrec-math"]
 
 
 def kernels(own, fourier, mlp):
