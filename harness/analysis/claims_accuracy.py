@@ -11,11 +11,9 @@ from harness.analysis import accuracy, statistics
 from harness.analysis.accuracy import Runs
 from harness.analysis.findings import Findings, conjunction, margin, missing, number, span, threshold
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
-from harness.analysis.statistics import LEVEL, Estimate
+from harness.analysis.statistics import ONE_SIDED, Estimate
 from harness.study import Claim, Verdict
 
-# One-sided level that belongs to a two-sided 95 % interval.
-_ONE_SIDED = (1 - LEVEL) / 2
 Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
 
 
@@ -158,7 +156,7 @@ def _rule(
         [accuracy.p_values(e, bound)[1] if many else 1.0 for e, many in zip(estimates, several, strict=True)]
     )
     verdict: Verdict = "inconclusive"
-    if min(below) < _ONE_SIDED:
+    if min(below) < ONE_SIDED:
         verdict = "refuted"
         place = below.index(min(below))
     else:
