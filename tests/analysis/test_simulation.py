@@ -164,12 +164,12 @@ def test_ratio_coverage_in_short():
     assert kept(ratio_coverage("linear", 3, 0.15, SHORT), SHORT)
 
 
-def named(law, processes, spread, trials):
+def named(law, processes, spread, trials, constant="tokens"):
     """How often a wrong law is named, and the right one."""
     rng = np.random.default_rng([63, NAMED.index((law, processes, spread))])
     wrong = right = 0
     for logs in errors(rng, trials, processes, spread):
-        own = series(law, "tokens", logs)
+        own = series(law, constant, logs)
         chosen, _ = scaling.choose(own, scaling.fits(own))
         wrong += chosen not in (None, law)
         right += chosen == law
@@ -183,6 +183,14 @@ def test_a_wrong_law_is_seldom_named_and_the_right_one_mostly(law, processes, sp
     assert at_most(wrong, TRIALS, 0.05)
     if spread == 0.03:
         assert at_least(right, TRIALS, 0.90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("law", "processes", "spread"), NAMED)
+def test_at_a_constant_batch_a_wrong_law_is_seldom_named(law, processes, spread):
+    # Fixed cost is told apart there, which costs the power to name the right one.
+    wrong, _ = named(law, processes, spread, 400, "batch")
+    assert at_most(wrong, 400, 0.05)
 
 
 @pytest.mark.parametrize("law", list(GROWTH))
