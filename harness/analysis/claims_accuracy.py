@@ -11,11 +11,9 @@ from harness.analysis import accuracy, statistics
 from harness.analysis.accuracy import Runs
 from harness.analysis.findings import Findings, conjunction, margin, missing, number, span, threshold
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
-from harness.analysis.statistics import LEVEL, Estimate
+from harness.analysis.statistics import ONE_SIDED, Estimate
 from harness.study import Claim, Verdict
 
-# One-sided level that belongs to a two-sided 95 % interval.
-_ONE_SIDED = (1 - LEVEL) / 2
 Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
 
 
@@ -95,7 +93,7 @@ def no_sacrifice(claim: Claim, findings: Findings) -> Ruling:
                 lacks.append(
                     f"training cells at a length where {findings.partner} is faster than {label} (trained at {at})"
                 )
-            variants.append(missing(claim, label, lacks or [f"training cells of {findings.partner} and {label}"]))
+            variants.append(missing(claim, label, lacks or [_untrained(findings, [findings.partner, label])]))
             continue
         variants.append(
             _rule(
@@ -158,7 +156,7 @@ def _rule(
         [accuracy.p_values(e, bound)[1] if many else 1.0 for e, many in zip(estimates, several, strict=True)]
     )
     verdict: Verdict = "inconclusive"
-    if min(below) < _ONE_SIDED:
+    if min(below) < ONE_SIDED:
         verdict = "refuted"
         place = below.index(min(below))
     else:
@@ -232,8 +230,15 @@ def _absent(findings: Findings, labels: Sequence[str], datasets: Sequence[str] |
             if splits and own and not splits & {r.split for r in own}:
                 found.append(f"records of {label} on {dataset} with the split of {findings.partner}; theirs is another")
     if not wanted:
-        found.append(f"training cells of {findings.partner} and {', '.join(labels)}")
+        found.append(_untrained(findings, [findings.partner, *labels]))
     return found
+
+
+def _untrained(findings: Findings, labels: Sequence[str]) -> str:
+    """Which of the labels the study does not train; all of them where it trains each, but not together."""
+    trained = {c.label for c in findings.folder.manifest.cells if c.kind == "training"}
+    lacking = [label for label in labels if label not in trained] or list(labels)
+    return f"training cells of {', '.join(lacking[:-1])}{' and ' if len(lacking) > 1 else ''}{lacking[-1]}"
 
 
 def _runs(findings: Findings, dataset: str, label: str) -> list[Runs]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import environment, series
 from harness.analysis.results import CellStatus, FailedCell, RefusedFile
@@ -102,7 +104,7 @@ def load(folder: Path) -> Folder:
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
         try:
-            record = read(path)
+            record = _read(path)
             if name.endswith(FAILED_SUFFIX):
                 failed.append(
                     FailedCell(path=name, label=record.label, status=record.status, detail=record.detail or "")
@@ -137,6 +139,41 @@ def load(folder: Path) -> Folder:
         stale = None if record_of_cell is None else _stale(cell, record_of_cell, digests)
         counted.append(Counted(cell, record_of_cell, status, detail, stale))
     return Folder(manifest, counted, failed, refused, orphans)
+
+
+def _read(path: Path) -> Record:
+    """Read one record; of a number that is none, the message says which.
+
+    Raises:
+        UserError: As `record.read`.
+    """
+    try:
+        return read(path)
+    except UserError:
+        # JSON has no NaN: to its decoder such a file is broken at some byte, which tells a reader nothing.
+        place = _not_finite(path)
+        if place is None:
+            raise
+        raise UserError(f"{place}, which no measurement gives; delete it and its cell is measured again") from None
+
+
+def _not_finite(path: Path) -> str | None:
+    """The first number of a file that is not finite, by its place; None where there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    # Depth first, in the order of the file.
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{place.removeprefix('.') or 'the record'} is {value}"
+        if isinstance(value, dict):
+            waiting += [(f"{place}.{key}", item) for key, item in reversed(value.items())]
+        elif isinstance(value, list):
+            waiting += [(f"{place}[{number}]", item) for number, item in reversed(list(enumerate(value)))]
+    return None
 
 
 def _files(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ RISE_FACTOR = 8
 # A growing law that rises by less than this over the whole window is not told from a constant one.
 NEGLIGIBLE_RISE = 0.10
 _DECIDES = 0.95
+_MOST_PROCESSES = 1000
 _EXPONENTS = np.linspace(0.0, 4.0, 201)
 _SINGULAR = 1e-11
 # Step in log seconds of a numeric derivative.
@@ -217,6 +218,31 @@ def choose(series: Series, found: Sequence[Fit]) -> tuple[Law | None, Law]:
         return None, better.law
     winner: Law = "log" if log_wins >= _DECIDES else "linear"
     return (winner if winner in {f.law for f in grows} else None), better.law
+
+
+def processes_that_choose(series: Series) -> int | None:
+    """Processes a length at which a law would be singled out, should means and spreads stay as they are.
+
+    Returns:
+        None where no number up to a thousand would, or no spread is known.
+    """
+    if any(e.error is None for e in series.logs):
+        return None
+
+    def decides(count: int) -> bool:
+        logs = tuple(
+            Estimate(e.mean, (e.error or 0.0) * math.sqrt(e.count / count), count - 1, count) for e in series.logs
+        )
+        more = Series(series.lengths, series.tokens, logs)
+        return choose(more, fits(more))[0] is not None
+
+    low, high = statistics.MINIMUM_PROCESSES, _MOST_PROCESSES
+    if not decides(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle + 1, high)
+    return low
 
 
 def _room(series: Series, found: Fit) -> float:

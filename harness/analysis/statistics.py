@@ -22,6 +22,8 @@ from scipy import stats
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 LEVEL = 0.95
+# One-sided level that belongs to a two-sided 95 % interval.
+ONE_SIDED = (1 - LEVEL) / 2
 MINIMUM_PROCESSES = 3
 RESAMPLES = 2000
 _LARGEST_SAMPLE = 100_000

@@ -51,7 +51,8 @@ def _accuracy_panel(
     untrained = sorted(references, key=lambda r: -r.metrics[METRIC].mean)
     height = len(ordered) + len(untrained)
     values = [v for r in ordered for v in (r.metrics[METRIC].interval or (r.metrics[METRIC].mean,))]
-    values += [untrained[0].metrics[METRIC].mean] if untrained else []
+    # The best reference with its interval; one far below would squeeze the models, and is given as a number.
+    values += [v for r in untrained[:1] for v in (r.metrics[METRIC].interval or (r.metrics[METRIC].mean,))]
     pad = max(0.12 * (max(values) - min(values)), 0.01 * max(values), 1e-4)
     low, high = min(values) - pad, max(values) + pad
     for place, row in enumerate([*ordered, *untrained]):

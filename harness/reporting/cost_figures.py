@@ -15,6 +15,8 @@ from harness.reporting.theme import MUTED, Style, length_axis, log_axis, styles
 
 _PHASES = {"step": "Training step", "forward": "Forward pass"}
 _MEBIBYTE = 2**20
+# From this ratio of ends on, an axis has a mark a decade only.
+_WIDE = 200.0
 
 
 def time(analysis: Analysis) -> Figure | None:
@@ -209,11 +211,15 @@ def _challenge_panel(axes: Axes, trials: list[tuple[str, Challenge]], looks: dic
         )
     axes.axvline(1, color=MUTED, linewidth=0.8)
     axes.set_xscale("log")
-    ticks = [
-        t
-        for t in (0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
-        if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]
-    ]
+    # An interval over many decades runs out of the panel instead of squeezing the others to a point.
+    ratios = [trial.ratio for _, trial in trials]
+    low, high = axes.get_xlim()
+    low, high = max(low, min(0.1, 0.8 * min(ratios))), min(high, max(10.0, 1.25 * max(ratios)))
+    axes.set_xlim(low, high)
+    marks: tuple[float, ...] = (0.01, 0.1, 1, 10, 100, 1000)
+    if high / low < _WIDE:
+        marks = (0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
+    ticks = [t for t in marks if low <= t <= high]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))

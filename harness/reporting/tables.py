@@ -5,13 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
+from harness.analysis.accuracy import SEEDS_FOR_T
 from harness.analysis.results import Analysis, ClaimVerdict
+from harness.analysis.statistics import MINIMUM_PROCESSES
 from harness.reporting.numbers import interval, number, window
 
 WIDTH = 100
 _HEAD = ("claim", "verdict", "statistic", "interval", "threshold", "lengths")
 _RIGHT = {"statistic", "threshold"}
 _ORDER = ("supported", "refuted", "inconclusive", "missing")
+_LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_FOR_T}
 _SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
 
 
@@ -83,8 +86,15 @@ def _reason(verdict: ClaimVerdict) -> str:
     if missing and verdict.verdict in {"missing", "inconclusive"}:
         parts.append(f"Missing: {'; '.join(missing[:2])}{' …' if len(missing) > 2 else ''}.")
     if verdict.sample_size is not None:
-        parts.append(f"About {verdict.sample_size} {verdict.sample_unit} would decide.")
+        parts.append(_size_words(verdict.sample_size, verdict.sample_unit))
     return " ".join(part for part in parts if part)
+
+
+def _size_words(size: int, unit: str) -> str:
+    """What would decide, in the words of reports/scaling.typ; the least that give an interval promise nothing."""
+    if size <= _LEAST.get(unit, 0):
+        return f"At least {size} {unit} are needed."
+    return f"About {size} {unit} would decide."
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 
 import factories
@@ -214,8 +215,8 @@ def test_unpaired_lengths_are_named(tmp_path):
     assert "one after the other at 8,192" in own.detail
 
 
-def in_memory(rng, chosen, process_noise):
-    """Findings of a speed study that never touches the disk."""
+def in_memory(rng, chosen, process_noise, block_noise=0.01, *, laws=False):
+    """Findings of a speed study that never touches the disk; without its laws unless asked for."""
     counted = []
     for label in chosen:
         for length in factories.LENGTHS:
@@ -223,14 +224,16 @@ def in_memory(rng, chosen, process_noise):
                 place = factories.speed_cell(
                     label, chosen, "constant-tokens", "tokens", length, 8192 // length, replicate, ["time"]
                 )
-                noise = {"process_noise": process_noise, "block_noise": 0.01, "pairs": 2}
+                noise = {"process_noise": process_noise, "block_noise": block_noise, "pairs": 2}
                 record = factories.speed_record(place, chosen, rng, noise=noise)
                 counted.append(Counted(place, record, "ok", None, False))
     folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
     groups = analysis_module.timing.groups(folder)
     speed = analysis_module.speedup
     floors = speed.noise_floors(speed.controls(groups, "hyenarec"))
-    return Findings(folder, groups, {}, speed.speedups(groups, "hyenarec", floors), floors, [], [], [], [], [])
+    series = analysis_module._series(groups) if laws else {}
+    found = analysis_module._laws(series, [], analysis_module._tolerances(list(CLAIMS.values())))
+    return Findings(folder, groups, series, speed.speedups(groups, "hyenarec", floors), floors, [], found, [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -243,9 +246,47 @@ def test_speedup_of_five_is_falsely_supported_in_at_most_two_and_a_half_percent(
         "sasrec-math": with_law("sasrec-math", five),
     }
     rng = np.random.default_rng(41)
-    verdicts = [rule(CLAIMS["speedup-6x"], in_memory(rng, chosen, spread)).overall.verdict for _ in range(trials)]
+    verdicts = [
+        rule(CLAIMS["speedup-6x"], in_memory(rng, chosen, spread, spread)).overall.verdict for _ in range(trials)
+    ]
     false = verdicts.count("supported")
     assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
+
+
+# A truth at the edge of each claim, where it is false by a hair or, for the law, by its kind.
+FALSE = {
+    "linear-time": {"hyenarec": factories.log_law(0.0, 1e-5, 5e-7)},
+    "quadratic-attention": {"sasrec-math": factories.log_law(0.02, 2e-6, 1e-6)},
+    "long-sequences": {"sasrec-math": factories.linear_law(0.0, 2e-5), "hyenarec": factories.linear_law(0.0, 1e-5)},
+}
+
+
+@pytest.mark.parametrize("claim", list(FALSE))
+@pytest.mark.parametrize(
+    ("trials", "spread"), [(20, 0.15), *(pytest.param(400, s, marks=pytest.mark.slow) for s in (0.03, 0.15))]
+)
+def test_a_false_claim_is_supported_in_at_most_two_and_a_half_percent(claim, trials, spread):
+    chosen = {label: factories.TRUTHS[label] for label in ("hyenarec", "sasrec-math")}
+    chosen |= {label: with_law(label, law) for label, law in FALSE[claim].items()}
+    rng = np.random.default_rng(43)
+    verdicts = [
+        rule(CLAIMS[claim], in_memory(rng, chosen, spread, spread, laws=claim != "long-sequences")).overall.verdict
+        for _ in range(trials)
+    ]
+    false = verdicts.count("supported")
+    assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
+
+
+def test_an_undecided_law_says_how_many_processes_would_single_it_out(tmp_path):
+    level = {k: with_law(k, factories.log_law(0.02, 2e-6, 1e-6)) for k in ("sasrec-math", "sasrec-sdpa")}
+    noise = {"process_noise": 0.15}
+    found = verdict(speed_study(tmp_path, truths=truths(**level), noise=noise, rng_seed=5), "quadratic-attention")
+    own = found.variants[0]
+    assert own.verdict == "inconclusive"
+    assert own.interval[0] > 0
+    assert "no single law is singled out" in own.detail
+    assert own.sample_unit == "processes"
+    assert own.sample_size > 3
 
 
 # --- long sequences -------------------------------------------------------------------------------
@@ -273,6 +314,32 @@ def test_long_sequences_inconclusive_where_it_is_level(tmp_path):
     found = verdict(speed_study(tmp_path, truths=truths(**level), noise={}), "long-sequences").overall
     assert found.verdict != "supported"
     assert abs(found.statistic) < 0.02
+
+
+def level_kernels(count, seed):
+    """Rulings on the trend over three kernels, none of which has one."""
+    names = ["sasrec-a", "sasrec-b", "sasrec-c"]
+    double = with_law("sasrec-math", factories.linear_law(0.0, 2e-5))
+    chosen = {"hyenarec": dataclasses.replace(factories.HYENAREC, law=factories.linear_law(0.0, 1e-5))}
+    chosen |= dict.fromkeys(names, double)
+    rng = np.random.default_rng(seed)
+    return [rule(CLAIMS["long-sequences"], in_memory(rng, chosen, 0.03)) for _ in range(count)]
+
+
+def test_one_kernel_of_three_refutes_only_after_holm():
+    found = level_kernels(80, 46)
+    spared = [c for c in found if c.overall.verdict != "refuted" and "refuted" in {v.verdict for v in c.variants}]
+    assert spared
+    for claim in spared:
+        assert claim.overall.verdict == "inconclusive"
+        assert "Among 3 kernels one such is not enough (Holm's correction)." in claim.overall.detail
+
+
+@pytest.mark.slow
+def test_a_true_trend_is_refuted_in_at_most_two_and_a_half_percent_over_all_kernels():
+    trials = 1000
+    false = sum(c.overall.verdict == "refuted" for c in level_kernels(trials, 47))
+    assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
 
 
 def test_long_sequences_missing_with_two_lengths(tmp_path):
@@ -420,6 +487,16 @@ def test_no_sacrifice_missing_where_it_is_not_faster(tmp_path):
     own = {v.variant: v for v in found.variants}
     assert own["sasrec-sdpa"].verdict == "missing"
     assert "is faster than sasrec-sdpa" in own["sasrec-sdpa"].missing[0]
+
+
+def test_no_sacrifice_names_the_model_that_was_not_trained(tmp_path):
+    factories.make_folder(tmp_path, memory=False, noise=QUIET)
+    path = tmp_path / "study.json"
+    manifest = json.loads(path.read_text())
+    manifest["cells"] = [c for c in manifest["cells"] if (c["kind"], c["label"]) != ("training", "sasrec-math")]
+    path.write_text(json.dumps(manifest))
+    own = {v.variant: v for v in verdict(analyse(tmp_path), "no-sacrifice").variants}
+    assert own["sasrec-math"].missing == ["training cells of sasrec-math"]
 
 
 def kernels(own, fourier, mlp):

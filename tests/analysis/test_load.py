@@ -81,12 +81,14 @@ def test_message_names_no_folder_of_this_machine(folder):
     assert str(folder) not in found.refused[0].message
 
 
-def test_nan(folder):
+@pytest.mark.parametrize(("value", "words"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
+def test_a_number_that_is_none_is_named_with_its_place(folder, value, words):
     path = folder / first(folder).path
     content = json.loads(path.read_text())
-    content["timing"]["blocks"][0]["seconds"] = math.nan
+    content["timing"]["blocks"][1]["seconds"] = value
     path.write_text(json.dumps(content))
-    assert "not a complete JSON file" in only_message(folder)
+    message = only_message(folder)
+    assert message.startswith(f"timing.blocks[1].seconds is {words}, which no measurement gives; delete it")
 
 
 @pytest.mark.parametrize(("field", "value"), [("seconds", 0.0), ("seconds", -1.0), ("steps", 0)])

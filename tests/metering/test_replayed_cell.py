@@ -9,9 +9,9 @@ import msgspec
 import pytest
 import specs
 import torch
-import typst
 from factories import make_folder
 from traces import MIB, OURS, UUIDS, player
+from typst_words import words_of
 
 from harness import record as records
 from harness import runtime, series, supervisor
@@ -20,7 +20,6 @@ from harness.environment import describe
 from harness.manifest import read_manifest
 from harness.metering import cell, nvml
 from harness.reporting.document import assemble, render
-from harness.reporting.theme import font_folder
 
 SPEC = specs.SPEC | {"device": "cuda", "partner": specs.SPEC["model"], "minimum_seconds": 0.2}
 
@@ -88,33 +87,6 @@ def test_without_a_driver_a_gpu_cell_still_times(replayed):
     assert fields["environment"].device_before is None
 
 
-def words_of(source):
-    """All text of the document's tables, as one string."""
-    found = typst.query(
-        str(source),
-        "table",
-        root=str(source.parent),
-        font_paths=[str(font_folder())],
-        ignore_system_fonts=True,
-    )
-    parts = []
-
-    def collect(value):
-        if isinstance(value, dict):
-            if value.get("func") == "text":
-                parts.append(str(value["text"]))
-            elif value.get("func") == "space":
-                parts.append(" ")
-            for item in value.values():
-                collect(item)
-        elif isinstance(value, list):
-            for item in value:
-                collect(item)
-
-    collect(json.loads(found))
-    return "".join(parts)
-
-
 def test_the_record_and_the_report_show_energy_device_memory_and_throttling(replayed, tmp_path):
     merged = supervisor._merge(*({**replayed(measure), "import_seconds": 1.5} for measure in ("time", "memory")))
     assert merged["import_seconds"] == 3.0
@@ -143,8 +115,9 @@ def test_the_record_and_the_report_show_energy_device_memory_and_throttling(repl
     assert any("held its clocks back" in t and "gru4rec" in t for t in analysis.problems.threats)
     source = assemble(analysis, tmp_path)
     assert (tmp_path / "energy.svg").is_file()
-    text = words_of(source)
+    text = words_of(source, "table")
     assert "device 8.21 GiB" in text
     assert "device throttled while timing: software power cap" in text
     assert "178 J" in text
+    assert "The device held its clocks back while these were timed: gru4rec." in words_of(source, "list")
     assert render(source).startswith(b"%PDF-")

@@ -301,6 +301,7 @@ def example(
                 length=length,
                 target=0.15,
                 seconds=[None if label == "gru4rec" else 62.0 + 4 * seed for seed in seeds],
+                trained_seconds=[171.0 + 4 * seed for seed in seeds],
             )
             for dataset in datasets
             for label in labels

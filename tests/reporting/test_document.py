@@ -5,6 +5,7 @@ import pytest
 import typst
 from examples import MODELS, example, with_labels
 from factories import make_folder
+from typst_words import words_of
 
 from harness.analysis.analyse import analyse
 from harness.errors import UserError
@@ -189,3 +190,24 @@ def test_the_pdf_declares_that_it_is_archival_and_accessible(tmp_path):
     pdf = render(assemble(example(), tmp_path))
     assert b"pdfaid:part" in pdf
     assert b"pdfuaid:part" in pdf
+
+
+def test_page_one_says_how_many_would_decide(tmp_path):
+    analysis = example()
+    claim = analysis.claims[0]
+    changed = []
+    for size, unit in ((17, "processes"), (5, "seeds")):
+        overall = msgspec.structs.replace(claim.overall, verdict="inconclusive", sample_size=size, sample_unit=unit)
+        changed.append(msgspec.structs.replace(claim, overall=overall, variants=[]))
+    text = words_of(assemble(msgspec.structs.replace(analysis, claims=changed), tmp_path), "table")
+    assert "About 17 processes would decide." in text
+    assert "At least 5 seeds are needed." in text
+
+
+def test_a_target_that_was_not_reached_is_a_bound(tmp_path):
+    analysis = example(seeds=(0,))
+    target = next(t for t in analysis.times_to_quality if t.seconds == [None])
+    assert target.trained_seconds == [171.0]
+    text = words_of(assemble(analysis, tmp_path), "figure")
+    assert "> 171" in text
+    assert "that any model reached" in text

@@ -1,5 +1,6 @@
 import itertools
 
+import msgspec
 import pytest
 from examples import MODELS, PARTNER, example, with_labels
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -114,6 +115,32 @@ def test_files_are_the_same_each_time_and_carry_no_date(tmp_path):
         assert one.read_bytes() == other.read_bytes()
         assert b"<dc:date>" not in one.read_bytes()
     assert b">hyenarec</text>" in first[0].read_bytes()
+
+
+@pytest.mark.parametrize("ends", [(0.9, 1.2), (0.02, 90.0), (1e-40, 1e40)])
+def test_marks_of_the_challenge_stay_apart_however_wide_an_interval(ends, full):
+    first = full.laws[0]
+    wide = [msgspec.structs.replace(c, interval=ends) for c in first.challenges]
+    laws = [msgspec.structs.replace(first, challenges=wide), *full.laws[1:]]
+    axes = draw(msgspec.structs.replace(full, laws=laws), "laws").axes[1]
+    low, high = axes.get_xlim()
+    assert all(low < c.ratio < high for law in laws for c in law.challenges)
+    figure = axes.get_figure()
+    FigureCanvasAgg(figure)
+    with themed():
+        figure.canvas.draw()
+        boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+    assert len(boxes) > 1
+    for one, other in itertools.pairwise(boxes):
+        assert one.x1 < other.x0
+
+
+def test_the_interval_of_the_best_reference_is_in_the_panel(full):
+    axes = draw(full, "accuracy").axes[0]
+    low, high = axes.get_xlim()
+    spans = [line.get_xdata() for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 2]
+    assert spans
+    assert all(low <= min(span) and max(span) <= high for span in spans)
 
 
 def test_other_formats(tmp_path):

@@ -44,6 +44,23 @@ def test_a_model_that_sees_the_future_is_marked_in_every_row():
         assert table.count("(non-causal)") == len(rows)
 
 
+@pytest.mark.parametrize(
+    ("size", "unit", "words"),
+    [
+        (9, "processes", "About 9 processes would decide."),
+        (3, "processes", "At least 3 processes are needed."),
+        (5, "seeds", "At least 5 seeds are needed."),
+        (6, "lengths", "About 6 lengths would decide."),
+    ],
+)
+def test_an_undecided_claim_says_how_many_would_decide(size, unit, words):
+    analysis = example()
+    claim = analysis.claims[0]
+    overall = msgspec.structs.replace(claim.overall, verdict="inconclusive", sample_size=size, sample_unit=unit)
+    table = verdict_table(msgspec.structs.replace(analysis, claims=[msgspec.structs.replace(claim, overall=overall)]))
+    assert words in " ".join(table.split())
+
+
 def test_no_claims():
     assert "no claim" in verdict_table(msgspec.structs.replace(example(), claims=[]))
 
