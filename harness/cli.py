@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("study", nargs="?")
     command.add_argument("--minutes", type=float, help="stop in time")
     command.add_argument("--kind", choices=["speed", "training"], help="only these cells")
+    command.add_argument(
+        "--workers",
+        choices=["fork", "fresh"],
+        help="fork cells from a process that has imported torch, or start each by itself (default: fork if it works)",
+    )
     command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
 
     command = add(
@@ -224,7 +229,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     study, begin = _study(options.study), time.monotonic()
     folder = options.results or Path("results") / study.name
-    done = sweep(study, folder, minutes=options.minutes, kind=options.kind)
+    done = sweep(study, folder, minutes=options.minutes, kind=options.kind, workers=options.workers)
     fits = options.minutes is None or time.monotonic() - begin + _OPERATOR_SECONDS <= 60 * options.minutes
     if study.operator and options.kind != "training" and fits and not (folder / OPERATOR_FILE).is_file():
         from harness.operators.bench import bench, settings
