@@ -62,15 +62,20 @@ def describe(threads: int | None, allocator: dict[str, str]) -> Environment:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the checkout this package lies in; nulls outside one."""
+    """Commit and dirty flag of the checkout this package lies in.
+
+    Outside one, such as in a copy of its files on another machine: the commit that HYENAREC_COMMIT names, and
+    whether the files are still that commit's is not known. The source digest of a record tells in any case.
+    """
+    told = os.environ.get("HYENAREC_COMMIT") or None, None
     try:
         # Installed inside some other repository, its commit would say nothing.
         if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:
-            return None, None
+            return told
         commit = _git("rev-parse", "HEAD")
         dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
-        return None, None
+        return told
     return commit, dirty
 
 
