@@ -126,7 +126,7 @@ def _allocator(measure: str) -> dict[str, str]:
 
 
 def _workers(given: Workers | None, cell: Cell, measure: str) -> Workers:
-    # A CPU peak counts the pages of library files, which a forked process maps anew.
+    # A CPU peak counts what is imported after its baseline, and pages of library files, which a fork maps anew.
     reads_peak = cell.spec["device"] == "cpu" and measure != "time"
     return Fresh() if given is None or (reads_peak and isinstance(given, ForkServers)) else given
 

@@ -195,7 +195,8 @@ def test_a_killed_supervisor_takes_its_child_along(tmp_path):
         "from pathlib import Path\nfrom test_supervisor import *\nvalue = study()\n"
         f"run_cell(value, one_cell(value), Path({str(tmp_path / 'r.json')!r}), workers=Fresh({command!r}))\n"
     )
-    supervisor = subprocess.Popen([sys.executable, str(driver)])
+    root = str(Path(series.__file__).parent.parent)
+    supervisor = subprocess.Popen([sys.executable, str(driver)], env={**os.environ, "PYTHONPATH": root})
     assert wait_until(lambda: pid_file.exists() and pid_file.read_text())
     pid = int(pid_file.read_text())
     assert alive(pid)
