@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import os
 import platform
@@ -29,6 +30,10 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+# The project need not be installed; this module of it needs nothing but Python.
+sys.path.insert(0, str(ROOT))
+from harness.process import USAGE, die_with_parent  # noqa: E402
+
 PHASES = ("tests", "speed", "training", "bench")
 # Import name → what pip calls it; nothing else is imported by what runs here.
 NEEDED = {
@@ -46,7 +51,6 @@ BENCH_ELEMENTS = 262_144
 # Left at the end of a command for the last archive, and for a phase that is told to end.
 RESERVE_SECONDS = 15.0
 ARCHIVE_EVERY_SECONDS = 60.0
-USAGE = 64
 
 
 def missing(phases: list[str], cuda: bool) -> list[str]:
@@ -132,7 +136,14 @@ def run(command: list[str], log: Path, seconds: float, meanwhile: Callable[[], o
         # `tee` outlives this process's own reading, and needs no thread.
         shown = subprocess.Popen(["tee", "-a", str(log)], stdin=subprocess.PIPE)
         child = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=shown.stdin, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=shown.stdin,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            # What outlived a killed command would disturb the next one's timings.
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
         assert shown.stdin is not None
         shown.stdin.close()

@@ -86,6 +86,27 @@ def test_a_killed_command_has_written_its_archive(tmp_path, script, monkeypatch)
     assert written
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_killed_command_leaves_nothing_running(tmp_path):
+    pid_file = tmp_path / "pid"
+    body = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    driver = (
+        "import runpy, sys; from pathlib import Path\n"
+        f"run = runpy.run_path({str(SCRIPT)!r})['run']\n"
+        f"run([sys.executable, '-c', {body!r}], Path({str(tmp_path / 'log')!r}), 60, lambda: None)\n"
+    )
+    command = subprocess.Popen([sys.executable, "-c", driver])
+    deadline = time.monotonic() + 30
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    command.kill()
+    command.wait()
+    while Path(f"/proc/{pid_file.read_text()}").exists():
+        assert time.monotonic() < deadline, "a phase outlived its command"
+        time.sleep(0.05)
+
+
 def test_what_is_missing_is_named_with_its_remedy(tmp_path, script, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
