@@ -112,7 +112,7 @@ def test_a_forked_and_a_fresh_cell_give_records_of_the_same_shape(tmp_path, serv
     assert forked.environment.allocator == KEEP_BLOCKS
     assert forked.model == fresh.model
     assert forked.provenance.source_digest == fresh.provenance.source_digest
-    assert forked.provenance.import_seconds < 1 < fresh.provenance.import_seconds
+    assert forked.provenance.import_seconds < fresh.provenance.import_seconds / 3
 
 
 def test_what_reads_a_cpu_peak_starts_fresh(tmp_path, servers):
@@ -121,7 +121,7 @@ def test_what_reads_a_cpu_peak_starts_fresh(tmp_path, servers):
     result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=servers)
     assert result.status == "ok"
     assert result.environment.allocator == {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    assert result.provenance.import_seconds > 1
+    assert result.provenance.import_seconds > 0.3
     assert servers._servers == before
 
 
@@ -244,7 +244,7 @@ def test_a_sweep_goes_on_without_a_server_that_is_of_no_use(tmp_path, monkeypatc
     done = sweep(value, tmp_path)
     assert len(done.measured) == 1
     assert "CUDA runs already" in capfd.readouterr().err
-    assert all(read(tmp_path / c.path).provenance.import_seconds > 0.5 for c in done.measured)
+    assert all(read(tmp_path / c.path).provenance.import_seconds > 0.3 for c in done.measured)
     with pytest.raises(ForkError, match="--workers fresh"):
         sweep(value, tmp_path / "other", workers="fork")
 
