@@ -1,4 +1,4 @@
-"""The child process of one cell: `python -m harness.child REQUEST`, started by the supervisor.
+"""The child process of one cell: `python -m harness.child REQUEST`, or forked by `harness.fork_server`.
 
 It reads a request, runs one measurement, and writes one result. Out of memory is a result. A user's
 mistake ends the process with one line, any other exception with a traceback; the supervisor keeps
@@ -28,7 +28,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         measure: `time` or `memory` for a speed cell, `training` for a training cell.
         result: Where to write the result.
         checkpoint: Where a training cell keeps its checkpoint.
-        parent: Process that must stay alive for this one to go on.
+        parent: The supervisor; a fresh child dies with it.
         started: The supervisor's monotonic clock, which is the machine's, when it asked.
         memory_limit_bytes: Private memory this process may allocate; null on a GPU, whose driver
             maps more than it uses.
@@ -55,10 +55,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Run the request named on the command line."""
-    request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Request)
-    die_with_parent(request.parent)
-    # Imports that load torch come after the line above: they take seconds.
+    """Run the request named on the command line, for as long as its supervisor lives."""
+    path = Path(sys.argv[1])
+    die_with_parent(msgspec.json.decode(path.read_bytes(), type=Request).parent)
+    run(path)
+
+
+def run(path: Path) -> None:
+    """Run a request and write its result.
+
+    Args:
+        path: File with a `Request`.
+    """
+    request = msgspec.json.decode(path.read_bytes(), type=Request)
+    # Not at the top: torch takes seconds, in which a supervisor that died must take this process along.
     from harness import runtime
 
     if request.memory_limit_bytes is not None:

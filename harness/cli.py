@@ -8,6 +8,7 @@ Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all suppor
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -33,7 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read, `head` for one, has what it wanted; at exit Python would flush once more and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
@@ -90,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("study", nargs="?")
     command.add_argument("--minutes", type=float, help="stop in time")
     command.add_argument("--kind", choices=["speed", "training"], help="only these cells")
+    command.add_argument(
+        "--workers",
+        choices=["fork", "fresh"],
+        help="fork cells from a process that has imported torch, or start each by itself (default: fork if it works)",
+    )
     command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
 
     command = add(
@@ -224,7 +236,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     study, begin = _study(options.study), time.monotonic()
     folder = options.results or Path("results") / study.name
-    done = sweep(study, folder, minutes=options.minutes, kind=options.kind)
+    done = sweep(study, folder, minutes=options.minutes, kind=options.kind, workers=options.workers)
     fits = options.minutes is None or time.monotonic() - begin + _OPERATOR_SECONDS <= 60 * options.minutes
     if study.operator and options.kind != "training" and fits and not (folder / OPERATOR_FILE).is_file():
         from harness.operators.bench import bench, settings

@@ -60,6 +60,8 @@ class SpeedSection(_Section, frozen=True):
         budget_seconds: Most that a cell measures one phase, both sides together.
         minimum_seconds: Least a side measures.
         minimum_steps: Least number of steps a side measures.
+        first: Labels whose replicates all come before the other labels' first; empty: replicate by replicate,
+            all labels alike.
         catalogue_items: Items of the random catalogue.
         negatives: Shared negatives of the sampled softmax.
     """
@@ -71,10 +73,19 @@ class SpeedSection(_Section, frozen=True):
     minimum_seconds: float = 1.0
     minimum_steps: int = 5
     timeout_seconds: float = 600.0
+    first: list[str] = msgspec.field(default_factory=list)
     catalogue_items: int = 10_000
     negatives: int = 256
     learning_rate: float = 1e-3
     compile: bool = False
+
+    def rank(self, label: str, replicate: int) -> int:
+        """How early a cell runs; see `Cell.rank`."""
+        return replicate + (0 if label in self.first else self.delay())
+
+    def delay(self) -> int:
+        """Ranks by which what is not in `first` comes later."""
+        return max((sweep.replicates for sweep in self.sweeps.values()), default=0) if self.first else 0
 
 
 class ModelDefaults(_Section, frozen=True):
@@ -252,6 +263,10 @@ def _validate(study: Study, where: str) -> None:
     for sweep in study.speed.sweeps.values() if study.speed else ():
         labels += sweep.models or []
     if study.speed:
+        timed = set(labels[: len(study.speed.models)]).union(*(s.models or [] for s in study.speed.sweeps.values()))
+        for label in study.speed.first:
+            if label not in timed:
+                raise fail(str(unknown("label in speed.first", label, timed)))
         labels.append(study.timing_partner)
     try:
         for label in [*labels, *study.variants]:
@@ -289,6 +304,7 @@ def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
     if study.speed:
         yield "speed.models", study.speed.models
         yield "speed.phases", study.speed.phases
+        yield "speed.first", study.speed.first
         for name, sweep in study.speed.sweeps.items():
             yield f"speed.sweeps.{name}.models", sweep.models or []
     if study.training:
@@ -375,7 +391,9 @@ def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) ->
                         "measure": measure,
                         **{f: getattr(section, f) for f in _SPEED_FIELDS},
                     }
-                    yield _cell("speed", label, f"{sweep_name}-L{length}-r{replicate}", replicate, spec)
+                    yield _cell(
+                        "speed", label, f"{sweep_name}-L{length}-r{replicate}", section.rank(label, replicate), spec
+                    )
 
 
 _SPEED_FIELDS = (
@@ -392,6 +410,7 @@ _SPEED_FIELDS = (
 
 
 def _training_cells(study: Study, section: TrainingSection, shared: dict[str, Any]) -> Iterator[Cell]:
+    later = study.speed.delay() if study.speed else 0
     for dataset in section.datasets:
         source = msgspec.to_builtins(study.sources()[dataset])
         common = {
@@ -424,7 +443,7 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
                         "loss": section.loss_spec(),
                         **section.budget_spec(label),
                     }
-                    yield _cell("training", label, f"{dataset}-L{length}-s{seed}", place + 1, spec)
+                    yield _cell("training", label, f"{dataset}-L{length}-s{seed}", later + place + 1, spec)
 
 
 def _cell(kind: Literal["speed", "training"], label: str, coordinates: str, rank: int, spec: dict[str, Any]) -> Cell:

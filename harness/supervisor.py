@@ -29,6 +29,7 @@ from harness import record as records
 from harness.environment import cell_digest, describe, git_state, memory_bytes, usable_cores
 from harness.record import Provenance, Record, SpeedRecord, TrainingRecord
 from harness.study import Cell, Study
+from harness.workers import Child, ForkServers, Fresh, Workers
 
 # glibc hands large freed blocks back to the system, and a model with large temporaries then times
 # page faults. Timing children keep their blocks; the memory pass must not, to read a true peak.
@@ -45,6 +46,10 @@ _POLL_SECONDS = 0.25
 _DETAIL_LINES = 12
 
 
+class OutOfTimeError(Exception):
+    """A cell was ended because its caller's time was over. It has no record; a checkpoint of it is kept."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one child ended."""
@@ -55,7 +60,13 @@ class Outcome:
 
 
 def run_cell(
-    study: Study, cell: Cell, output: Path, *, log: Path | None = None, command: list[str] | None = None
+    study: Study,
+    cell: Cell,
+    output: Path,
+    *,
+    log: Path | None = None,
+    workers: Workers | None = None,
+    deadline: float | None = None,
 ) -> Record:
     """Run one cell and write its record.
 
@@ -64,10 +75,14 @@ def run_cell(
         cell: The cell.
         output: Path of the record; a status that is not final goes to `<record>.failed.json`.
         log: Where to keep everything the child printed; None keeps only the last lines.
-        command: Child command without its request argument (tests replace it).
+        workers: Starts the children; default: a fresh process for each.
+        deadline: Monotonic clock at which the cell is given up, whatever its own time limit.
 
     Returns:
         The record as written.
+
+    Raises:
+        OutOfTimeError: The deadline passed; nothing was written.
     """
     started = datetime.datetime.now(datetime.UTC)
     begin = time.monotonic()
@@ -79,7 +94,7 @@ def run_cell(
     fields: dict[str, Any] = {}
     outcome = Outcome("error", "nothing was measured", {})
     for measure in measures:
-        outcome = _run_child(cell, measure, output, log, command, study.data_folder)
+        outcome = _run_child(cell, measure, output, log, _workers(workers, cell, measure), deadline, study.data_folder)
         fields = _merge(fields, outcome.fields)
         if outcome.status != "ok":
             break
@@ -108,6 +123,12 @@ def run_cell(
 
 def _allocator(measure: str) -> dict[str, str]:
     return RETURN_BLOCKS if measure == "memory" else KEEP_BLOCKS
+
+
+def _workers(given: Workers | None, cell: Cell, measure: str) -> Workers:
+    # A CPU peak counts what is imported after its baseline, and pages of library files, which a fork maps anew.
+    reads_peak = cell.spec["device"] == "cpu" and measure != "time"
+    return Fresh() if given is None or (reads_peak and isinstance(given, ForkServers)) else given
 
 
 def _checkpoint(output: Path) -> Path:
@@ -145,7 +166,13 @@ def _record(study: Study, cell: Cell, outcome: Outcome, provenance: Provenance, 
 
 
 def _run_child(
-    cell: Cell, measure: str, output: Path, log: Path | None, command: list[str] | None, data_folder: str | None
+    cell: Cell,
+    measure: str,
+    output: Path,
+    log: Path | None,
+    workers: Workers,
+    deadline: float | None,
+    data_folder: str | None,
 ) -> Outcome:
     limit = cell.spec.get("memory_limit_bytes") or int(0.9 * memory_bytes())
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
@@ -164,49 +191,39 @@ def _run_child(
                 }
             )
         )
-        child = subprocess.Popen(
-            [*(command or [sys.executable, "-m", "harness.child"]), str(request)],
-            env={**clean_environment(data_folder), **_allocator(measure)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        child = workers.start(request, {**clean_environment(data_folder), **_allocator(measure)})
         assert child.stdout is not None
         tail: deque[str] = deque(maxlen=_DETAIL_LINES)
         reader = threading.Thread(target=_pump, args=(child.stdout, tail, log), daemon=True)
         reader.start()
         kills_before = cgroup.oom_kills()
         try:
-            verdict = _watch(child, cell.spec["timeout_seconds"], limit)
+            verdict = _watch(child, cell.spec["timeout_seconds"], limit, deadline)
         finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+            child.kill()
+            code = child.wait()
         reader.join(timeout=5)
         if verdict is not None:
             return verdict
-        return _judge(child.returncode, result, tail, cgroup.oom_kills() - kills_before)
+        return _judge(code, result, tail, cgroup.oom_kills() - kills_before)
 
 
-def _watch(child: subprocess.Popen[str], timeout_seconds: float, limit: int) -> Outcome | None:
-    """Wait for the child; end it at its time limit or its memory limit."""
-    deadline = time.monotonic() + timeout_seconds
+def _watch(child: Child, timeout_seconds: float, limit: int, deadline: float | None) -> Outcome | None:
+    """Wait for the child; end it at its time limit, its memory limit, or its caller's deadline."""
+    ends = time.monotonic() + timeout_seconds
     while True:
         try:
             child.wait(timeout=_POLL_SECONDS)
             return None
         except subprocess.TimeoutExpired:
             pass
-        if time.monotonic() > deadline:
-            child.kill()
-            child.wait()
+        now = time.monotonic()
+        if now > ends:
             return Outcome("timeout", f"still running after {timeout_seconds:g} s", {})
+        if deadline is not None and now > deadline:
+            raise OutOfTimeError
         resident = _resident_bytes(child.pid)
         if resident > limit:
-            child.kill()
-            child.wait()
             return Outcome("oom", f"resident memory {resident} bytes above the limit of {limit}", {})
 
 
@@ -246,6 +263,7 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
                 tail.append(f"(output no longer shown or logged: {error})")
                 shown, writer = False, None
     finally:
+        stream.close()
         if handle is not None:
             with contextlib.suppress(OSError):
                 handle.close()

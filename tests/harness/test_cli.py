@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -110,3 +111,12 @@ def test_sweep_analyse_report_and_verify_without_a_workflow_engine(tmp_path):
     broken = run("verify", "results/tiny", cwd=tmp_path)
     assert broken.returncode == 64
     assert "study.json" in broken.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    run = subprocess.Popen(
+        [sys.executable, "-m", "harness", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run.stdout.close()
+    assert run.stderr.read() == ""
+    assert run.wait() == 128 + signal.SIGPIPE

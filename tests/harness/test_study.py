@@ -95,6 +95,7 @@ def test_the_large_studies_compare_every_model(name):
         ("name", "a/b", ["a/b"]),
         ("training.seeds", [0, 0], ["training.seeds", "twice"]),
         ("speed.models", ["hyenarec", "hyenarec"], ["speed.models", "twice"]),
+        ("speed.first", ["sasrec-mat"], ["speed.first", "sasrec-mat", "sasrec-math"]),
         ("operator", "quick", ["operator", "bool"]),
     ],
 )

@@ -16,6 +16,7 @@ from harness import series
 from harness.record import read
 from harness.study import Study, cells
 from harness.supervisor import run_cell
+from harness.workers import Fresh
 
 SPEED = {
     "models": ["gru4rec"],
@@ -77,7 +78,7 @@ def test_memory_pass_has_its_own_allocator_setting(tmp_path):
 def test_oom_by_a_child_that_allocates_past_the_limit(tmp_path):
     command = child(tmp_path, "data = bytearray(400_000_000)\ntime.sleep(30)")
     value = msgspec.structs.replace(study(), memory_limit_bytes=200_000_000)
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=command)
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(command))
     assert result.status == "oom"
     assert "above the limit of 200000000" in result.detail
     assert (tmp_path / "r.json").is_file()
@@ -95,7 +96,7 @@ def test_oom_by_torch_itself(tmp_path):
 def test_timeout(tmp_path):
     value = study(timeout_seconds=0.6)
     begin = time.monotonic()
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=child(tmp_path, "time.sleep(60)"))
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(child(tmp_path, "time.sleep(60)")))
     assert time.monotonic() - begin < 10
     assert result.status == "timeout"
     assert "0.6 s" in result.detail
@@ -105,7 +106,7 @@ def test_timeout(tmp_path):
 def test_killed_is_not_final(tmp_path):
     command = child(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
     value = study()
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=command)
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(command))
     assert result.status == "killed"
     assert "SIGKILL" in result.detail
     assert not (tmp_path / "r.json").exists()
@@ -116,7 +117,7 @@ def test_error_keeps_the_last_lines_and_a_later_success_clears_it(tmp_path):
     value = study()
     cell = one_cell(value)
     result = run_cell(
-        value, cell, tmp_path / "r.json", command=child(tmp_path, "raise ValueError('broken on purpose')")
+        value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, "raise ValueError('broken on purpose')"))
     )
     assert result.status == "error"
     assert "broken on purpose" in result.detail
@@ -136,11 +137,11 @@ def test_a_time_series_lies_beside_its_record_and_goes_with_it(tmp_path):
     """
     value = study()
     cell = one_cell(value)
-    run_cell(value, cell, tmp_path / "r.json", command=child(tmp_path, body))
+    run_cell(value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, body)))
     found = series.read(tmp_path / "r.series.json")
     assert (found.label, found.spec_digest) == (cell.label, cell.digest)
     assert found.passes[0].seconds == [0.0, 0.1]
-    run_cell(value, cell, tmp_path / "r.json", command=child(tmp_path, body.replace(repr([one]), "[]")))
+    run_cell(value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, body.replace(repr([one]), "[]"))))
     assert read(tmp_path / "r.json").status == "ok"
     assert not (tmp_path / "r.series.json").exists()
 
@@ -150,7 +151,7 @@ _SCALARS = {"measure": "time", "device": "GPU-0", "period_seconds": 0.1, "baseli
 
 def test_a_child_that_leaves_no_result_is_an_error(tmp_path):
     value = study()
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", command=child(tmp_path, "pass"))
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(child(tmp_path, "pass")))
     assert result.status == "error"
     assert "no result" in result.detail
 
@@ -192,9 +193,10 @@ def test_a_killed_supervisor_takes_its_child_along(tmp_path):
     driver.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nfrom test_supervisor import *\nvalue = study()\n"
-        f"run_cell(value, one_cell(value), Path({str(tmp_path / 'r.json')!r}), command={command!r})\n"
+        f"run_cell(value, one_cell(value), Path({str(tmp_path / 'r.json')!r}), workers=Fresh({command!r}))\n"
     )
-    supervisor = subprocess.Popen([sys.executable, str(driver)])
+    root = str(Path(series.__file__).parent.parent)
+    supervisor = subprocess.Popen([sys.executable, str(driver)], env={**os.environ, "PYTHONPATH": root})
     assert wait_until(lambda: pid_file.exists() and pid_file.read_text())
     pid = int(pid_file.read_text())
     assert alive(pid)

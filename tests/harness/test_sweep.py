@@ -4,6 +4,7 @@ import msgspec
 
 from harness.manifest import read_manifest
 from harness.study import Study
+from harness.supervisor import OutOfTimeError
 from harness.sweep import order, sweep, write_manifest
 
 STUDY = msgspec.convert(
@@ -73,6 +74,41 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(tmp_path):
     done = sweep(STUDY, tmp_path, run=Fake(failing={"gru4rec"}))
     assert {c.label for c in done.failed} == {"gru4rec"}
     assert "hyenarec" in {c.label for c in done.measured}
+
+
+def test_a_sweep_in_which_nothing_works_ends(tmp_path):
+    run = Fake(failing={"hyenarec", "gru4rec", "popularity", "markov", "decayed-markov"})
+    done = sweep(STUDY, tmp_path, run=run)
+    assert len(done.failed) == len(run.seen) == 5
+    assert len(done.left) == len(read_manifest(tmp_path).cells) - 5
+
+
+def test_what_a_study_puts_first_has_all_replicates_before_the_others(tmp_path):
+    first = msgspec.structs.replace(STUDY.speed, first=["gru4rec"])
+    cells = order(write_manifest(msgspec.structs.replace(STUDY, speed=first), tmp_path).cells)
+    speed = [c for c in cells if c.kind == "speed"]
+    assert [c.label for c in speed] == ["gru4rec"] * 12 + ["hyenarec"] * 12
+    for half in (speed[:12], speed[12:]):
+        replicates = [c.spec["replicate"] for c in half]
+        assert replicates == sorted(replicates)
+    assert {c.digest for c in cells} == {c.digest for c in write_manifest(STUDY, tmp_path).cells}
+
+
+def test_short_histories_train_first(tmp_path):
+    training = msgspec.structs.replace(STUDY.training, lengths=[256, 16, 64], seeds=[0, 1])
+    cells = order(write_manifest(msgspec.structs.replace(STUDY, training=training, speed=None), tmp_path).cells)
+    trained = [(c.spec["seed"], c.spec["length"]) for c in cells if c.spec["length"]]
+    assert trained == [(0, 16), (0, 64), (0, 256), (1, 16), (1, 64), (1, 256)]
+
+
+def test_a_cell_given_up_for_time_is_left_and_not_failed(tmp_path):
+    def run(study, cell, path):
+        raise OutOfTimeError
+
+    done = sweep(STUDY, tmp_path, run=run)
+    assert not done.measured
+    assert not done.failed
+    assert len(done.left) == len(read_manifest(tmp_path).cells)
 
 
 def test_kind_chooses(tmp_path):

@@ -1,0 +1,143 @@
+"""workflow/gpu.py, rehearsed on a CPU with one cell: what it leaves, when it ends, and how it goes on."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "workflow" / "gpu.py"
+STUDY = {
+    "name": "tiny",
+    "device": "cpu",
+    "threads": 1,
+    "timing_partner": "gru4rec",
+    "model": {"hidden_size": 8, "num_layers": 1},
+    "speed": {
+        "models": ["gru4rec"],
+        "budget_seconds": 0.3,
+        "minimum_seconds": 0.02,
+        "minimum_steps": 2,
+        "catalogue_items": 100,
+        "negatives": 8,
+        "sweeps": {"constant-tokens": {"lengths": [16], "tokens": 32, "replicates": 2}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("gpu_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(tmp_path, *arguments, **more):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    places = ["--study", "tiny.yaml", "--device", "cpu", "--output", "out", "--results", "records"]
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments, *places], cwd=tmp_path, capture_output=True, text=True, **more
+    )
+
+
+def test_a_command_leaves_an_archive_that_another_goes_on_from_and_a_report_is_made_of(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    done = call(first, "speed", "--minutes", "5", "--commit", "abc")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(first / "out" / "tiny.tar.gz") as bundle:
+        names = bundle.getnames()
+        bundle.extractall(tmp_path / "unpacked", filter="data")
+    assert len([n for n in names if n.startswith("tiny/speed/gru4rec/constant-tokens-L16-r")]) == 2
+    assert {"tiny/study.json", "logs/speed.txt", "logs/machine.txt"} <= set(names)
+    assert "2 measured, 0 failed" in (tmp_path / "unpacked/logs/speed.txt").read_text()
+
+    # All is there already, so the second command measures nothing.
+    again = call(second, "speed", "--minutes", "1", "--resume", str(first / "out" / "tiny.tar.gz"))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "0 measured, 0 failed" in again.stdout
+
+    verify = [sys.executable, "-m", "harness", "verify", str(tmp_path / "unpacked" / "tiny"), "--json"]
+    claims = json.loads(subprocess.run(verify, cwd=ROOT, capture_output=True, text=True).stdout)["claims"]
+    assert {claim["verdict"] for claim in claims} <= {"inconclusive", "missing"}
+
+
+def test_a_command_ends_in_time_with_what_it_has(tmp_path, script):
+    begin = time.monotonic()
+    words = script.run(["bash", "-c", "echo begun; sleep 60"], tmp_path / "log.txt", 0.5, lambda: None)
+    assert time.monotonic() - begin < 10
+    assert words == "stopped after 0 s"
+    assert "begun" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_killed_command_has_written_its_archive(tmp_path, script, monkeypatch):
+    monkeypatch.setattr(script, "ARCHIVE_EVERY_SECONDS", 0.1)
+    written = []
+    script.run([sys.executable, "-c", "import time; time.sleep(1)"], tmp_path / "log.txt", 5, lambda: written.append(1))
+    assert written
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_killed_command_leaves_nothing_running(tmp_path):
+    pid_file = tmp_path / "pid"
+    body = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    driver = (
+        "import runpy, sys; from pathlib import Path\n"
+        f"run = runpy.run_path({str(SCRIPT)!r})['run']\n"
+        f"run([sys.executable, '-c', {body!r}], Path({str(tmp_path / 'log')!r}), 60, lambda: None)\n"
+    )
+    command = subprocess.Popen([sys.executable, "-c", driver])
+    deadline = time.monotonic() + 30
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    command.kill()
+    command.wait()
+    while Path(f"/proc/{pid_file.read_text()}").exists():
+        assert time.monotonic() < deadline, "a phase outlived its command"
+        time.sleep(0.05)
+
+
+def test_what_is_missing_is_named_with_its_remedy(tmp_path, script, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        script, "NEEDED", {"torch": "torch", "no_such_module": "some-package", "pynvml": "nvidia-ml-py"}
+    )
+    assert script.main(["speed"]) == 64
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "lacks some-package" in message
+    assert "pip install some-package" in message
+
+
+@pytest.mark.parametrize("word", ["sped", "speed=soon"])
+def test_an_unknown_phase_is_refused_with_the_legal_ones(script, capsys, word):
+    assert script.main([word]) == 64
+    message = capsys.readouterr().err
+    assert word in message
+    assert "tests, speed, training, bench" in message
+
+
+def test_the_packages_are_those_that_the_sweep_imports(script):
+    """What a sweep and its children import from elsewhere; torch's own needs come with torch."""
+    code = (
+        "import sys; before = set(sys.modules); import torch; own = set(sys.modules)\n"
+        "import harness.cli, harness.sweep, harness.fork_server as server, harness.operators.bench\n"
+        "import harness.operators.child, harness.operators.measures; server._imports()\n"
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - own}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    for package in ("snakemake", "typst", "matplotlib", "seaborn", "psutil"):
+        assert package not in done.stdout.split()
+    named = set(done.stdout.split()) & {"numpy", "scipy", "msgspec", "yaml", "filelock"}
+    assert named <= set(script.NEEDED)
