@@ -211,7 +211,7 @@ def read(path: Path) -> OperatorRecord:
         header = msgspec.json.decode(content)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a complete JSON file ({error}); {remedy}") from None
     version = header.get("schema_version") if isinstance(header, dict) else None
     if version != OPERATOR_SCHEMA:

@@ -355,7 +355,7 @@ def read(path: Path) -> Record:
     content = path.read_bytes()
     try:
         header = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: not a complete JSON file ({error}); delete it and its cell is measured again"
         ) from None

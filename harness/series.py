@@ -92,5 +92,5 @@ def read(path: Path) -> SeriesFile:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=SeriesFile)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a valid series: {error}; delete it with its record and measure again") from None

@@ -155,7 +155,7 @@ def read(path: Path) -> Analysis:
         ) from None
     try:
         header = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: not a complete JSON file ({error}); run `python -m harness analyse DIR` again"
         ) from None

@@ -62,7 +62,7 @@ def test_another_schema_version_is_refused_and_both_are_named(tmp_path):
         records.read(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff\xfe", b'"\x80"'])
 def test_damaged_files_give_one_line(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
