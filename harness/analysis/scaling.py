@@ -236,13 +236,7 @@ def processes_that_choose(series: Series) -> int | None:
         more = Series(series.lengths, series.tokens, logs)
         return choose(more, fits(more))[0] is not None
 
-    low, high = statistics.MINIMUM_PROCESSES, _MOST_PROCESSES
-    if not decides(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decides(middle) else (middle + 1, high)
-    return low
+    return statistics.least_count(decides, _MOST_PROCESSES)
 
 
 def _room(series: Series, found: Fit) -> float:

@@ -10,7 +10,7 @@ for a single mean gives back the t interval exactly, and for several is wider th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -147,11 +147,19 @@ def sample_size(found: Estimate, gap: float, comparisons: int = 1) -> int | None
     if found.error is None or gap <= 0:
         return None
     deviation = found.error * math.sqrt(found.count)
-    low, high = MINIMUM_PROCESSES, _LARGEST_SAMPLE
+    return least_count(
+        lambda count: t_quantile(count - 1, comparisons) * deviation / math.sqrt(count) < gap, _LARGEST_SAMPLE
+    )
 
-    def decides(count: int) -> bool:
-        return t_quantile(count - 1, comparisons) * deviation / math.sqrt(count) < gap
 
+def least_count(decides: Callable[[int], bool], most: int) -> int | None:
+    """The least number of replicates, from `MINIMUM_PROCESSES` to `most`, that decides; None where none does.
+
+    Args:
+        decides: Whether a number does; if one does, so do all greater ones.
+        most: Where to stop looking.
+    """
+    low, high = MINIMUM_PROCESSES, most
     if not decides(high):
         return None
     while low < high:
