@@ -357,7 +357,8 @@ def _settled(verdict: Verdict, gaps: Sequence[str]) -> Verdict:
 
 def _single(claim: Claim, variants: list[ClaimVerdict], nothing: str) -> Ruling:
     """A claim about one label: the overall verdict says it all unless there are several sweeps."""
-    return conjunction(claim, variants, nothing), variants if len(variants) > 1 else []
+    overall = conjunction(claim, variants, nothing, larger_is_stronger=False)
+    return overall, variants if len(variants) > 1 else []
 
 
 def _processes(found: Estimate, gap: float, comparisons: int = 1) -> int | None:

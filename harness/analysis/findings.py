@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -218,16 +219,20 @@ def missing(claim: Claim, variant: str, what: Sequence[str]) -> ClaimVerdict:
     )
 
 
-def conjunction(claim: Claim, variants: Sequence[ClaimVerdict], nothing: str) -> ClaimVerdict:
+def conjunction(
+    claim: Claim, variants: Sequence[ClaimVerdict], nothing: str, *, larger_is_stronger: bool = True
+) -> ClaimVerdict:
     """The overall verdict of a claim that must hold for every one of its variants.
 
     Refuted if any variant is refuted; supported if all are supported; missing if all are missing; else
-    inconclusive. The numbers are those of the variant that decides.
+    inconclusive. The numbers are those of the variant that decides: of those with the verdict that
+    counts, the one that speaks least for the claim.
 
     Args:
         claim: The claim.
         variants: Verdicts on its variants.
         nothing: What is missing where there are none.
+        larger_is_stronger: Whether a larger statistic speaks more for the claim.
     """
     if not variants:
         return missing(claim, "", [nothing])
@@ -237,7 +242,12 @@ def conjunction(claim: Claim, variants: Sequence[ClaimVerdict], nothing: str) ->
         verdict = "refuted"
     elif len(set(verdicts)) == 1:
         verdict = verdicts[0]
-    deciding = min(variants, key=lambda v: _SEVERITY.index(v.verdict))
+
+    def strength(v: ClaimVerdict) -> tuple[int, float]:
+        value = math.inf if v.statistic is None else v.statistic if larger_is_stronger else -v.statistic
+        return _SEVERITY.index(v.verdict), value
+
+    deciding = min(variants, key=strength)
     if len(variants) == 1:
         return msgspec.structs.replace(deciding, variant="")
     sizes = [v.sample_size for v in variants if v.sample_size is not None]

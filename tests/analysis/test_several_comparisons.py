@@ -8,7 +8,8 @@ from scipy import stats
 
 from harness.analysis import accuracy, statistics
 from harness.analysis.claims_accuracy import _Pair, _rule
-from harness.analysis.results import AccuracyDifference
+from harness.analysis.findings import conjunction
+from harness.analysis.results import AccuracyDifference, ClaimVerdict
 from harness.analysis.statistics import Estimate
 from harness.manifest import load_claims
 
@@ -109,3 +110,10 @@ def test_p_values_meet_the_interval():
     estimate = Estimate(0.01, 0.004, SEEDS - 1, SEEDS)
     low, _ = estimate.interval()
     assert accuracy.p_values(estimate, low)[0] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(("larger_is_stronger", "weakest"), [(True, 6.5), (False, 19.0)])
+def test_a_claim_of_several_parts_shows_the_part_that_speaks_least_for_it(larger_is_stronger, weakest):
+    parts = [ClaimVerdict(id="c", variant=str(v), verdict="supported", statistic=v) for v in (19.0, 6.5, 7.2)]
+    overall = conjunction(CLAIMS["speedup-6x"], parts, "nothing", larger_is_stronger=larger_is_stronger)
+    assert (overall.verdict, overall.statistic, overall.variant) == ("supported", weakest, "")
