@@ -83,6 +83,23 @@ def assert_within(found, expected, output, parameters):
     assert max(all_errors[2:]) <= parameters, all_errors
 
 
+def output_terms(inputs, window):
+    """For the outputs and the input's gradient: the absolute values of the terms that they are sums of."""
+    x, coefficients, decay, skip, gradient = inputs
+    length = x.shape[2]
+    lags = torch.arange(min(window, length))
+    table = numpy_legendre.legvander(2 * lags.numpy() / max(window - 1, 1) - 1, coefficients.shape[1] - 1)
+    taps = coefficients.abs() @ torch.from_numpy(table.T).abs()
+    if decay is not None:
+        taps = taps * torch.exp(-decay[:, None] * lags)
+    taps = torch.nn.functional.pad(taps, (0, length - len(lags)))
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    matrix = taps[:, distance.clamp(min=0)] * (distance >= 0)
+    own = skip.abs()[:, None, None]
+    forward = torch.einsum("dts,dbs->dbt", matrix, x.abs()) + own * x.abs()
+    return forward, torch.einsum("dts,dbt->dbs", matrix, gradient.abs()) + own * gradient.abs()
+
+
 def parameter_terms(inputs, window):
     """For coefficients, decay and skip: the absolute values of the terms that their gradients are sums of.
 
@@ -123,7 +140,10 @@ def test_agrees_with_the_sum_over_lags(length, order, part, decay, name, seed):
         runs = legendre_tree_native.supports(inputs[0].float(), min(length, window), order)
         assert runs == (name == "native" and min(length, window) > CHUNK)
     all_errors = errors(single, expected)
-    assert max(all_errors[:2]) <= 1e-6, all_errors
+    for error, values, size in zip(all_errors[:2], expected[:2], output_terms(inputs, window), strict=True):
+        # In a few outputs the polynomials' sum may cancel by chance; in many it never does in all.
+        cancelled = float(size.norm() / values.norm()) if length < 16 else 0.0
+        assert error <= max(1e-6, 1e-7 * cancelled), all_errors
     sizes = parameter_terms(inputs, window)
     for error, gradient, size in zip(all_errors[2:], expected[2:], sizes, strict=True):
         assert error <= max(5e-6, 1e-7 * float(size.norm() / gradient.norm())), all_errors
