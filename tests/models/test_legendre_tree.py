@@ -46,19 +46,27 @@ def draw(channels, batch, length, order, window, decay=True, seed=0):
     return [None if v is None else v.double() for v in (x, coefficients, rates, skip, gradient)]
 
 
-def sum_over_lags(x, coefficients, decay, skip, window):
-    """Independent of the kernel's own taps: NumPy's Legendre series, one Toeplitz matrix a channel."""
-    length = x.shape[2]
-    count = min(window, length)
-    lags = np.arange(count)
-    table = numpy_legendre.legvander(2 * lags / max(window - 1, 1) - 1, coefficients.shape[1] - 1)
-    taps = coefficients @ torch.from_numpy(table.T)
-    if decay is not None:
-        taps = taps * torch.exp(-decay[:, None] * torch.from_numpy(lags))
-    taps = torch.nn.functional.pad(taps, (0, length - count))
+def polynomials(order, window, length):
+    """`[min(W, L), K]`, independent of the kernel's own: NumPy's Legendre series."""
+    lags = np.arange(min(window, length))
+    return torch.from_numpy(numpy_legendre.legvander(2 * lags / max(window - 1, 1) - 1, order - 1))
+
+
+def faded(taps, decay):
+    return taps if decay is None else taps * torch.exp(-decay[:, None] * torch.arange(taps.shape[1]))
+
+
+def toeplitz(taps, length):
+    """`[D, L, L]`, target by source, one matrix a channel."""
+    taps = torch.nn.functional.pad(taps, (0, length - taps.shape[1]))
     distance = torch.arange(length)[:, None] - torch.arange(length)
-    matrix = taps[:, distance.clamp(min=0)] * (distance >= 0)
-    return torch.einsum("dts,dbs->dbt", matrix, x) + skip[:, None, None] * x
+    return taps[:, distance.clamp(min=0)] * (distance >= 0)
+
+
+def sum_over_lags(x, coefficients, decay, skip, window):
+    length = x.shape[2]
+    taps = faded(coefficients @ polynomials(coefficients.shape[1], window, length).T, decay)
+    return torch.einsum("dts,dbs->dbt", toeplitz(taps, length), x) + skip[:, None, None] * x
 
 
 def apply(function, inputs, dtype):
@@ -86,16 +94,9 @@ def assert_within(found, expected, output, parameters):
 def output_terms(inputs, window):
     """For the outputs and the input's gradient: the absolute values of the terms that they are sums of."""
     x, coefficients, decay, skip, gradient = inputs
-    length = x.shape[2]
-    lags = torch.arange(min(window, length))
-    table = numpy_legendre.legvander(2 * lags.numpy() / max(window - 1, 1) - 1, coefficients.shape[1] - 1)
-    taps = coefficients.abs() @ torch.from_numpy(table.T).abs()
-    if decay is not None:
-        taps = taps * torch.exp(-decay[:, None] * lags)
-    taps = torch.nn.functional.pad(taps, (0, length - len(lags)))
-    distance = torch.arange(length)[:, None] - torch.arange(length)
-    matrix = taps[:, distance.clamp(min=0)] * (distance >= 0)
-    own = skip.abs()[:, None, None]
+    length, own = x.shape[2], skip.abs()[:, None, None]
+    table = polynomials(coefficients.shape[1], window, length)
+    matrix = toeplitz(faded(coefficients.abs() @ table.T.abs(), decay), length)
     forward = torch.einsum("dts,dbs->dbt", matrix, x.abs()) + own * x.abs()
     return forward, torch.einsum("dts,dbt->dbs", matrix, gradient.abs()) + own * gradient.abs()
 
@@ -107,14 +108,13 @@ def parameter_terms(inputs, window):
     """
     x, coefficients, decay, _, gradient = inputs
     length = x.shape[2]
-    lags = torch.arange(min(window, length))
-    table = numpy_legendre.legvander(2 * lags.numpy() / max(window - 1, 1) - 1, coefficients.shape[1] - 1)
-    fade = torch.ones(len(x), len(lags)) if decay is None else torch.exp(-decay[:, None] * lags)
+    table = polynomials(coefficients.shape[1], window, length)
+    lags = torch.arange(len(table))
     pairs = [(gradient[..., lag:] * x[..., : length - lag]).sum((1, 2)) for lag in lags]
-    by_lag = torch.stack(pairs, 1) * fade
-    sizes = [by_lag.abs() @ torch.from_numpy(table).abs()]
+    by_lag = faded(torch.stack(pairs, 1), decay)
+    sizes = [by_lag.abs() @ table.abs()]
     if decay is not None:
-        sizes.append((lags * (coefficients @ torch.from_numpy(table.T)) * by_lag).abs().sum(1))
+        sizes.append((lags * (coefficients @ table.T) * by_lag).abs().sum(1))
     return [*sizes, (gradient * x).abs().sum((1, 2))]
 
 
