@@ -229,7 +229,7 @@ def test_order_of_labels_is_that_of_the_study(tmp_path):
 
 
 @given(content=st.binary(max_size=200))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_give_one_message_and_hide_nothing(folder, content):
     path = folder / first(folder).path
     original = path.read_bytes()
@@ -241,7 +241,7 @@ def test_any_bytes_give_one_message_and_hide_nothing(folder, content):
 
 
 @given(place=st.integers(0, 10_000), value=st.sampled_from([None, -1, 0, 1e308, 1e-308, "", "x", [], {}, True]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_value_is_refused_or_analysed(folder, place, value):
     path = folder / first(folder).path
     original = path.read_text()

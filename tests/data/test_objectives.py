@@ -81,7 +81,7 @@ def test_every_prefix_comes_up_alike():
     assert np.abs(np.bincount(cuts, minlength=6)[1:] / 1000 - 0.2).max() < 0.05
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, st.integers(1, 12), st.sampled_from(sorted(TRANSFORMS)), st.integers(0, 3), st.booleans())
 def test_every_batch_is_right_padded_within_the_length_and_has_targets_in_every_row(
     given, length, objective, seed, timestamps

@@ -221,7 +221,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
         read_manifest(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -47,7 +47,7 @@ def relative_error(y, expected):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     length=st.one_of(st.integers(1, 40), st.sampled_from([64, 97, 128, 211, 293])),
     window=st.integers(1, 300),

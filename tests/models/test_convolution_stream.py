@@ -68,7 +68,7 @@ def plain(state):
     return [plain(value) for value in state] if isinstance(state, list) else state
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     window=st.integers(1, 70),
     chunk=st.integers(1, 9),
@@ -85,7 +85,7 @@ def test_any_window_chunk_and_length(window, chunk, order, batch, length, decay)
     assert error(run(RingStream(own), x), expected) < 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     window=st.integers(1, 70),
     chunk=st.integers(1, 9),

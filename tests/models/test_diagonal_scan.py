@@ -34,7 +34,7 @@ def draw(shape, seed=0):
     return torch.rand(shape, generator=generator).double(), torch.randn(shape, generator=generator).double()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(length=st.integers(1, 3 * DIRECT * CHUNK), seed=st.integers(0, 5))
 def test_agrees_with_the_loop(length, seed):
     a, b = draw((2, length, 3), seed)

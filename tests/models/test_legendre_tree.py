@@ -19,6 +19,9 @@ from models.ops.legendre_tree_geometry import CHUNK, tree_geometry
 from models.ops.legendre_tree_maps import chunk_line, fold, tree_constants
 
 IMPLEMENTATIONS = ["torch", "native"]
+# A gradient is a sum whose terms may cancel by chance, and of what is left then no float32 method keeps six digits.
+# In two channels that happens once in some hundred draws; of 7,000 draws of sixteen the worst error was 1.2e-6.
+CHANNELS = 16
 LENGTHS = st.one_of(
     st.integers(1, 2 * CHUNK + 2),
     st.sampled_from([191, 193, 256, 257, 300, 384, 449, 509, 640, 641]),
@@ -91,34 +94,7 @@ def assert_within(found, expected, output, parameters):
     assert max(all_errors[2:]) <= parameters, all_errors
 
 
-def output_terms(inputs, window):
-    """For the outputs and the input's gradient: the absolute values of the terms that they are sums of."""
-    x, coefficients, decay, skip, gradient = inputs
-    length, own = x.shape[2], skip.abs()[:, None, None]
-    table = polynomials(coefficients.shape[1], window, length)
-    matrix = toeplitz(faded(coefficients.abs() @ table.T.abs(), decay), length)
-    forward = torch.einsum("dts,dbs->dbt", matrix, x.abs()) + own * x.abs()
-    return forward, torch.einsum("dts,dbt->dbs", matrix, gradient.abs()) + own * gradient.abs()
-
-
-def parameter_terms(inputs, window):
-    """For coefficients, decay and skip: the absolute values of the terms that their gradients are sums of.
-
-    Where these cancel, as they may by chance in two channels, no float32 method keeps 5e-6 of what is left.
-    """
-    x, coefficients, decay, _, gradient = inputs
-    length = x.shape[2]
-    table = polynomials(coefficients.shape[1], window, length)
-    lags = torch.arange(len(table))
-    pairs = [(gradient[..., lag:] * x[..., : length - lag]).sum((1, 2)) for lag in lags]
-    by_lag = faded(torch.stack(pairs, 1), decay)
-    sizes = [by_lag.abs() @ table.abs()]
-    if decay is not None:
-        sizes.append((lags * (coefficients @ table.T) * by_lag).abs().sum(1))
-    return [*sizes, (gradient * x).abs().sum((1, 2))]
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     length=LENGTHS,
     order=st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 48, 64])),
@@ -129,7 +105,7 @@ def parameter_terms(inputs, window):
 )
 def test_agrees_with_the_sum_over_lags(length, order, part, decay, name, seed):
     window = length if part is None else max(1, round(part * length))
-    inputs = draw(2, 2, length, order, window, decay, seed)
+    inputs = draw(CHANNELS, 2, length, order, window, decay, seed)
     expected = apply(functools.partial(sum_over_lags, window=window), inputs, torch.float64)
     with pytest.MonkeyPatch.context() as patch:
         if name == "torch":
@@ -139,14 +115,7 @@ def test_agrees_with_the_sum_over_lags(length, order, part, decay, name, seed):
         single = apply(functools.partial(tree, window=window), inputs, torch.float32)
         runs = legendre_tree_native.supports(inputs[0].float(), min(length, window), order)
         assert runs == (name == "native" and min(length, window) > CHUNK)
-    all_errors = errors(single, expected)
-    for error, values, size in zip(all_errors[:2], expected[:2], output_terms(inputs, window), strict=True):
-        # In a few outputs the polynomials' sum may cancel by chance; in many it never does in all.
-        cancelled = float(size.norm() / values.norm()) if length < 16 else 0.0
-        assert error <= max(1e-6, 1e-7 * cancelled), all_errors
-    sizes = parameter_terms(inputs, window)
-    for error, gradient, size in zip(all_errors[2:], expected[2:], sizes, strict=True):
-        assert error <= max(5e-6, 1e-7 * float(size.norm() / gradient.norm())), all_errors
+    assert_within(single, expected, 1e-6, 5e-6)
 
 
 @pytest.mark.parametrize(("length", "window"), [(65, 65), (127, 200), (509, 509), (641, 801), (900, 300)])
@@ -378,7 +347,7 @@ def test_bases_are_orthonormal_and_restrictions_exact(samples, order):
     assert np.linalg.norm(half, 2) <= 1 + 1e-12
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(0, 50), st.integers(0, 30))
 def test_coupling_is_the_polynomial_of_the_lag(sources, targets, order, gap, slack):
     window = gap + sources + targets + slack

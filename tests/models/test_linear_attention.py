@@ -35,7 +35,7 @@ def draw(length, width=6, dtype=torch.float64):
     return [torch.randn(2, 3, length, width, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(length=st.integers(1, 150), chunk=st.sampled_from([1, 2, 7, 16, 64]))
 def test_agrees_with_the_loop(length, chunk):
     inputs = draw(length)

@@ -33,7 +33,7 @@ def draw(states, batch, length, seed=0):
     return b.double(), log_modulus.double(), angle.double()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(length=st.integers(1, 300), chunk=st.sampled_from([2, 3, 5, 16, 32]))
 def test_agrees_with_the_loop(length, chunk):
     b, log_modulus, angle = draw(3, 2, length)

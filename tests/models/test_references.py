@@ -69,7 +69,7 @@ def expect_decayed_markov(share, transitions, history, item):
         ("decayed-markov", expect_decayed_markov),
     ],
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(users=USERS, histories=HISTORIES)
 def test_agrees_with_dictionary_counts(name, expect, users, histories):
     share, transitions = counted(users)

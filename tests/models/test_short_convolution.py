@@ -50,7 +50,7 @@ def test_gated_in_torch_is_the_product_and_the_rest():
 
 
 @pytest.mark.skipif(native.build().library is None, reason=native.status())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     streams=st.integers(2, 4),
     length=st.one_of(st.integers(1, 6), st.integers(15, 70)),

@@ -41,7 +41,7 @@ def test_streams_and_keeps_the_promise(name):
     assert finding.passed, finding.detail
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(batch=st.integers(1, 3), cut=st.integers(1, 39), limited=st.booleans())
 @pytest.mark.parametrize("name", NAMES)
 def test_stepping_on_from_a_prefill_is_the_full_pass(name, batch, cut, limited):
