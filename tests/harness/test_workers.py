@@ -11,36 +11,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from children import alive, one_cell, study, wait_until
 
 from harness import workers as workers_module
 from harness.record import read
-from harness.study import Study, cells
 from harness.supervisor import KEEP_BLOCKS, OutOfTimeError, clean_environment, run_cell
 from harness.sweep import sweep
 from harness.workers import ForkError, ForkServers, Fresh, can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="forks on Linux only")
 
-SPEED = {
-    "models": ["gru4rec"],
-    "budget_seconds": 0.5,
-    "minimum_seconds": 0.05,
-    "minimum_steps": 2,
-    "timeout_seconds": 60.0,
-    "catalogue_items": 100,
-    "negatives": 8,
-    "sweeps": {"constant-tokens": {"lengths": [16], "tokens": 64, "replicates": 1}},
-}
 ENDLESS = {"budget_seconds": 600.0, "minimum_seconds": 300.0, "timeout_seconds": 600.0}
-
-
-def study(**changes):
-    value = {"name": "tiny", "device": "cpu", "threads": 1, "timing_partner": "gru4rec", "speed": {**SPEED, **changes}}
-    return msgspec.convert(value, Study)
-
-
-def one_cell(study_):
-    return next(iter(cells(study_)))
 
 
 class Servers(ForkServers):
@@ -61,13 +42,6 @@ def process_of(servers):
     return server.process
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def children(pid):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -78,15 +52,6 @@ def children(pid):
         if parent == pid:
             found.append(int(stat.parent.name))
     return found
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def shape(value):

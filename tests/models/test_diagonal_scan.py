@@ -1,11 +1,9 @@
-import sys
-import types
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins import install
 
 from models.mingru import MinGRU, MinGRUConfig
 from models.ops import diagonal_scan as module
@@ -157,12 +155,7 @@ def fla(monkeypatch):
             states.append(h)
         return torch.stack(states, 1), h if output_final_state else None
 
-    hgrn = types.ModuleType("fla.ops.hgrn")
-    hgrn.chunk_hgrn = chunk_hgrn
-    for name in ("fla", "fla.ops"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, hgrn.__name__, hgrn)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "fla" else None)
+    install(monkeypatch, "fla.ops.hgrn", chunk_hgrn)
     return calls
 
 

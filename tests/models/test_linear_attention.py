@@ -1,11 +1,9 @@
-import sys
-import types
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins import install
 
 from models.linear_attention import LinearAttention, LinearAttentionConfig
 from models.ops import linear_attention as module
@@ -123,12 +121,7 @@ def fla(monkeypatch):
             outputs.append(scale * (q[:, t, :, None] @ state)[..., 0, :])
         return torch.stack(outputs, 1), state if output_final_state else None
 
-    linear_attn = types.ModuleType("fla.ops.linear_attn")
-    linear_attn.chunk_linear_attn = chunk_linear_attn
-    for name in ("fla", "fla.ops"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, linear_attn.__name__, linear_attn)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "fla" else None)
+    install(monkeypatch, "fla.ops.linear_attn", chunk_linear_attn)
     return calls
 
 

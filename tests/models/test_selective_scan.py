@@ -1,9 +1,8 @@
 import math
-import sys
-import types
 
 import pytest
 import torch
+from stand_ins import install
 
 from models.mamba4rec import Mamba4Rec, Mamba4RecConfig
 from models.ops import native, native_scans
@@ -184,12 +183,7 @@ def mamba_ssm(monkeypatch):
         parts = [v.transpose(1, 2) for v in (u, delta)], [v.transpose(1, 2) for v in (write, read)]
         return naive(*parts[0], rates, *parts[1], skip).transpose(1, 2)
 
-    interface = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
-    interface.selective_scan_fn = selective_scan_fn
-    for name in ("mamba_ssm", "mamba_ssm.ops"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, interface.__name__, interface)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "mamba_ssm" else None)
+    install(monkeypatch, "mamba_ssm.ops.selective_scan_interface", selective_scan_fn)
     return calls
 
 

@@ -1,0 +1,14 @@
+"""Modules of packages that are not installed, with only the functions a test writes."""
+
+import sys
+import types
+
+
+def install(monkeypatch, name, function):
+    """`name` becomes a module with that one function, and its package looks installed."""
+    package, *rest = name.split(".")
+    for depth in range(len(rest) + 1):
+        parent = ".".join([package, *rest[:depth]])
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    setattr(sys.modules[name], function.__name__, function)
+    monkeypatch.setattr("importlib.util.find_spec", lambda asked: object() if asked == package else None)
