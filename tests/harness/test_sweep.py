@@ -63,9 +63,8 @@ def test_only_missing_cells_run(tmp_path):
 
 def test_time_is_kept(tmp_path):
     run = Fake(seconds=0.2)
-    begin = time.monotonic()
     done = sweep(STUDY, tmp_path, minutes=1 / 60, run=run)
-    assert time.monotonic() - begin < 1.5
+    assert 1 <= len(done.measured) <= 5, "a second has five cells of a fifth"
     assert done.left
     assert len(done.measured) + len(done.left) == len(read_manifest(tmp_path).cells)
 
