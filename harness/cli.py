@@ -25,6 +25,7 @@ from harness.errors import UserError, unknown
 from harness.operator_record import FILE_NAME as OPERATOR_FILE
 from harness.process import INTERNAL, USAGE, die_with_parent
 from harness.study import Cell, Study, cells, default_study, load_study
+from models.registry import RegistryError
 
 # What `bench --quick` takes at most on two cores.
 _OPERATOR_SECONDS = 120
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read, `head` for one, has what it wanted; at exit Python would flush once more and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except UserError as error:
+    except (UserError, RegistryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     except OSError as error:

@@ -1,10 +1,7 @@
-"""Machine, software, git and source digest of a cell. Imports no torch."""
+"""Machine, software and git state of a cell. Imports no torch."""
 
 from __future__ import annotations
 
-import ast
-import functools
-import hashlib
 import os
 import platform
 import subprocess
@@ -14,11 +11,9 @@ from pathlib import Path
 
 from harness import cgroup
 from harness.record import Environment
-from models import registry
 
 PACKAGES = ("torch", "triton", "flash-attn", "mamba-ssm", "flash-linear-attention", "numpy", "scipy", "pandas")
 ROOT = Path(__file__).resolve().parent.parent
-_PACKAGE_ROOTS = ("harness", "models")
 
 
 def has_gpu() -> bool:
@@ -79,61 +74,6 @@ def git_state() -> tuple[str | None, bool | None]:
     return commit, dirty
 
 
-def source_digest(modules: Iterable[str], extra_files: Iterable[Path] = ()) -> str:
-    """sha256 over the sources that a cell executes, and only those.
-
-    Args:
-        modules: Roots, such as `harness.metering.cell` and `models.sasrec`; what they import from
-            this project is followed, also inside functions, and so is the C++ of a module, the
-            file of the same name.
-        extra_files: Further files (a plugin's).
-    """
-    digest = hashlib.sha256()
-    for path in [*_closure(modules), *sorted(extra_files)]:
-        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)
-        digest.update(f"{name.as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _closure(modules: Iterable[str]) -> list[Path]:
-    seen: set[Path] = set()
-    queue = list(modules)
-    while queue:
-        path = _module_path(queue.pop())
-        if path is None or path in seen:
-            continue
-        seen.add(path)
-        if (native := path.with_suffix(".cpp")).is_file():
-            seen.add(native)
-        queue += _imports(path, path.stat().st_mtime_ns)
-    return sorted(seen)
-
-
-# Parsing takes a third of a second a cell, which adds up where cells take seconds.
-@functools.lru_cache(maxsize=1024)
-def _imports(path: Path, changed: int) -> list[str]:
-    """What a file imports, or may: of `from a import b` also `a.b`."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.append(node.module)
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return found
-
-
-def _module_path(module: str) -> Path | None:
-    if module.split(".")[0] not in _PACKAGE_ROOTS:
-        return None
-    base = ROOT.joinpath(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -157,23 +97,3 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def cell_digest(spec: dict[str, object]) -> str:
-    """Source digest of one cell, from its resolved spec.
-
-    Follows the child's own module and the models it builds; a plugin counts with its file.
-
-    Raises:
-        KeyError: A model of the spec is not registered here.
-    """
-    roots = ["harness.metering.cell" if spec["kind"] == "speed" else "harness.training.cell"]
-    plugins: list[Path] = []
-    for side in ("model", "partner"):
-        model = spec.get(side)
-        if isinstance(model, dict):
-            entry = registry.entries()[model["name"]]
-            roots.append(entry.module)
-            if entry.distribution is not None:
-                plugins.append(entry.path)
-    return source_digest(roots, plugins)

@@ -343,6 +343,11 @@ def resolve_model(study: Study, label: str) -> dict[str, Any]:
         if option.type_name in _SCALARS and not _fits(value, option.type_name):
             raise UserError(f"{key} of {name} in variant '{label}' is {value!r}; it must be of type {option.type_name}")
         values[key] = value
+    for key in ("hidden_size", "num_layers"):
+        if values[key] < 1:
+            raise UserError(f"{key} of '{label}' is {values[key]}; it must be at least 1")
+    if not 0 <= values["dropout"] < 1:
+        raise UserError(f"dropout of '{label}' is {values['dropout']}; it must be 0 or more and below 1")
     return {"label": label, "name": name, "options": dict(sorted(values.items()))}
 
 

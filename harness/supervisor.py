@@ -26,8 +26,9 @@ import msgspec
 
 from harness import cgroup, series
 from harness import record as records
-from harness.environment import cell_digest, describe, git_state, memory_bytes, usable_cores
+from harness.environment import describe, git_state, memory_bytes, usable_cores
 from harness.record import Provenance, Record, SpeedRecord, TrainingRecord
+from harness.source_digest import cell_digest
 from harness.study import Cell, Study
 from harness.workers import Child, ForkServers, Fresh, Workers
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
 from models.ops.blocks import Dropout
-from models.ops.stream_state import State, check_limit
+from models.ops.stream_state import State, check_limit, own_limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,14 @@ class GRU4Rec(StreamingModel):
         return hidden
 
     def stream(self, batch: int, limit: int | None = None) -> State:
-        """The recurrent states, `[B, layers, S]`, whatever the limit."""
+        """The recurrent states, `[B, layers, S]`, as many whatever the limit."""
         layers, width = self.config.gru_layers, self.config.gru_hidden
-        return {"age": 0, "hidden": self.output.weight.new_zeros(batch, layers, width)}
+        return {"age": 0, "limit": own_limit(limit), "hidden": self.output.weight.new_zeros(batch, layers, width)}
 
     @torch.no_grad()
     def step(self, items: Tensor, state: State) -> Tensor:
         """Hidden states `[B, D]` after one more event `[B]`."""
+        check_limit(state["age"], 1, state["limit"])
         states, last = self.gru(self.item_embedding(items)[:, None], state["hidden"].transpose(0, 1).contiguous())
         state["hidden"], state["age"] = last.transpose(0, 1), state["age"] + 1
         hidden: Tensor = self.norm(self.output(states[:, 0]))
@@ -76,9 +77,10 @@ class GRU4Rec(StreamingModel):
     @torch.no_grad()
     def prefill(self, items: Tensor, limit: int | None = None) -> tuple[Tensor, State]:
         """Hidden states `[B, L, D]` of `items` `[B, L]`, and the state after them."""
-        check_limit(0, items.shape[1], limit)
+        check_limit(0, items.shape[1], own_limit(limit))
         states, last = self.gru(self.item_embedding(items))
-        return self.norm(self.output(states)), {"age": items.shape[1], "hidden": last.transpose(0, 1)}
+        state = {"age": items.shape[1], "limit": limit, "hidden": last.transpose(0, 1)}
+        return self.norm(self.output(states)), state
 
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products of a forward pass, for state width S; gates and norms are left out.

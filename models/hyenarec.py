@@ -53,7 +53,7 @@ class HyenaRecConfig(ModelConfig):
         kernel_order: Number K of polynomials, or of what stands in their place.
         kernel_decay: Whether kernels carry the factor e^{−aτ}; `explicit` and `exponential` never do.
         convolution: Backend; `auto` is `dense` for short sequences and `tree` beyond, `fft` where
-            the kernel is no Legendre kernel.
+            the kernel is no Legendre kernel or its K is too large for the tree to pay at that length.
         order: Order N of the Hyena operator: N gates, N − 1 long convolutions.
         short_convolution: Width of the short convolution in events; 0 leaves it out.
         gates: Whether the gates x_1 … x_N exist; without them their projections go too.

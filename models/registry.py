@@ -23,6 +23,10 @@ _NOT_MODELS = {"__init__", "base", "registry", "stack"}
 _BASE_FIELDS = {"num_items", "max_length"}
 
 
+class RegistryError(Exception):
+    """A model's source, or a package's entry point, that breaks the rules of registration: whose, which, the remedy."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of a model: its default and, where the annotation lists them, its legal values."""
@@ -42,23 +46,55 @@ class Entry:
     reference: bool
     distribution: str | None = None
 
+    @property
+    def origin(self) -> str:
+        """`built in`, or the package that brings it."""
+        return "built in" if self.distribution is None else f"of package '{self.distribution}'"
+
 
 @cache
 def entries() -> dict[str, Entry]:
-    """All registered models and references by name."""
+    """All registered models and references by name.
+
+    Raises:
+        RegistryError: An installed package names a module that is not there or registers no such
+            name, or takes a name that is in use.
+    """
     found: dict[str, Entry] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         if path.stem not in _NOT_MODELS and not path.stem.startswith("_"):
             name = path.stem.replace("_", "-")
             found[name] = Entry(name, f"models.{path.stem}", path, _is_reference(path))
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        spec = importlib.util.find_spec(point.module)
-        if spec is None or spec.origin is None:
-            continue
-        path = Path(spec.origin)
         distribution = point.dist.name if point.dist is not None else None
-        found[point.name] = Entry(point.name, point.module, path, _is_reference(path), distribution)
+        whose = f"package '{distribution}', entry point '{point.name} = {point.value}'"
+        remedy = "mend its entry point and install it again, or uninstall it"
+        if (other := found.get(point.name)) is not None:
+            raise RegistryError(f"{whose}: '{point.name}' is {other.origin} already; choose another name, or uninstall")
+        source = source_of(point.module)
+        if source is None:
+            raise RegistryError(f"{whose}: there is no source of a module '{point.module}'; {remedy}")
+        if point.name not in (registered := _registered(source)):
+            names = ", ".join(registered) or "nothing"
+            raise RegistryError(f"{whose}: {source} registers {names}, which must be the entry point's name; {remedy}")
+        found[point.name] = Entry(point.name, point.module, source, _is_reference(source), distribution)
     return found
+
+
+def source_of(module: str) -> Path | None:
+    """The file of a module, found without importing it or a package around it; None without one."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin is not None and spec.has_location else None
+    for folder in spec.submodule_search_locations or []:
+        base = Path(folder, *rest)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
 
 
 def names(*, reference: bool | None = None) -> list[str]:
@@ -78,25 +114,46 @@ def load(name: str) -> type[SequenceModel] | type[Scorer]:
 
     Raises:
         KeyError: No such name.
-        ImportError: The module holds no class registered under that name.
+        RegistryError: The module registers no class under that name, or a package's cannot be imported.
     """
-    module = importlib.import_module(entries()[name].module)
+    entry = entries()[name]
+    try:
+        module = importlib.import_module(entry.module)
+    except Exception as error:
+        # Foreign code may raise anything; our own is a fault of ours.
+        if entry.distribution is None:
+            raise
+        raise RegistryError(
+            f"model '{name}' {entry.origin} cannot be imported ({type(error).__name__}: {error}); mend or uninstall it"
+        ) from error
     for value in vars(module).values():
         if isinstance(value, type) and value.__dict__.get("NAME") == name:
             return value
-    raise ImportError(f"{module.__name__} registers no class named '{name}'")
+    raise RegistryError(f"{entry.path} registers no class as '{name}', which its name promises; register it so")
 
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise RegistryError(f"{path} is no Python source ({error}); mend it, or take it away") from error
+
+
+def _registrations(path: Path) -> list[ast.Call]:
+    functions = {"register", "register_reference"}
+    calls = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.Call)]
+    return [call for call in calls if ast.unparse(call.func).rpartition(".")[2] in functions]
+
+
+def _registered(path: Path) -> list[str]:
+    """Names that a source registers, as literals."""
+    first = [call.args[0] for call in _registrations(path) if call.args]
+    return [node.value for node in first if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 def _is_reference(path: Path) -> bool:
-    return any(
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "register_reference"
-        for node in ast.walk(_tree(path))
-    )
+    return any(ast.unparse(call.func).endswith("register_reference") for call in _registrations(path))
 
 
 def _config_fields(path: Path, class_name: str | None) -> dict[str, Option]:
@@ -113,15 +170,23 @@ def _config_fields(path: Path, class_name: str | None) -> dict[str, Option]:
         if is_config:
             for item in node.body:
                 if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                    fields[item.target.id] = _option(item)
+                    fields[item.target.id] = _option(item, path)
     return fields
 
 
-def _option(item: ast.AnnAssign) -> Option:
-    legal: tuple[Any, ...] | None = None
+def _option(item: ast.AnnAssign, path: Path) -> Option:
     annotation = item.annotation
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Literal"):
-        members = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-        legal = tuple(ast.literal_eval(m) for m in members)
-    default = ast.literal_eval(item.value) if item.value is not None else None
+    try:
+        if item.value is None and ast.unparse(item.target) not in _BASE_FIELDS:
+            raise ValueError("no default")
+        legal: tuple[Any, ...] | None = None
+        if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Literal"):
+            members = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+            legal = tuple(ast.literal_eval(m) for m in members)
+        default = ast.literal_eval(item.value) if item.value is not None else None
+    except ValueError as error:
+        raise RegistryError(
+            f"{path}, line {item.lineno}: '{ast.unparse(item)}' is no option that can be read without importing the "
+            "model; write its default, and what Literal lists, as plain values"
+        ) from error
     return Option(default, legal, ast.unparse(annotation))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.base import ModelConfig, SequenceModel, StreamingModel, initialise_embedding
 from models.ops.blocks import Dropout, ResidualBlock, StreamingMixer
-from models.ops.stream_state import State, check_limit
+from models.ops.stream_state import State, check_limit, own_limit
 
 
 class BlockStack(SequenceModel):
@@ -120,11 +120,7 @@ class StreamingStack(BlockStack, StreamingModel):
         return self.norm(x), {"age": length, "limit": limit, "blocks": states}
 
     def _limit(self, limit: int | None) -> int | None:
-        longest = self.config.max_length if self.POSITIONS else None
-        if limit is not None and (limit < 1 or (longest is not None and limit > longest)):
-            legal = "at least 1" if longest is None else f"1 … {longest}, the positions learned"
-            raise ValueError(f"limit {limit} must be {legal}; None is as many events as the model can take")
-        return longest if limit is None else limit
+        return own_limit(limit, self.config.max_length if self.POSITIONS else None)
 
     def _blocks(self) -> list[ResidualBlock]:
         return [cast(ResidualBlock, block) for block in self.blocks]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from harness import record as records
-from harness.environment import cell_digest
 from harness.manifest import Manifest, load_claims
 from harness.record import (
     Block,
@@ -31,6 +30,7 @@ from harness.record import (
     encode,
     write_atomic,
 )
+from harness.source_digest import cell_digest
 from harness.study import Cell, Claim, SpeedSection, Study, Sweep, TrainingSection
 from models import registry
 

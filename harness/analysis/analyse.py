@@ -25,10 +25,10 @@ from harness.analysis.rows import Censored, Law, ScalingLaw, SpeedupPoint, Trend
 from harness.analysis.scaling import Series
 from harness.analysis.stale import stale
 from harness.analysis.timing import Group
-from harness.environment import source_digest
 from harness.errors import UserError
 from harness.operator_record import OperatorRecord
 from harness.record import ModelFacts, SpeedRecord, encode, write_atomic
+from harness.source_digest import source_digest
 from harness.study import Claim
 
 # What a law's challenge lets pass where no claim says otherwise.

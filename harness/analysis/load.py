@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import environment, series
+from harness import series, source_digest
 from harness.analysis.results import CellStatus, FailedCell, RefusedFile
 from harness.errors import UserError
 from harness.manifest import Manifest, read_manifest
@@ -191,7 +191,7 @@ def _stale(cell: Cell, record: Record, digests: dict[tuple[str, ...], str | None
     key = (cell.kind, *(cell.spec[side]["name"] for side in ("model", "partner") if side in cell.spec))
     if key not in digests:
         try:
-            digests[key] = environment.cell_digest(cell.spec)
+            digests[key] = source_digest.cell_digest(cell.spec)
         except KeyError:
             # A plugin that is not installed here: its sources cannot be compared.
             digests[key] = None

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import environment, series
+from harness import series, source_digest
 from harness.analysis.load import Folder, load
 from harness.errors import UserError
 from harness.record import read
@@ -76,7 +76,7 @@ def _is_stale(path: Path, cell: Cell) -> bool:
         found = read(path)
     except UserError:
         return False
-    return found.provenance.source_digest != environment.cell_digest(cell.spec)
+    return found.provenance.source_digest != source_digest.cell_digest(cell.spec)
 
 
 def listing(path: Path, names: Sequence[str], unknown: Sequence[str], *, removed: bool) -> str:

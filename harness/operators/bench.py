@@ -16,12 +16,13 @@ from pathlib import Path
 import msgspec
 
 from harness.analysis.statistics import combine, estimate
-from harness.environment import git_state, source_digest
+from harness.environment import git_state
 from harness.errors import UserError
 from harness.operator_record import OPERATOR_SCHEMA, SOURCES, OperatorRecord, Row, Settings, Slope
 from harness.operators.child import Measure, Request, Result
 from harness.process import USAGE
 from harness.record import Provenance, encode
+from harness.source_digest import source_digest
 from harness.supervisor import KEEP_BLOCKS, RETURN_BLOCKS, clean_environment
 
 MEASURES: tuple[Measure, ...] = ("time", "memory", "errors")

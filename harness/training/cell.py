@@ -14,11 +14,11 @@ from harness import runtime
 from harness.catalogue import SOURCES, DataSource
 from harness.data import sources, splits
 from harness.data.splits import Split
-from harness.environment import cell_digest
 from harness.errors import UserError
 from harness.losses import Criterion
 from harness.memory import Peak
 from harness.record import Environment, MemoryUse, Ranking
+from harness.source_digest import cell_digest
 from harness.training import loop, references
 from harness.training.ranking import rank_model, rank_scorer
 from models import registry

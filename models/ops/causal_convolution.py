@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from models.ops import accelerated, native
 from models.ops import legendre_tree_native as native_tree
-from models.ops.kernels import Kernel, LegendreKernel
+from models.ops.kernels import Kernel, LegendreKernel, check_floating
 from models.ops.legendre_tree import legendre_tree_convolution
 from models.ops.toeplitz import diagonal_sums, toeplitz
 from models.ops.untraced import untraced
@@ -32,7 +32,7 @@ Backend = Literal["auto", "fft", "tree", "dense"]
 Layout = Literal["channel_major", "batch_length_channel"]
 
 # Longest sequence for which `auto` takes the Toeplitz product; beyond, Legendre kernels take the
-# tree and others the FFT. The values for CUDA are predictions, not measured.
+# tree as far as TREE_MAX_ORDER goes, and others the FFT. The values for CUDA are predictions, not measured.
 DENSE_MAX_LENGTH = {"cpu": 96, "cuda": 512}
 # From a length on, the largest K for which the tree takes no longer than the FFT; beyond, its K²
 # terms outweigh it. One thread, 64 channels, 65,536 positions, forward and backward, exact:
@@ -62,7 +62,7 @@ def causal_convolution(
     same kernel, whatever the length: its window W is the kernel's own, and zero beyond.
 
     Args:
-        x: `[D, B, L]`, or `[B, L, D]` in the other layout; any L ≥ 1.
+        x: `[D, B, L]`, or `[B, L, D]` in the other layout; any L ≥ 1, of a real floating type.
         kernel: A `LegendreKernel`, or an `ExplicitKernel` of any other parameterisation, on the
             device of `x`.
         backend: `fft` is O(L log L); `tree`, for Legendre kernels, exact and O(L); `dense` a
@@ -79,7 +79,7 @@ def causal_convolution(
         In the shape and type of `x`.
 
     Raises:
-        ValueError: Shapes that do not fit, a negative decay or tolerance, an unknown backend or layout,
+        ValueError: Shapes or types that do not fit, a negative decay or tolerance, an unknown backend or layout,
             `tree` with a kernel that is no Legendre kernel.
     """
     return _opaque(x, kernel, backend, layout, tolerance, check)
@@ -95,6 +95,7 @@ def _convolve(x: Tensor, kernel: Kernel, backend: Backend, layout: Layout, toler
             f"x must have 3 dimensions, {kernel.channels} channels as the kernel and L ≥ 1; as [D, B, L] it is "
             f"{list(x.shape)}"
         )
+    check_floating(x=x)
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be ≥ 0, got {tolerance}; 0 leaves nothing out")
     if check and isinstance(kernel, LegendreKernel):

@@ -26,7 +26,7 @@ class LegendreKernel:
         skip: `[D]`, added to the tap at lag 0, or None.
 
     Raises:
-        ValueError: Shapes that do not fit, a window below 1.
+        ValueError: Shapes that do not fit, types that are no real floating ones, a window below 1.
     """
 
     coefficients: Tensor
@@ -40,6 +40,7 @@ class LegendreKernel:
         if self.window < 1:
             raise ValueError(f"window {self.window} must be at least 1 event")
         _check_vectors(self.channels, decay=self.decay, skip=self.skip)
+        check_floating(coefficients=self.coefficients, decay=self.decay, skip=self.skip)
 
     @property
     def channels(self) -> int:
@@ -55,9 +56,9 @@ class LegendreKernel:
         """Look for negative rates, at the price of a synchronisation on a GPU.
 
         Raises:
-            ValueError: A negative rate, which would grow without bound.
+            ValueError: A negative rate, which would grow without bound, or one that is no number.
         """
-        if self.decay is not None and bool((self.decay < 0).any()):
+        if self.decay is not None and not bool((self.decay >= 0).all()):
             raise ValueError(f"decay must be ≥ 0, got {float(self.decay.min())}; a negative one grows without bound")
 
     def taps(self, length: int) -> Tensor:
@@ -94,7 +95,7 @@ class ExplicitKernel:
         skip: `[D]`, added to the tap at lag 0, or None.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        ValueError: Shapes that do not fit, types that are no real floating ones.
     """
 
     values: Tensor
@@ -104,6 +105,7 @@ class ExplicitKernel:
         if self.values.dim() != 2 or self.values.shape[1] < 1:
             raise ValueError(f"taps must be [D, T ≥ 1], got {list(self.values.shape)}")
         _check_vectors(self.channels, skip=self.skip)
+        check_floating(taps=self.values, skip=self.skip)
 
     @property
     def channels(self) -> int:
@@ -127,6 +129,17 @@ class ExplicitKernel:
 
 
 Kernel = LegendreKernel | ExplicitKernel
+
+
+def check_floating(**tensors: Tensor | None) -> None:
+    """Refuse integers, which would cut what they are multiplied with, and complex numbers.
+
+    Raises:
+        ValueError: A tensor of a type that is no real floating one.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(f"{name} is of type {tensor.dtype}; legal: float32, float64, bfloat16, float16")
 
 
 def _check_vectors(channels: int, **vectors: Tensor | None) -> None:

@@ -50,6 +50,18 @@ def numbers(state: State) -> int:
     return sum(tensor.numel() for tensor in _tensors(state))
 
 
+def own_limit(limit: int | None, longest: int | None = None) -> int | None:
+    """The events a stream can take: the limit asked for, else the most that the model can.
+
+    Raises:
+        ValueError: A limit below 1, or beyond the longest.
+    """
+    if limit is not None and (limit < 1 or (longest is not None and limit > longest)):
+        legal = "at least 1" if longest is None else f"1 … {longest}, the positions learned"
+        raise ValueError(f"limit {limit} must be {legal}; None is as many events as the model can take")
+    return longest if limit is None else limit
+
+
 def check_limit(age: int, events: int, limit: int | None) -> None:
     """Refuse events beyond the limit a stream was made for.
 

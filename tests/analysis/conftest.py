@@ -2,13 +2,13 @@ from functools import cache
 
 import pytest
 
-from harness import environment
+from harness import source_digest
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _digests_once():
     """Sources do not change while the tests run; following their imports for every folder is slow."""
-    original = environment.cell_digest
+    original = source_digest.cell_digest
 
     @cache
     def digest(kind, *sides):
@@ -19,5 +19,5 @@ def _digests_once():
         return digest(spec["kind"], *((s, spec[s]["name"]) for s in ("model", "partner") if s in spec))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "cell_digest", by_names)
+        patch.setattr(source_digest, "cell_digest", by_names)
         yield

@@ -6,41 +6,6 @@ import sys
 from harness import environment
 
 
-def make_project(folder):
-    for package in ("harness", "models"):
-        (folder / package).mkdir(parents=True)
-        (folder / package / "__init__.py").write_text("")
-    (folder / "harness" / "cell.py").write_text("def run():\n    from models import used\n")
-    (folder / "harness" / "report.py").write_text("colour = 1\n")
-    (folder / "models" / "used.py").write_text("import torch\n")
-    (folder / "models" / "unused.py").write_text("x = 1\n")
-
-
-def test_source_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch):
-    make_project(tmp_path)
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
-
-    def digest():
-        return environment.source_digest(["harness.cell"])
-
-    first = digest()
-    (tmp_path / "models" / "unused.py").write_text("x = 2\n")
-    (tmp_path / "harness" / "report.py").write_text("colour = 2\n")
-    assert digest() == first
-    (tmp_path / "models" / "used.py").write_text("import torch  # changed\n")
-    assert digest() != first
-
-
-def test_a_speed_cell_does_not_execute_analysis_reporting_or_cli():
-    spec = {"kind": "speed", "model": {"name": "sasrec"}, "partner": {"name": "hyenarec"}}
-    closure = environment._closure(["harness.metering.cell", "harness.training.cell", "models.sasrec"])
-    names = {p.relative_to(environment.ROOT).as_posix() for p in closure}
-    assert "models/sasrec.py" in names
-    assert "models/gru4rec.py" not in names
-    assert not [n for n in names if n.startswith(("harness/analysis", "harness/reporting", "harness/cli"))]
-    assert len(environment.cell_digest(spec)) == 64
-
-
 def test_no_torch_for_study_records_analysis_and_report():
     code = (
         "import sys, harness.cli, harness.study, harness.supervisor, harness.sweep, harness.analysis.analyse, "

@@ -180,3 +180,17 @@ def test_errors_name_the_value():
         ops.causal_convolution(x, ExplicitKernel(coefficients), backend="tree")
     with pytest.raises(ValueError, match="9 taps asked for, legal: 1 … 8"):
         LegendreKernel(coefficients, 8).taps(9)
+
+
+def test_types_that_would_lose_digits_are_refused():
+    x, coefficients, decay, _ = draw(2, 2, 8, 3)
+    kernel = LegendreKernel(coefficients, 8)
+    for wrong in (x.long(), x.to(torch.complex64)):
+        with pytest.raises(ValueError, match=r"x is of type torch.*legal: float32"):
+            ops.causal_convolution(wrong, kernel)
+    with pytest.raises(ValueError, match=r"coefficients is of type torch\.int64"):
+        LegendreKernel(coefficients.long(), 8)
+    with pytest.raises(ValueError, match=r"taps is of type torch\.int64"):
+        ExplicitKernel(coefficients.long())
+    with pytest.raises(ValueError, match="decay must be ≥ 0, got nan"):
+        ops.causal_convolution(x, LegendreKernel(coefficients, 8, decay * float("nan")))

@@ -122,7 +122,7 @@ def test_attention_ends_with_its_positions(name):
         model.stream(1, 9)
 
 
-@pytest.mark.parametrize("name", ["hyenarec", "lrurec", "mingru"])
+@pytest.mark.parametrize("name", ["gru4rec", "hyenarec", "lrurec", "mingru"])
 def test_a_stream_without_positions_ends_with_its_limit_alone(name):
     model, history = build(name, 8), items(1, 20)
     stepped(model, history, model.stream(1))
@@ -131,8 +131,9 @@ def test_a_stream_without_positions_ends_with_its_limit_alone(name):
         model.step(history[:, 12], state)
     with pytest.raises(ValueError, match="limit of 12 events"):
         model.prefill(history, 12)
-    with pytest.raises(ValueError, match="limit 0"):
-        model.stream(1, 0)
+    for start in (lambda: model.stream(1, 0), lambda: model.prefill(history[:, :1], 0)):
+        with pytest.raises(ValueError, match="limit 0"):
+            start()
 
 
 @pytest.mark.parametrize("name", ["linear-attention", "mingru"])
