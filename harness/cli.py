@@ -8,6 +8,7 @@ Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all suppor
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -64,6 +65,13 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(USAGE)
 
 
+def _minutes(word: str) -> float:
+    value = float(word)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{word} is no time to measure in; name minutes above 0, or leave it out")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m harness", description="Is a fast sequence model really faster, and at what cost?")
     parser.add_argument("--version", action="version", version=__version__)
@@ -96,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("sweep", _sweep, "run all missing cells of a study without Snakemake, most informative first")
     command.add_argument("study", nargs="?")
-    command.add_argument("--minutes", type=float, help="stop in time")
+    command.add_argument("--minutes", type=_minutes, help="stop in time")
     command.add_argument("--kind", choices=["speed", "training"], help="only these cells")
     command.add_argument(
         "--workers",
@@ -117,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("report", _report, "the PDF of a folder of records, or of an analysis file; never measures")
     command.add_argument("folder", type=Path, metavar="DIR_OR_ANALYSIS")
-    command.add_argument("--output", type=Path, default=Path("reports/scaling.pdf"))
+    command.add_argument("--output", type=Path, help="default: reports/<the folder's name>.pdf")
     command.add_argument("--figures", type=Path, help="also write the figures as SVG into this folder")
 
     command = add("verify", _verify, "the verdict table; exit 0 all supported, 1 any refuted, 2 any open")
@@ -168,7 +176,7 @@ def _cell(options: argparse.Namespace) -> int:
 
     _end_with(options.die_with_parent)
     study = _study(options.study)
-    cell = _find(study, options.kind, options.cell)
+    cell = _find(study, options.study or study.name, options.kind, options.cell)
     result = run_cell(study, cell, options.output, log=options.log)
     print(f"{options.output}: {_outcome(result)}")
     if result.status in records.FINAL:
@@ -184,11 +192,11 @@ def _end_with(parent: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-def _find(study: Study, kind: str, key: str) -> Cell:
+def _find(study: Study, typed: str, kind: str, key: str) -> Cell:
     known = {cell.key: cell for cell in cells(study) if cell.kind == kind}
     if key not in known:
         raise UserError(
-            f"study '{study.name}' has no {kind} cell '{key}'; `python -m harness cells {study.name}` lists its "
+            f"study '{study.name}' has no {kind} cell '{key}'; `python -m harness cells {typed}` lists its "
             f"{len(known)} (a changed study asks for new cells)"
         )
     return known[key]
@@ -244,9 +252,11 @@ def _sweep(options: argparse.Namespace) -> int:
 
         print("the convolution operator by itself", file=sys.stderr, flush=True)
         records.write_atomic(folder / OPERATOR_FILE, records.encode(bench(settings(quick=True))))
-    print(f"{folder}: {len(done.measured)} measured, {len(done.failed)} failed, {len(done.left)} left for want of time")
+    why = "not begun" if done.hopeless else "left for want of time"
+    print(f"{folder}: {len(done.measured)} measured, {len(done.failed)} failed, {len(done.left)} {why}")
     for cell in done.failed:
-        print(f"error: {cell.key} has no result, see {folder / cell.path}", file=sys.stderr)
+        failed = (folder / cell.path).with_suffix(records.FAILED_SUFFIX)
+        print(f"error: {cell.key} has no result, see {failed}", file=sys.stderr)
     return 1 if done.failed else 0
 
 
@@ -292,8 +302,11 @@ def _warn(files: Sequence[Any], folder: str) -> None:
 def _report(options: argparse.Namespace) -> int:
     from harness.reporting.document import build
 
-    build(_analysis(options.folder), options.output, figures_folder=options.figures)
-    print(f"{options.output}")
+    folder = options.folder.parent if options.folder.is_file() else options.folder
+    # Not the workflow's own document: it would pass for the one of the study measured here.
+    output = options.output or Path("reports") / f"{folder.resolve().name}.pdf"
+    build(_analysis(options.folder), output, figures_folder=options.figures)
+    print(f"{output}")
     return 0
 
 

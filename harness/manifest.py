@@ -7,9 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from harness.decoding import read_yaml
-from harness.errors import UserError, unknown
-from harness.study import Cell, Claim, Study, cells, resource
+from harness.errors import UserError
+from harness.study import Cell, Claim, Study, cells, load_claims
 
 FILE_NAME = "study.json"
 
@@ -22,24 +21,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cells: list[Cell]
 
 
-def load_claims(path: Path | None = None) -> list[Claim]:
-    """Read workflow/claims.yaml (or another file of the same form)."""
-    claims: list[Claim] = read_yaml(path or resource("workflow/claims.yaml"), list[Claim])
-    return claims
-
-
 def manifest(study: Study) -> Manifest:
-    """The study with its claims and cells, as written beside its records.
-
-    Raises:
-        UserError: The study names a claim that claims.yaml does not hold.
-    """
+    """The study with its claims and cells, as written beside its records."""
     claims = load_claims()
     if study.claims is not None:
-        legal = {c.id for c in claims}
-        for wanted in study.claims:
-            if wanted not in legal:
-                raise unknown("claim", wanted, legal)
         claims = [c for c in claims if c.id in study.claims]
     return Manifest(study=study, claims=claims, cells=list(cells(study)))
 

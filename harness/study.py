@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from harness.catalogue import SOURCES, DataSource
-from harness.decoding import read_yaml
+from harness.decoding import Count, Positive, Section, Share, read_yaml
 from harness.environment import has_gpu
 from harness.errors import UserError, unknown
 from harness.training_section import TrainingSection
@@ -23,11 +23,7 @@ Phase = Literal["step", "forward", "stream", "rest"]
 Verdict = Literal["supported", "refuted", "inconclusive", "missing"]
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of a study's parts: unknown keys are errors."""
-
-
-class Sweep(_Section, frozen=True):
+class Sweep(Section, frozen=True):
     """Lengths at constant tokens per batch, or at a constant batch; exactly one of the two.
 
     Attributes:
@@ -39,11 +35,11 @@ class Sweep(_Section, frozen=True):
         models: Labels; default: the section's.
     """
 
-    lengths: list[int]
-    tokens: int | None = None
-    batch: int | None = None
-    replicates: int = 3
-    measure: list[Measure] = msgspec.field(default_factory=lambda: ["time"])
+    lengths: list[Count]
+    tokens: Count | None = None
+    batch: Count | None = None
+    replicates: Count = 3
+    measure: Annotated[list[Measure], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["time"])
     models: list[str] | None = None
 
     def batch_at(self, length: int) -> int:
@@ -51,7 +47,7 @@ class Sweep(_Section, frozen=True):
         return self.batch if self.batch is not None else max(1, (self.tokens or length) // length)
 
 
-class SpeedSection(_Section, frozen=True):
+class SpeedSection(Section, frozen=True):
     """Speed cells. A step is forward, loss, backward and optimiser step.
 
     Attributes:
@@ -66,17 +62,17 @@ class SpeedSection(_Section, frozen=True):
         negatives: Shared negatives of the sampled softmax.
     """
 
-    models: list[str]
-    sweeps: dict[str, Sweep]
+    models: Annotated[list[str], msgspec.Meta(min_length=1)]
+    sweeps: Annotated[dict[str, Sweep], msgspec.Meta(min_length=1)]
     phases: list[Phase] = msgspec.field(default_factory=lambda: ["step"])
-    budget_seconds: float = 8.0
-    minimum_seconds: float = 1.0
-    minimum_steps: int = 5
-    timeout_seconds: float = 600.0
+    budget_seconds: Positive = 8.0
+    minimum_seconds: Positive = 1.0
+    minimum_steps: Count = 5
+    timeout_seconds: Positive = 600.0
     first: list[str] = msgspec.field(default_factory=list)
-    catalogue_items: int = 10_000
-    negatives: int = 256
-    learning_rate: float = 1e-3
+    catalogue_items: Count = 10_000
+    negatives: Count = 256
+    learning_rate: Positive = 1e-3
     compile: bool = False
 
     def rank(self, label: str, replicate: int) -> int:
@@ -88,15 +84,15 @@ class SpeedSection(_Section, frozen=True):
         return max((sweep.replicates for sweep in self.sweeps.values()), default=0) if self.first else 0
 
 
-class ModelDefaults(_Section, frozen=True):
+class ModelDefaults(Section, frozen=True):
     """Options that all models of a study share."""
 
-    hidden_size: int = 64
-    num_layers: int = 2
-    dropout: float = 0.2
+    hidden_size: Count = 64
+    num_layers: Count = 2
+    dropout: Share = 0.2
 
 
-class Study(_Section, frozen=True):
+class Study(Section, frozen=True):
     """One study file.
 
     Attributes:
@@ -118,14 +114,14 @@ class Study(_Section, frozen=True):
     description: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    threads: int | None = None
-    memory_limit_bytes: int | None = None
+    threads: Count | None = None
+    memory_limit_bytes: Count | None = None
     timing_partner: str = "hyenarec"
     model: ModelDefaults = ModelDefaults()
-    variants: dict[str, dict[str, Any]] = {}
+    variants: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     speed: SpeedSection | None = None
     training: TrainingSection | None = None
-    data: dict[str, DataSource] = {}
+    data: dict[str, DataSource] = msgspec.field(default_factory=dict)
     data_folder: str | None = None
     claims: list[str] | None = None
     operator: bool = False
@@ -135,7 +131,7 @@ class Study(_Section, frozen=True):
         return {**SOURCES, **self.data}
 
 
-class Claim(_Section, frozen=True):
+class Claim(Section, frozen=True):
     """A published sentence and the rule that decides it; fixed before measuring.
 
     Attributes:
@@ -157,7 +153,7 @@ class Claim(_Section, frozen=True):
     margin: float | None = None
 
 
-class Cell(_Section, frozen=True):
+class Cell(Section, frozen=True):
     """One point of the grid = one job = one child process = one record.
 
     Attributes:
@@ -248,6 +244,12 @@ def load_study(name_or_path: str) -> Study:
     return study
 
 
+def load_claims(path: Path | None = None) -> list[Claim]:
+    """Read workflow/claims.yaml (or another file of the same form)."""
+    claims: list[Claim] = read_yaml(path or resource("workflow/claims.yaml"), list[Claim])
+    return claims
+
+
 # --- checking ------------------------------------------------------------------------------------
 
 
@@ -255,10 +257,17 @@ def _validate(study: Study, where: str) -> None:
     def fail(message: str) -> UserError:
         return UserError(f"{where}: {message}")
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", study.name):
-        raise fail(f"name '{study.name}' must be letters, digits, '.', '_' or '-', since it names a folder")
-    if study.threads is not None and study.threads < 1:
-        raise fail(f"threads {study.threads} must be at least 1, or left out for all cores")
+    if study.speed is None and study.training is None:
+        raise fail("there is nothing to measure; give it a 'speed' or a 'training' section")
+    for what, names in (
+        ("name", [study.name]),
+        ("label in variants", study.variants),
+        ("name in data", study.data),
+        ("name in speed.sweeps", study.speed.sweeps if study.speed else ()),
+    ):
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise fail(f"{what} '{name}' must be letters, digits, '.', '_' or '-', since it names files")
     labels = [*(study.speed.models if study.speed else []), *(study.training.models if study.training else [])]
     for sweep in study.speed.sweeps.values() if study.speed else ():
         labels += sweep.models or []
@@ -279,13 +288,15 @@ def _validate(study: Study, where: str) -> None:
                 if dataset not in study.sources():
                     raise unknown("data set", dataset, study.sources())
             study.training.check()
+        for claim in study.claims or ():
+            if claim not in (legal := [c.id for c in load_claims()]):
+                raise unknown("claim", claim, legal)
     except UserError as error:
         raise fail(str(error)) from None
     for name, sweep in (study.speed.sweeps if study.speed else {}).items():
         if (sweep.tokens is None) == (sweep.batch is None):
             raise fail(f"speed.sweeps.{name} needs exactly one of 'tokens' and 'batch'")
-        _positive(fail, f"speed.sweeps.{name}.lengths", sweep.lengths)
-        _positive(fail, f"speed.sweeps.{name}.replicates", [sweep.replicates])
+        _distinct(fail, f"speed.sweeps.{name}.lengths", sweep.lengths)
         if sweep.tokens is not None:
             for length in sweep.lengths:
                 if sweep.tokens % length:
@@ -297,10 +308,11 @@ def _validate(study: Study, where: str) -> None:
     if study.speed and "step" not in study.speed.phases:
         raise fail(f"speed.phases = {study.speed.phases} must name 'step': every claim about training rests on it")
     if study.training:
-        _positive(fail, "training.lengths", study.training.lengths)
+        _distinct(fail, "training.lengths", study.training.lengths)
 
 
 def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
+    yield "claims", study.claims or []
     if study.speed:
         yield "speed.models", study.speed.models
         yield "speed.phases", study.speed.phases
@@ -312,9 +324,9 @@ def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
             yield f"training.{field}", getattr(study.training, field)
 
 
-def _positive(fail: Any, what: str, values: list[int]) -> None:
-    if not values or min(values) < 1 or len(set(values)) < len(values):
-        raise fail(f"{what} = {values} must be distinct whole numbers of at least 1")
+def _distinct(fail: Any, what: str, values: list[int]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise fail(f"{what} = {values} must be distinct, and one at least")
 
 
 def resolve_model(study: Study, label: str) -> dict[str, Any]:

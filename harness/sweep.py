@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness import record as records
+from harness.data.sources import locate
 from harness.manifest import FILE_NAME, Manifest, manifest
 from harness.study import Cell, Study
 from harness.supervisor import OutOfTimeError, run_cell
@@ -34,6 +35,11 @@ class Progress:
     measured: list[Cell] = field(default_factory=list)
     failed: list[Cell] = field(default_factory=list)
     left: list[Cell] = field(default_factory=list)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the first cells all failed and the others were not begun."""
+        return len(self.failed) >= _HOPELESS and not self.measured
 
 
 def write_manifest(study: Study, folder: Path) -> Manifest:
@@ -83,11 +89,17 @@ def sweep(
 
     Raises:
         ForkError: `workers` is `fork`, and that does not work here.
+        UserError: A data set is missing; nothing was measured.
     """
     begin = time.monotonic()
     deadline = None if minutes is None else begin + 60 * minutes
     cells = order(write_manifest(study, folder).cells)
     todo = [c for c in cells if (kind is None or c.kind == kind) and not (folder / c.path).is_file()]
+    # Once and beforehand: each cell would ask for it again, and fetch what cannot be fetched.
+    for dataset in sorted({c.spec["dataset"] for c in todo if c.kind == "training"}):
+        source = study.sources()[dataset]
+        if source.format != "synthetic":
+            locate(dataset, source, study.data_folder)
     progress = Progress()
     longest: dict[str, float] = {}
     rank = None
@@ -96,8 +108,7 @@ def sweep(
         for place, cell in enumerate(todo, 1):
             elapsed = time.monotonic() - begin
             needed = longest.get(cell.label, 0.0) if cell.kind == "speed" else 0.0
-            hopeless = len(progress.failed) >= _HOPELESS and not progress.measured
-            if hopeless or (minutes is not None and elapsed + needed > 60 * minutes):
+            if progress.hopeless or (minutes is not None and elapsed + needed > 60 * minutes):
                 progress.left.append(cell)
                 continue
             print(f"[{place}/{len(todo)}, {elapsed / 60:.1f} min] {cell.kind} {cell.key}", file=sys.stderr, flush=True)
@@ -123,7 +134,7 @@ def sweep(
             (progress.measured if result.status in records.FINAL else progress.failed).append(cell)
             if result.status != "ok":
                 print(f"  {result.status}: {result.detail}", file=sys.stderr, flush=True)
-    if len(progress.failed) >= _HOPELESS and not progress.measured:
+    if progress.hopeless:
         print(
             f"error: the first {len(progress.failed)} cells failed and none was measured; the others were not begun",
             file=sys.stderr,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from harness.decoding import Count, Positive, Section, Seed
 from harness.errors import UserError, unknown
 
 LossName = Literal["declared", "cross-entropy", "sampled-softmax", "bce", "gbce"]
@@ -23,22 +24,18 @@ LOSSES = tuple(name for name in _LOSS_DEFAULTS if name != "declared")
 _COSINE_TEMPERATURE = 0.05
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Unknown keys are errors."""
-
-
-class Budget(_Section, frozen=True):
+class Budget(Section, frozen=True):
     """What one model may train for where it differs from the section's; null: the section's.
 
     Loss, data, batches and optimiser stay those of all models.
     """
 
-    epochs: int | None = None
-    patience: int | None = None
-    evaluate_every: int | None = None
+    epochs: Count | None = None
+    patience: Count | None = None
+    evaluate_every: Count | None = None
 
 
-class TrainingSection(_Section, frozen=True):
+class TrainingSection(Section, frozen=True):
     """Training cells.
 
     Attributes:
@@ -59,17 +56,17 @@ class TrainingSection(_Section, frozen=True):
         timed: False runs cells side by side and bars them from every time figure.
     """
 
-    models: list[str]
-    datasets: list[str]
-    lengths: list[int]
+    models: Annotated[list[str], msgspec.Meta(min_length=1)]
+    datasets: Annotated[list[str], msgspec.Meta(min_length=1)]
+    lengths: list[Count]
     references: list[str] = msgspec.field(default_factory=lambda: ["popularity", "markov", "decayed-markov"])
-    seeds: list[int] = msgspec.field(default_factory=lambda: [0])
-    epochs: int = 100
-    patience: int = 10
-    evaluate_every: int = 1
-    budgets: dict[str, Budget] = {}
-    batch_size: int = 128
-    learning_rate: float = 1e-3
+    seeds: Annotated[list[Seed], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: [0])
+    epochs: Count = 100
+    patience: Count = 10
+    evaluate_every: Count = 1
+    budgets: dict[str, Budget] = msgspec.field(default_factory=dict)
+    batch_size: Count = 128
+    learning_rate: Positive = 1e-3
     loss: LossName = "cross-entropy"
     negatives: int | None = None
     normalise: bool | None = None
@@ -77,7 +74,7 @@ class TrainingSection(_Section, frozen=True):
     calibration: float | None = None
     compile: bool = False
     timed: bool = True
-    timeout_seconds: float = 7200.0
+    timeout_seconds: Positive = 7200.0
 
     def loss_spec(self) -> dict[str, Any]:
         """`{"name", …}` with every option of the loss filled in, as a cell's spec records it.
@@ -104,14 +101,9 @@ class TrainingSection(_Section, frozen=True):
             UserError: A loss option, number or label that cannot be meant.
         """
         self.loss_spec()
-        for field in ("epochs", "patience", "evaluate_every", "batch_size"):
-            _at_least_one(f"training.{field}", getattr(self, field))
-        for label, budget in self.budgets.items():
+        for label in self.budgets:
             if label not in self.models:
                 raise unknown("model in training.budgets", label, self.models)
-            for field, value in msgspec.structs.asdict(budget).items():
-                if value is not None:
-                    _at_least_one(f"training.budgets.{label}.{field}", value)
 
 
 def loss_spec(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -135,8 +127,8 @@ def loss_spec(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
         spec["temperature"] = _COSINE_TEMPERATURE if spec["normalise"] else 1.0
     if "temperature" in spec and not spec["temperature"] > 0:
         raise UserError(f"training.temperature {spec['temperature']} must be above 0; 1 leaves scores as they are")
-    if "negatives" in spec:
-        _at_least_one("training.negatives", spec["negatives"])
+    if spec.get("negatives", 1) < 1:
+        raise UserError(f"training.negatives {spec['negatives']} must be a whole number of at least 1")
     if not 0 <= spec.get("calibration", 0) <= 1:
         raise UserError(f"training.calibration {spec['calibration']} must be from 0 (plain BCE) to 1")
     return spec
@@ -148,8 +140,3 @@ def _unused(key: str, name: str, legal: Collection[str]) -> UserError:
         f"training.{key} has no effect under loss '{name}', which takes {', '.join(legal) or 'no option'}; "
         f"leave it out, or choose one of: {', '.join(takers)}"
     )
-
-
-def _at_least_one(what: str, value: int) -> None:
-    if value < 1:
-        raise UserError(f"{what} = {value} must be a whole number of at least 1")

@@ -18,8 +18,10 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import math
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +61,27 @@ def missing(phases: list[str], cuda: bool) -> list[str]:
     if not cuda:
         del wanted["pynvml"]
     return [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
+
+
+def mistake(options: argparse.Namespace, limits: list[float]) -> str | None:
+    """What cannot be meant, in one line, before anything is begun or written."""
+    from harness.errors import UserError
+    from harness.study import load_study
+
+    for minutes in (options.minutes, *limits):
+        if not 0 < minutes < math.inf:
+            return f"{minutes:g} minutes is no time to measure in; name minutes above 0"
+    if options.device == "cuda" and shutil.which("nvidia-smi") is None:
+        return "no NVIDIA driver here: nvidia-smi is not found; `--device cpu` rehearses with a study for it"
+    if options.resume is not None and not (options.resume.is_file() and tarfile.is_tarfile(options.resume)):
+        return f"--resume {options.resume} is no archive; name the .tar.gz of an earlier command, or leave it out"
+    if options.data is not None and not options.data.is_dir():
+        return f"--data {options.data} is no folder; name the one that holds the real data"
+    try:
+        load_study(options.study)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def commands(phase: str, options: argparse.Namespace, minutes: float) -> list[str]:
@@ -227,6 +250,9 @@ def main(arguments: list[str]) -> int:
             f"{sys.executable} -m pip install {' '.join(lacking)}",
             file=sys.stderr,
         )
+        return USAGE
+    if words := mistake(options, [limit for _, limit in wanted]):
+        print(f"error: {words}", file=sys.stderr)
         return USAGE
     if options.data is not None:
         os.environ["HYENAREC_DATA"] = str(options.data.resolve())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -38,8 +39,9 @@ def main(arguments: list[str]) -> int:
             return 1
         subprocess.run([*snakemake, "--unlock", "--quiet", "all"], check=True)
     command = [*snakemake, *arguments[:1], "--cores", "all", "--keep-going", "--rerun-incomplete", *arguments[1:]]
+    begin = time.time()
     code = subprocess.run(command, check=False).returncode
-    if code:
+    if code and any(path.stat().st_mtime >= begin for path in Path("results").rglob("*.failed.json")):
         print(
             "Some cells have no result; their *.failed.json beside the records say why, and the next run tries them\n"
             "again. `python -m harness report results/STUDY` builds the document from what is there.",

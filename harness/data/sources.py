@@ -166,6 +166,8 @@ def _lock_beside(path: Path) -> str:
 
 def _missing(name: str, source: DataSource, given: str | Path | None, reason: str) -> UserError:
     place = Path(given) / str(source.file) if given else f"a folder that {DATA_VARIABLE} names, as {source.file}"
+    if given and not Path(given).is_dir():
+        reason += f"; the folder of real data, {given}, is not there"
     return UserError(
         f"data set '{name}' is missing: {reason}. Get {source.url or source.citation or 'the file'}, "
         f"sha256 {source.sha256 or 'any'}, and put it at {place}"

@@ -3,11 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from harness import cli
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments, cwd=None, **environment):
@@ -111,6 +114,27 @@ def test_sweep_analyse_report_and_verify_without_a_workflow_engine(tmp_path):
     broken = run("verify", "results/tiny", cwd=tmp_path)
     assert broken.returncode == 64
     assert "study.json" in broken.stderr
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
+def test_minutes_that_are_none_measure_nothing(tmp_path, minutes):
+    done = run("sweep", "cpu", f"--minutes={minutes}", cwd=tmp_path)
+    assert done.returncode == 64
+    assert minutes in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_document_of_other_records_is_not_taken_for_the_workflows(tmp_path):
+    done = run("report", str(ROOT / "results/reference/cpu-2core"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["cpu-2core.pdf"]
+
+
+def test_a_wrong_cell_names_the_command_that_lists_the_right_ones(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    done = run("speed", "--study", "tiny.yaml", "--cell", "gru4rec/none", "--output", "r.json", cwd=tmp_path)
+    assert done.returncode == 64
+    assert "`python -m harness cells tiny.yaml` lists its 4" in done.stderr
 
 
 def test_a_reader_that_has_enough_is_no_error():

@@ -83,6 +83,21 @@ def test_the_large_studies_compare_every_model(name):
         ("variants.sasrec-math", {"model": "sasrec", "num_layers": 0}, ["num_layers", "sasrec-math", "at least 1"]),
         ("variants.sasrec-math", {"model": "sasrec", "hidden_size": -4}, ["hidden_size", "-4", "at least 1"]),
         ("model", {"dropout": 1.5}, ["dropout", "1.5", "below 1"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [64], "tokens": -64}, ["tokens is -64", "at least 1"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [64, 0], "tokens": 64}, ["lengths[1] is 0", "at least 1"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [64, 64], "tokens": 64}, ["lengths", "distinct"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [64], "batch": 1, "measure": []}, ["measure is empty"]),
+        ("speed.sweeps", {}, ["speed.sweeps is empty"]),
+        ("speed.sweeps", {"../q": {"lengths": [64], "batch": 1}}, ["'../q'", "letters"]),
+        ("speed.models", [], ["speed.models is empty"]),
+        ("speed.timeout_seconds", -1, ["speed.timeout_seconds is -1", "above 0"]),
+        ("speed.learning_rate", float("nan"), ["speed.learning_rate is nan", "finite"]),
+        ("training.learning_rate", -0.1, ["training.learning_rate is -0.1", "above 0"]),
+        ("training.seeds", [0, -1], ["training.seeds[1] is -1", "at least 0"]),
+        ("memory_limit_bytes", -1, ["memory_limit_bytes is -1", "at least 1"]),
+        ("variants", {"../../x": {"model": "sasrec"}}, ["'../../x'", "letters"]),
+        ("claims", ["speedup-7x"], ["speedup-7x", "speedup-6x"]),
+        ("claims", ["accuracy", "accuracy"], ["claims", "twice"]),
         ("speed.sweps", {}, ["sweps", "sweeps"]),
         ("precision", "float16", ["float16", "bfloat16", "float32"]),
         ("training.epochs", "many", ["int", "training.epochs"]),
@@ -114,6 +129,21 @@ def test_a_mistake_gives_one_line_with_the_value_and_the_legal_values(tmp_path, 
 def test_unknown_study_names_the_known_ones():
     with pytest.raises(UserError, match=r"movilens.*Did you mean 'movielens'.*cpu"):
         find_study("movilens")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"name: caf\xe9\n", "not valid YAML"),
+        (b"name: a\ndate: 2020-99-99\n", "not valid YAML"),
+        (b"? [a, b]\n: 1\n", "a key must be one word"),
+        (b"name: empty\n", "nothing to measure"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(tmp_path, content, words):
+    (tmp_path / "study.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        load_study(str(tmp_path / "study.yaml"))
 
 
 def test_a_key_given_twice_is_refused(tmp_path):

@@ -1,7 +1,9 @@
 import time
 
 import msgspec
+import pytest
 
+from harness.errors import UserError
 from harness.manifest import read_manifest
 from harness.study import Study
 from harness.supervisor import OutOfTimeError
@@ -121,3 +123,15 @@ def test_the_manifest_is_not_rewritten_when_nothing_changed(tmp_path):
     first = (tmp_path / "study.json").stat().st_mtime_ns
     write_manifest(STUDY, tmp_path)
     assert (tmp_path / "study.json").stat().st_mtime_ns == first
+
+
+def test_a_missing_data_set_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENAREC_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    training = msgspec.structs.replace(STUDY.training, datasets=["synthetic", "beauty"])
+    run = Fake()
+    with pytest.raises(UserError, match=r"'beauty' is missing.*nowhere, is not there"):
+        sweep(msgspec.structs.replace(STUDY, training=training), tmp_path, run=run)
+    assert not run.seen
+    sweep(msgspec.structs.replace(STUDY, training=training), tmp_path, kind="speed", run=run)
+    assert {cell.kind for cell in run.seen} == {"speed"}

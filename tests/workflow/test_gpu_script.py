@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -69,6 +70,33 @@ def test_a_command_leaves_an_archive_that_another_goes_on_from_and_a_report_is_m
     verify = [sys.executable, "-m", "harness", "verify", str(tmp_path / "unpacked" / "tiny"), "--json"]
     claims = json.loads(subprocess.run(verify, cwd=ROOT, capture_output=True, text=True).stdout)["claims"]
     assert {claim["verdict"] for claim in claims} <= {"inconclusive", "missing"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["speed", "--minutes", "0"], "0 minutes"),
+        (["speed=nan"], "nan minutes"),
+        (["speed", "--resume", "gone.tar.gz"], "gone.tar.gz is no archive"),
+        (["speed", "--data", "gone"], "--data gone is no folder"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_written(tmp_path, arguments, words):
+    done = call(tmp_path, *arguments)
+    assert done.returncode == 64
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a driver")
+def test_an_unknown_study_and_a_missing_driver_are_said(tmp_path):
+    for place, words in (("--study=nope", "unknown study 'nope'"), ("--device=cuda", "no NVIDIA driver")):
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
+        command = [sys.executable, str(SCRIPT), "speed", "--study", "tiny.yaml", "--device", "cpu", place]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 64
+        assert words in done.stderr
 
 
 def test_a_command_ends_in_time_with_what_it_has(tmp_path, script):
