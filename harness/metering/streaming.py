@@ -1,9 +1,10 @@
 """What one more event costs after short and after long histories, alternately in one process.
 
-A stream of one user runs through the second half of each history, block by block, again and again
-from a copy of the state at its middle; the histories take turns in the order 1 2 … k k … 2 1, so that
-the ratio of a long to a short one is paired and a drifting machine cancels. A history of n events is
-the stretch n/2 … n: long enough for costs that fall due only now and then to be in it.
+A stream of one user runs through the last thousand events of each history, through its second half
+where that is shorter, block by block, again and again from a copy of the state before them; the
+histories take turns in the order 1 2 … k k … 2 1, so that the ratio of a long to a short one is paired
+and a drifting machine cancels. The stretch is long enough for costs that fall due only now and then
+to be in it.
 """
 
 from __future__ import annotations
@@ -85,13 +86,14 @@ def _rounds(streams: list[_Stream], clock: Clock) -> list[Block]:
 
 
 class _Stream:
-    """One user's stream, confined to the second half of a history."""
+    """One user's stream, confined to the last events of a history."""
 
     def __init__(self, model: StreamingModel, items: Tensor, history: int, steps: int) -> None:
         self.model, self.items, self.history, self.steps = model, items, history, steps
-        self.middle = history // 2
+        # As many events as there are blocks to time, the first one not kept.
+        self.begin = max(history // 2, history - (_MAXIMUM_ROUNDS + 1) * steps)
         limit = items.shape[1]
-        self.start = model.prefill(items[:, : self.middle], limit)[1] if self.middle else model.stream(1, limit)
+        self.start = model.prefill(items[:, : self.begin], limit)[1] if self.begin else model.stream(1, limit)
         self.state: State = {}
         self.events: Iterator[Tensor] = iter(())
         self.left = 0
@@ -100,8 +102,8 @@ class _Stream:
         """Time the next events of the stream."""
         if self.left < self.steps:
             self.state = clone(self.start)
-            self.events = iter(self.items[:, self.middle : self.history].unbind(1))
-            self.left = self.history - self.middle
+            self.events = iter(self.items[:, self.begin : self.history].unbind(1))
+            self.left = self.history - self.begin
         seconds, faults = clock.time(self._step, self.steps)
         self.left -= self.steps
         return Block(

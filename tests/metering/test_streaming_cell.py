@@ -59,6 +59,16 @@ def test_a_block_stays_in_the_second_half_of_its_history(monkeypatch):
     assert {age for age in ages if 150 <= age < 300} == set(), "neither history reaches there"
 
 
+def test_a_long_history_is_timed_at_its_end(monkeypatch):
+    model, ages = build("gru4rec", 3000), []
+    step = model.step
+    monkeypatch.setattr(model, "step", lambda items, state: ages.append(state["age"]) or step(items, state))
+    streaming.measure(model, SPEC | {"length": 3000}, torch.device("cpu"))
+    late = [age for age in ages if age >= 750]
+    assert min(late) == 3000 - 17 * 64
+    assert max(late) < 3000
+
+
 def test_a_cost_that_grows_is_seen():
     """A stand-in clock: every step takes as long as the state is old."""
 
@@ -74,7 +84,7 @@ def test_a_cost_that_grows_is_seen():
     seconds = []
     for history in (150, 600):
         stream = streaming._Stream(model.eval(), items, history, 25)
-        clock.age = lambda own=stream: own.state.get("age", own.middle)
+        clock.age = lambda own=stream: own.state.get("age", own.begin)
         stream.block(clock)
         block = stream.block(clock)
         seconds.append(block.seconds / block.steps)
