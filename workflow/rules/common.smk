@@ -7,10 +7,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from harness.environment import source_digest
 from harness.errors import UserError
 from harness.manifest import manifest_digest
+from harness.source_digest import source_digest
 from harness.study import cells, default_study, load_study, resource
+from models.registry import RegistryError
 
 # Rules say `python`; it must be this one also when the environment is not activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -21,7 +22,7 @@ try:
     CELLS = {f"results/{STUDY.name}/{cell.path}": cell for cell in cells(STUDY)}
     ORDER = {cell.key: cell.shuffle for cell in CELLS.values()}
     MANIFEST_DIGEST = manifest_digest(STUDY)
-except UserError as error:
+except (UserError, RegistryError) as error:
     raise WorkflowError(str(error)) from None
 
 
