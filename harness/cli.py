@@ -16,12 +16,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from harness import __version__
 from harness import record as records
+from harness.arguments import Parser
 from harness.errors import UserError, unknown
 from harness.operator_record import FILE_NAME as OPERATOR_FILE
 from harness.process import INTERNAL, USAGE, die_with_parent
@@ -58,13 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(USAGE)
-
-
 def _minutes(word: str) -> float:
     value = float(word)
     if not 0 < value < math.inf:
@@ -73,7 +67,7 @@ def _minutes(word: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m harness", description="Is a fast sequence model really faster, and at what cost?")
+    parser = Parser(prog="python -m harness", description="Is a fast sequence model really faster, and at what cost?")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

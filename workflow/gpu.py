@@ -29,11 +29,11 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-# The project need not be installed; this module of it needs nothing but Python.
+# The project need not be installed; these modules of it need nothing but Python.
 sys.path.insert(0, str(ROOT))
+from harness.arguments import Parser  # noqa: E402
 from harness.process import USAGE, die_with_parent  # noqa: E402
 
 PHASES = ("tests", "speed", "training", "bench")
@@ -207,16 +207,9 @@ def describe_machine(options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(USAGE)
-
-
 def main(arguments: list[str]) -> int:
     """Run the phases; 0 when all ended by themselves without an error, 1 otherwise."""
-    parser = _Parser(description=(__doc__ or "").split("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=(__doc__ or "").split("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phases", nargs="+", metavar="PHASE[=MINUTES]", help=f"in this order, of: {', '.join(PHASES)}")
     parser.add_argument("--study", default="gpu-half-hour", help="name or path (default: gpu-half-hour)")
     parser.add_argument("--minutes", type=float, default=9.5, help="for all phases together (default: 9.5)")

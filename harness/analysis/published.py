@@ -11,7 +11,6 @@ exactly that 95 % interval. Every record says so in a flag. `python -m harness v
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 import sys
@@ -23,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from harness.analysis.statistics import MINIMUM_PROCESSES, t_quantile
+from harness.arguments import Parser
 from harness.errors import UserError
 from harness.manifest import FILE_NAME, Manifest
 from harness.process import USAGE
@@ -257,7 +257,7 @@ def _facts(table: Table, label: str) -> ModelFacts:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command above; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m harness.analysis.published", description="Import a table.")
+    parser = Parser(prog="python -m harness.analysis.published", description="Import a table.")
     parser.add_argument("table", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("shortest", type=int, nargs="?", default=1, help="leave out shorter lengths")

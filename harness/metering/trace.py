@@ -16,7 +16,6 @@ recording did. A call that is not in the trace is one that the driver does not h
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from harness.arguments import Parser
 from harness.errors import UserError
 from harness.metering import nvml, sampler
 from harness.process import USAGE
@@ -214,7 +214,7 @@ def record(path: Path, *, seconds: float, api: Any) -> None:
 
 def main() -> None:
     """Record a trace of this machine's first GPU."""
-    parser = argparse.ArgumentParser(prog="python -m harness.metering.trace", description=main.__doc__)
+    parser = Parser(prog="python -m harness.metering.trace", description=main.__doc__)
     parser.add_argument("file", type=Path, help="where to write the trace (JSON)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to sample (default: 5)")
     arguments = parser.parse_args()

@@ -19,6 +19,7 @@ import time
 import numpy as np
 import torch
 
+from harness.arguments import Parser
 from models.ops import native
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.linear_recurrence import linear_recurrence
@@ -94,6 +95,7 @@ def slope(draw, scan):
 
 def main() -> None:
     """Measure, print, and say by the exit status whether both bounds hold for LRURec and Mamba4Rec."""
+    Parser(description=(__doc__ or "").split("\n")[0]).parse_args()
     torch.set_num_threads(1)
     holds = True
     print(f"native operators: {native.status()}")

@@ -90,6 +90,18 @@ def test_only_what_is_asked_for_is_measured(project):
     assert {p for p in third if third[p] != second[p]} == {gone}
 
 
+@pytest.mark.parametrize(
+    ("words", "said"), [("stdy=tiny.yaml", "knows 'study' alone, not stdy"), ("study=nope", "unknown study 'nope'")]
+)
+def test_a_misspelt_word_is_said_and_nothing_is_blamed_on_cells(project, words, said):
+    command = [sys.executable, "workflow/run.py", "reports/scaling.pdf", "--config", words]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "failed.json" not in done.stderr
+    assert not (project / "results").exists()
+
+
 def find(folder, word):
     """Processes working in `folder` whose command line holds `word`."""
     found = []
