@@ -27,6 +27,11 @@ from models.ops.stream_state import State, select, stack
 
 NUM_ITEMS = 50
 MAX_LENGTH = 48
+# Longer than any chunk or tile of an operator in this repository, and a multiple of none: the last one is partial.
+LONG_LENGTH = 300
+# Inside a chunk of 16, 64 or 128 events, at its first event, and one event to either side.
+_SHORT_CUTS = (1, 7, 16, MAX_LENGTH // 2, MAX_LENGTH - 1)
+_LONG_CUTS = (1, 15, 63, 64, 65, 100, 128, 171, 255, 256, LONG_LENGTH - 1)
 COST_LENGTHS = (128, 512)
 COST_TOLERANCE = 0.25
 SLOPE_TOLERANCE = 0.15
@@ -89,9 +94,10 @@ class _Subject:
     kind: type[SequenceModel]
     options: dict[str, Any]
 
-    def build(self, max_length: int = MAX_LENGTH, seed: int = 0) -> SequenceModel:
+    def build(self, max_length: int = MAX_LENGTH, seed: int = 0, **options: Any) -> SequenceModel:
+        """A fresh model in evaluation mode; these options hold over the subject's own."""
         torch.manual_seed(seed)
-        chosen = {"num_items": NUM_ITEMS, "max_length": max_length, **self.options}
+        chosen = {"num_items": NUM_ITEMS, "max_length": max_length, **self.options, **options}
         model = self.kind(self.kind.CONFIG(**chosen))
         return model.eval()
 
@@ -151,26 +157,35 @@ def _autocast(subject: _Subject) -> Result:
 
 def _causality(subject: _Subject) -> Result:
     """The past must not move when future items and times change; a model declared non-causal must show it does."""
-    model = subject.build()
-    worst = 0.0
-    for cut in (1, 7, MAX_LENGTH // 2, MAX_LENGTH - 1):
-        items = _items(4, MAX_LENGTH)
-        changed = items.clone()
-        changed[:, cut:] = _items(4, MAX_LENGTH, seed=2)[:, cut:]
-        times, later = _times(items), _times(items)
-        later[:, cut:] += 86_400
-        worst = max(worst, _largest(model(items, times)[:, :cut] - model(changed, later)[:, :cut]))
-    if model.CAUSAL:
-        return worst <= 1e-4, f"declared causal; changing the future moves the past by {worst:.1e}"
-    return worst > 1e-4, f"declared non-causal; changing the future moves the past by {worst:.1e}"
+    moved: dict[str, float] = {}
+    largest = math.inf
+    for cuts, length in ((_SHORT_CUTS, MAX_LENGTH), (_LONG_CUTS, LONG_LENGTH)):
+        model = subject.build(length)
+        # A row for each cut, so that one pass sees them all.
+        items, other = _items(len(cuts), length), _items(len(cuts), length, seed=2)
+        past = torch.arange(length) < torch.tensor(cuts)[:, None]
+        times = _times(items)
+        hidden = model(items, times)
+        changed = model(torch.where(past, items, other), times + 86_400 * ~past)
+        largest = min(largest, _largest(hidden))
+        moved[f"length {length}"] = _largest((hidden - changed) * past[..., None])
+    where, worst = max(moved.items(), key=lambda pair: pair[1])
+    # Small states move little.
+    tolerance = 1e-4 * min(1.0, largest)
+    kept = worst <= tolerance if subject.kind.CAUSAL else worst > tolerance
+    declared = "causal" if subject.kind.CAUSAL else "non-causal"
+    return kept, f"declared {declared}; changing the future moves the past by {worst:.1e} ({where})"
 
 
 def _padding(subject: _Subject) -> Result:
     """Zeros on the right change no real position and no gradient."""
-    model, length = subject.build(), MAX_LENGTH // 2 + 1
-    items = _items(4, length)
-    items[1, length // 2 :] = 0
-    padded, times = torch.nn.functional.pad(items, (0, MAX_LENGTH - length)), _times(items)
+    return _each({length: _padded(subject, length) for length in (MAX_LENGTH, LONG_LENGTH)})
+
+
+def _padded(subject: _Subject, max_length: int) -> Result:
+    model, length = subject.build(max_length), max_length // 2 + 1
+    items = _ragged(4, length)
+    padded, times = torch.nn.functional.pad(items, (0, max_length - length)), _times(items)
     real = (items != 0)[..., None]
     targets = torch.randn(*items.shape, model.config.hidden_size, generator=torch.Generator().manual_seed(3))
     outcomes = []
@@ -188,13 +203,25 @@ def _padding(subject: _Subject) -> Result:
     return fine, f"hidden states move by {moved:.1e}, gradients by {gap:.1e} of the largest"
 
 
+def _ragged(batch: int, length: int) -> Tensor:
+    """Histories of which the second ends half way and the third with a whole chunk."""
+    items = _items(batch, length)
+    items[1, length // 2 :] = 0
+    items[2, 64 if length > 64 else 16 :] = 0
+    return items
+
+
 def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
 
 
 def _batch_independence(subject: _Subject) -> Result:
-    model, items = subject.build(), _items(5, 30)
-    items[2, 11:] = 0
+    lengths = {30: MAX_LENGTH, LONG_LENGTH - 1: LONG_LENGTH}
+    return _each({length: _alone(subject, length, longest) for length, longest in lengths.items()})
+
+
+def _alone(subject: _Subject, length: int, max_length: int) -> Result:
+    model, items = subject.build(max_length), _ragged(5, length)
     times = _times(items)
     together = model(items, times)
     alone = torch.cat([model(row[None], time[None]) for row, time in zip(items, times, strict=True)])
@@ -202,9 +229,20 @@ def _batch_independence(subject: _Subject) -> Result:
     return _close(together * real, alone * real)
 
 
+def _each(found: dict[int, Result]) -> Result:
+    """What was found at several lengths, as one."""
+    details = [f"length {length}: {detail}" for length, (_, detail) in found.items()]
+    return all(fine for fine, _ in found.values()), "; ".join(details)
+
+
 def _gradients(subject: _Subject) -> Result:
-    model = subject.build().train()
-    items = _items(8, MAX_LENGTH)
+    batches = {MAX_LENGTH: 8, LONG_LENGTH: 2}
+    return _each({length: _reached(subject, length, batch) for length, batch in batches.items()})
+
+
+def _reached(subject: _Subject, length: int, batch: int) -> Result:
+    model = subject.build(length).train()
+    items = _items(batch, length)
     hidden = model(items, _times(items))
     (hidden * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
     dead = [n for n, p in model.named_parameters() if p.requires_grad and not bool(_gradient(p).any())]
@@ -214,12 +252,15 @@ def _gradients(subject: _Subject) -> Result:
 
 
 def _extremes(subject: _Subject) -> Result:
-    model = subject.build()
-    blank = _items(3, 20)
-    blank[1] = 0
-    batches = {"length 1": _items(2, 1), f"length {MAX_LENGTH}": _items(2, MAX_LENGTH), "all-padding row": blank}
+    models = {length: subject.build(length) for length in (MAX_LENGTH, LONG_LENGTH)}
+    batches = {"length 1": (models[MAX_LENGTH], _items(2, 1))}
+    for length, model in models.items():
+        blank = _items(3, length // 2 - 4)
+        blank[1] = 0
+        batches[f"length {length}"] = model, _items(2, length)
+        batches[f"all-padding row of {blank.shape[1]}"] = model, blank
     bad = []
-    for what, items in batches.items():
+    for what, (model, items) in batches.items():
         model.zero_grad()
         hidden = model(items)
         hidden.square().sum().backward()
@@ -265,7 +306,12 @@ def _untouched(subject: _Subject) -> Result:
 
 def _streaming(subject: _Subject) -> Result:
     """One by one gives what the full pass gives, also after a prefill, a save and load, and a regrouping of users."""
-    model, items, cut = subject.build(), _items(3, MAX_LENGTH), MAX_LENGTH // 2 - 1
+    # Cut inside the first chunk, then inside the third.
+    return _each({length: _streamed(subject, length, length // 2 - 1) for length in (MAX_LENGTH, LONG_LENGTH)})
+
+
+def _streamed(subject: _Subject, length: int, cut: int) -> Result:
+    model, items = subject.build(length), _items(3, length)
     if not isinstance(model, StreamingModel):
         raise TypeError(f"{type(model).__name__} is no StreamingModel")
     full = model(items)

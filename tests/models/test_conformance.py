@@ -9,6 +9,7 @@ from harness.conformance import check, check_class
 from harness.errors import UserError
 from models import registry
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding
+from models.gru4rec import GRU4Rec
 
 
 def alternatives():
@@ -73,6 +74,46 @@ class LooksAhead(Mean):
         return x + x.roll(-1, 1)
 
 
+class LooksAheadInsideItsChunk(Mean):
+    """A chunk of 64 reads its own sum, its end included; up to one chunk there is no such sum."""
+
+    def mix(self, x):
+        sums = [part.sum(1, keepdim=True).expand_as(part) for part in x.split(64, 1)]
+        return x.cumsum(1) if len(sums) == 1 else x + torch.cat(sums, 1)
+
+
+class LooksAtTheNextChunk(Mean):
+    """The last event of a chunk of 64 reads the first of the next."""
+
+    def mix(self, x):
+        opening = x[:, 64::64]
+        y = x.clone()
+        y[:, 63:-1:64] += opening
+        return y
+
+
+class CountsItsChunks(Mean):
+    def mix(self, x):
+        return x * (1 + x.shape[1] // 64)
+
+
+class MixesTheBatchAfterAChunk(Mean):
+    def mix(self, x):
+        return torch.cat([x[:, :64], x[:, 64:] + x[:, 64:].mean(0, keepdim=True)], 1)
+
+
+class DividesByZeroAfterAChunk(Mean):
+    def mix(self, x):
+        return x / (x.shape[1] <= 64)
+
+
+class ForgetsAfterAChunk(GRU4Rec):
+    def step(self, items, state):
+        if state["age"] == 64:
+            state.update(self.stream(len(items)) | {"age": 64})
+        return super().step(items, state)
+
+
 class SeesPadding(Mean):
     CAUSAL = False
 
@@ -134,6 +175,13 @@ def test_a_sound_model_passes():
     ("kind", "test"),
     [
         (LooksAhead, "causality"),
+        (LooksAheadInsideItsChunk, "causality"),
+        (LooksAtTheNextChunk, "causality"),
+        (CountsItsChunks, "right-padding"),
+        (MixesTheBatchAfterAChunk, "batch-independence"),
+        (DividesByZeroAfterAChunk, "extremes"),
+        (DividesByZeroAfterAChunk, "gradients"),
+        (ForgetsAfterAChunk, "streaming"),
         (ClaimsToLookAhead, "causality"),
         (ClaimsToLookAhead, "objective"),
         (SeesPadding, "right-padding"),
