@@ -74,6 +74,28 @@ class LooksAhead(Mean):
         return x + x.roll(-1, 1)
 
 
+class LooksAheadWithoutTimes(Mean):
+    def forward(self, items, timestamps=None):
+        x = self.item_embedding(items)
+        return self.output(x.cumsum(1) if timestamps is not None else x + x.roll(-1, 1))
+
+
+class LooksAheadWithTimes(Mean):
+    def forward(self, items, timestamps=None):
+        x = self.item_embedding(items)
+        return self.output(x.cumsum(1) if timestamps is None else x + x.roll(-1, 1))
+
+
+class LooksAheadInTraining(Mean):
+    def mix(self, x):
+        return x + x.roll(-1, 1) if self.training else x.cumsum(1)
+
+
+class LooksAheadInEvaluation(Mean):
+    def mix(self, x):
+        return x.cumsum(1) if self.training else x + x.roll(-1, 1)
+
+
 class LooksAheadInsideItsChunk(Mean):
     """A chunk of 64 reads its own sum, its end included; up to one chunk there is no such sum."""
 
@@ -175,6 +197,10 @@ def test_a_sound_model_passes():
     ("kind", "test"),
     [
         (LooksAhead, "causality"),
+        (LooksAheadWithoutTimes, "causality"),
+        (LooksAheadWithTimes, "causality"),
+        (LooksAheadInTraining, "causality"),
+        (LooksAheadInEvaluation, "causality"),
         (LooksAheadInsideItsChunk, "causality"),
         (LooksAtTheNextChunk, "causality"),
         (CountsItsChunks, "right-padding"),
