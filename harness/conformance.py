@@ -19,8 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.data.batches import TrainingSequences
+from harness.data.interactions import StoredInteractions
+from harness.data.splits import Split
 from harness.errors import unknown
+from harness.losses import Criterion
 from harness.training.loop import checked_objective
+from harness.training.ranking import rank_model
 from models import registry
 from models.base import Scorer, SequenceModel, StreamingModel
 from models.ops import native
@@ -36,6 +41,10 @@ _LONG_CUTS = (1, 15, 63, 64, 65, 100, 128, 171, 255, 256, LONG_LENGTH - 1)
 COST_LENGTHS = (128, 512)
 COST_TOLERANCE = 0.25
 SLOPE_TOLERANCE = 0.15
+# A model of single targets needs 250 to 500 steps, the others 50 to 150; first-order counts reach 0.3.
+LEARNING_DIGITS, LEARNING_LENGTH = 4, 8
+LEARNING_BATCH, LEARNING_ROUND, LEARNING_STEPS = 64, 50, 800
+LEARNING_ACCURACY = 0.7
 
 
 @dataclass(frozen=True)
@@ -417,6 +426,66 @@ def _objective(subject: _Subject) -> Result:
     return True, f"{objective.batch} under {objective.loss} unless the study says otherwise"
 
 
+def second_order(
+    users: int, length: int, digits: int, random: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Histories whose next item is a function of the last two, but for one event in ten, which is any.
+
+    An item is a pair of digits; the next one has the last one's first digit plus one and the second
+    digit of the one before it. First-order counts know the first digit, and guess the second.
+
+    Args:
+        users: Number of histories.
+        length: Events of each.
+        digits: Base of the two digits; the catalogue has its square of items.
+        random: Decides all of it.
+
+    Returns:
+        `[users, length]`, items from 1.
+    """
+    items = random.integers(0, digits**2, (users, length), dtype=np.int32)
+    for t in range(2, length):
+        following = (items[:, t - 1] // digits + 1) % digits * digits + items[:, t - 2] % digits
+        items[:, t] = np.where(random.random(users) < 0.1, items[:, t], following)
+    return items + 1
+
+
+def learning_task() -> Split:
+    """The task of the check `learns`: 16 items, 10 events a user, the last two of 512 users held out."""
+    users, length = LEARNING_BATCH * LEARNING_ROUND, LEARNING_LENGTH + 2
+    events = second_order(users, length, LEARNING_DIGITS, np.random.default_rng(0)).ravel()
+    offsets = np.arange(users + 1, dtype=np.int64) * length
+    return Split(StoredInteractions(events, offsets, LEARNING_DIGITS**2), np.arange(512))
+
+
+def _learns(subject: _Subject) -> Result:
+    """Under its own objective and loss a model finds what first-order counts cannot."""
+    split = learning_task()
+    num_items, cpu = split.interactions.num_items, torch.device("cpu")
+    model = subject.build(LEARNING_LENGTH, num_items=num_items, dropout=0.0).train()
+    objective = checked_objective(model)
+    criterion = Criterion.of({"name": "declared"}, objective.loss)
+    sequences = TrainingSequences(split, LEARNING_LENGTH, LEARNING_BATCH, 0, objective.batch)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    accuracy, steps = 0.0, 0
+    while accuracy < LEARNING_ACCURACY and steps < LEARNING_STEPS:
+        for batch in sequences.epoch(steps):
+            targets = torch.from_numpy(batch.targets)
+            hidden = model(torch.from_numpy(batch.items))[targets > 0]
+            loss = criterion(hidden, model.item_embedding.weight, targets[targets > 0], num_items, generator)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            steps += 1
+        ranking = rank_model(
+            model, split, "test", length=LEARNING_LENGTH, device=cpu, precision="float32", scoring=criterion.scoring
+        )
+        accuracy = ranking.metrics["hr@1"]
+    detail = f"HR@1 {accuracy:.2f} after {steps} steps of {objective.batch} under {objective.loss}"
+    return accuracy >= LEARNING_ACCURACY, f"{detail}, {LEARNING_ACCURACY} wanted within {LEARNING_STEPS}"
+
+
 _MODEL_CHECKS: dict[str, Callable[[_Subject], Result]] = {
     "shape": _shape,
     "objective": _objective,
@@ -432,17 +501,9 @@ _MODEL_CHECKS: dict[str, Callable[[_Subject], Result]] = {
     "no-side-effects": _untouched,
     "cost": _cost,
     "cost-finite": _cost_positive,
+    "learns": _learns,
 }
 _STREAMING_CHECKS: dict[str, Callable[[_Subject], Result]] = {"streaming": _streaming}
-
-
-@dataclass(frozen=True)
-class _Events:
-    """Random training events, users one after the other."""
-
-    num_items: int
-    items: np.ndarray[Any, np.dtype[np.int32]]
-    offsets: np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _fitted(kind: type[Scorer]) -> Scorer:
@@ -451,7 +512,7 @@ def _fitted(kind: type[Scorer]) -> Scorer:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     events = random.integers(1, NUM_ITEMS - 5, size=int(offsets[-1])).astype(np.int32)
     scorer = kind()
-    scorer.fit(_Events(NUM_ITEMS, events, offsets))
+    scorer.fit(StoredInteractions(events, offsets, NUM_ITEMS))
     return scorer
 
 
