@@ -1,7 +1,3 @@
-import math
-import time
-
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -11,9 +7,6 @@ from models.fmlp_rec import FMLPRec, filter_sequences
 from models.mamba4rec import Mamba4Rec, Mamba4RecConfig
 from models.mingru import MinGRU, MinGRUConfig
 from models.nextitnet import DilatedConvolution, NextItNet
-from models.ops.diagonal_scan import diagonal_scan
-from models.ops.linear_recurrence import linear_recurrence
-from models.ops.selective_scan import selective_scan
 
 SIZES = {"num_items": 20, "max_length": 80, "hidden_size": 8}
 MODELS = ["mingru", "mamba4rec", "lrurec", "nextitnet", "fmlp-rec"]
@@ -146,76 +139,3 @@ def test_compiles(name, backend):
     found = torch.autograd.grad((upstream * compiled).sum(), list(model.parameters()))
     for left, right in zip(found, gradients, strict=True):
         torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-3)
-
-
-def diagonal_loop(a, b):
-    h, states = torch.zeros_like(b[:, 0]), []
-    for factor, driven in zip(a.unbind(1), b.unbind(1), strict=True):
-        h = factor * h + driven
-        states.append(h)
-    return torch.stack(states, 1)
-
-
-def complex_loop(b, log_modulus, angle):
-    factor = torch.polar(log_modulus.exp(), angle)[:, None]
-    h, states = torch.zeros(b.shape[0], b.shape[2], dtype=torch.complex64), []
-    for driven in torch.complex(b[:, 0], b[:, 1]).unbind(2):
-        h = factor * h + driven
-        states.append(h)
-    h = torch.stack(states, 2)
-    return torch.stack((h.real, h.imag), 1)
-
-
-def selective_loop(x, delta, rates, write, read, skip):
-    h, outputs = x.new_zeros(x.shape[0], *rates.shape), []
-    for u, d, w, r in zip(*(tensor.unbind(1) for tensor in (x, delta, write, read)), strict=True):
-        h = torch.exp(d[..., None] * rates) * h + (d * u)[..., None] * w[:, None]
-        outputs.append((h @ r[..., None]).squeeze(2))
-    return torch.stack(outputs, 1) + skip * x
-
-
-def diagonal_inputs(length):
-    return [torch.rand(1, length, 128), torch.randn(1, length, 128)]
-
-
-def complex_inputs(length):
-    return [torch.randn(128, 2, 1, length), -0.2 * torch.rand(128), 6 * torch.rand(128)]
-
-
-def selective_inputs(length):
-    sizes = [torch.rand(1, length, 128) * 0.1, -torch.arange(1.0, 33.0).repeat(128, 1)]
-    return [torch.randn(1, length, 128), *sizes, *torch.randn(2, 1, length, 32), torch.ones(128)]
-
-
-SCANS = [
-    pytest.param(diagonal_scan, diagonal_loop, diagonal_inputs, id="mingru"),
-    pytest.param(linear_recurrence, complex_loop, complex_inputs, id="lrurec"),
-    pytest.param(selective_scan, selective_loop, selective_inputs, id="mamba4rec"),
-]
-
-
-def seconds(operator, inputs, repeats):
-    """The least CPU time of forward and backward passes on one core."""
-    inputs, least = [tensor.requires_grad_() for tensor in inputs], math.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        y = operator(*inputs)
-        torch.autograd.grad(y, inputs, torch.ones_like(y))
-        least = min(least, time.process_time() - start)
-    return least
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("operator", "loop", "inputs"), SCANS)
-def test_scans_beat_a_python_loop_and_grow_with_the_length(operator, loop, inputs):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        lengths = [256, 512, 1024, 2048, 4096, 8192]
-        times = [seconds(operator, inputs(length), 9) for length in lengths]
-        ratio = seconds(loop, inputs(2048), 3) / times[3]
-    finally:
-        torch.set_num_threads(threads)
-    slope = np.polyfit(np.log(lengths), np.log(times), 1)[0]
-    assert ratio >= 5, ratio
-    assert slope <= 1.1, slope
