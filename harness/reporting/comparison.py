@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from harness.analysis.compare import Change, Comparison
+from harness.analysis.compare import Change, Comparison, SetRow
 from harness.analysis.compare_sets import Difference, Where
+from harness.analysis.load import load
 from harness.reporting.numbers import interval, number
 from harness.reporting.tables import WIDTH
 
@@ -16,15 +18,30 @@ _WORDS = {True: "changed", False: "", None: "undecided"}
 
 
 def comparison_table(found: Comparison) -> str:
-    """What changed beyond noise, what differs in the circumstances, and all rows."""
+    """What changed beyond noise, what differs in the circumstances, and all rows.
+
+    Which models are non-causal stands in the records, so the two folders are read again.
+
+    Raises:
+        UserError: One of the folders is none of records any more.
+    """
+    marks = {label: f"{label} (non-causal)" for own in (found.first, found.second) for label in _non_causal(own)}
     lines = [f"first:  {_set(found, first=True)}", f"second: {_set(found, first=False)}", ""]
-    lines += [*_environment(found.environment), *_rows(found.changes)]
-    lines += [*_only(found.only_first, "first"), *_only(found.only_second, "second")]
+    lines += [*_environment(found.environment), *_rows(found.changes, marks)]
+    lines += [*_only(found.only_first, "first", marks), *_only(found.only_second, "second", marks)]
     lines += [*_reasons(found.changes)]
     said = f"{found.changed} of {len(found.changes)} changed beyond noise"
     if found.undecided:
         said += f", {found.undecided} cannot be told"
     return "\n".join([*lines, "", said])
+
+
+def _non_causal(own: SetRow) -> set[str]:
+    return {
+        counted.cell.label
+        for counted in load(Path(own.name)).counted
+        if counted.record is not None and counted.record.model is not None and not counted.record.model.causal
+    }
 
 
 def _set(found: Comparison, *, first: bool) -> str:
@@ -51,8 +68,8 @@ def _some(values: Sequence[str]) -> str:
     return " | ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
 
 
-def _rows(changes: Sequence[Change]) -> Iterator[str]:
-    table = [_HEAD, *(_cells(change) for change in changes)]
+def _rows(changes: Sequence[Change], marks: Mapping[str, str]) -> Iterator[str]:
+    table = [_HEAD, *(_cells(change, marks) for change in changes)]
     widths = [max(len(row[i]) for row in table) for i in range(len(_HEAD))]
     for row in table:
         parts = [
@@ -62,13 +79,13 @@ def _rows(changes: Sequence[Change]) -> Iterator[str]:
         yield "  ".join(parts).rstrip()
 
 
-def _cells(change: Change) -> tuple[str, ...]:
+def _cells(change: Change, marks: Mapping[str, str]) -> tuple[str, ...]:
     relative = number(change.ratio)
     if change.difference is not None:
         relative = f"{change.difference:+.4f}"
     return (
         change.quantity,
-        change.label,
+        marks.get(change.label, change.label),
         change.where,
         "all" if change.length is None else f"{change.length:,}",
         number(change.first),
@@ -80,10 +97,10 @@ def _cells(change: Change) -> tuple[str, ...]:
     )
 
 
-def _only(cells: Sequence[Where], name: str) -> Iterator[str]:
+def _only(cells: Sequence[Where], name: str, marks: Mapping[str, str]) -> Iterator[str]:
     groups: dict[str, list[Where]] = {}
     for cell in cells:
-        groups.setdefault(f"{cell.kind} {cell.label} {cell.where}", []).append(cell)
+        groups.setdefault(f"{cell.kind} {marks.get(cell.label, cell.label)} {cell.where}", []).append(cell)
     for what, members in groups.items():
         lengths = dict.fromkeys("all" if c.length is None else f"{c.length:,}" for c in members)
         text = f"only in the {name}: {what} at {', '.join(lengths)} ({len(members)} cells)"

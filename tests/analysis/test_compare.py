@@ -279,3 +279,21 @@ def test_the_table_names_what_changed_and_what_is_refused(tmp_path, capsys):
     assert "only in the first: speed gru4rec constant-tokens at 256 (3 cells)" in shown.out
     assert "1 files refused" in shown.out
     assert f"{one}/{broken.path}: not a complete JSON file" in shown.err
+
+
+def test_a_model_that_sees_the_future_is_marked_in_every_row(tmp_path, capsys):
+    one, two = make(tmp_path / "a", 1, absent={("gru4rec", 256)}), make(tmp_path / "b", 2)
+
+    def marked(old):
+        if old.label != "gru4rec":
+            return old
+        return msgspec.structs.replace(old, model=msgspec.structs.replace(old.model, causal=False))
+
+    rewrite(one, marked)
+    rewrite(two, marked)
+    cli.main(["compare", str(one), str(two)])
+    shown = capsys.readouterr().out
+    assert "only in the second: speed gru4rec (non-causal) constant-tokens at 256" in shown
+    own = [change for change in compare(one, two).changes if change.label == "gru4rec"]
+    assert shown.count("gru4rec (non-causal)  constant-tokens") == len(own) > 0
+    assert shown.count("gru4rec") == shown.count("(non-causal)")
