@@ -170,9 +170,10 @@ def _rule(
     seeds = f"{row.seeds} seeds" if row.seeds > 1 else "one seed, which decides nothing"
     low = any(p.below_reference for p in pairs)
     reference = f" {row.partner} ranks below the best untrained reference." if low else ""
-    size = None
+    size, few = None, ""
     if verdict == "inconclusive" and not absent:
         size = _seeds(weakest, estimate, bound)
+        few = "" if size else f" No number of seeds decides with {row.users:,} users."
     lengths = [p.row.length for p in pairs if p.row.length is not None]
     return ClaimVerdict(
         id=claim.id,
@@ -185,7 +186,7 @@ def _rule(
         window=(min(lengths), max(lengths)) if lengths else None,
         evidence=list(dict.fromkeys(path for p in pairs for path in p.evidence)),
         detail=f"Weakest of {len(pairs)} comparisons, {row.partner} less {row.label} on {row.dataset}{at}: {words} "
-        f"{estimate.mean:+.3g} ({span(intervals[place])}; {seeds}; {row.method}).{reference}",
+        f"{estimate.mean:+.3g} ({span(intervals[place])}; {seeds}; {row.method}).{reference}{few}",
         missing=absent,
         sample_size=size,
         sample_unit="seeds" if size else "",

@@ -168,8 +168,8 @@ class AccuracyRow(Row, frozen=True):
         length: Longest history; null for references, which see all of it.
         seeds: Seeds averaged (collapsed ones left out, listed in `collapsed_seeds`).
         metrics: `hr@k`, `ndcg@k`, `mrr@k` for k in 1, 5, 10, 20.
-        interval_method: How the intervals came about: `t over seeds`, `seeds and users`,
-            `users only (one seed)`.
+        interval_method: How the intervals came about: `seeds and users`, `users only (one seed)`, or
+            `t over seeds` where a record has no ranks per user.
         training_seconds: Mean over seeds, evaluation excluded; null where cells ran side by side.
         is_reference: Untrained.
         below_best_reference: A trained model below the best untrained reference on NDCG@10.

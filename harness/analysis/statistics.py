@@ -38,12 +38,14 @@ class Estimate:
         error: Standard error.
         freedom: Degrees of freedom of the error.
         count: Number of values.
+        fixed: The part of the error that stays however many values there are.
     """
 
     mean: float
     error: float | None
     freedom: float
     count: int
+    fixed: float = 0.0
 
     def interval(self, comparisons: int = 1) -> tuple[float, float] | None:
         """Two-sided t interval; with `comparisons` > 1 simultaneous for that many (Bonferroni)."""
@@ -146,10 +148,14 @@ def sample_size(found: Estimate, gap: float, comparisons: int = 1) -> int | None
     """
     if found.error is None or gap <= 0:
         return None
-    deviation = found.error * math.sqrt(found.count)
-    return least_count(
-        lambda count: t_quantile(count - 1, comparisons) * deviation / math.sqrt(count) < gap, _LARGEST_SAMPLE
-    )
+    spread, fixed = (found.error**2 - found.fixed**2) * found.count, found.fixed**2
+
+    def decides(count: int) -> bool:
+        varies = spread / count
+        freedom = (count - 1) * (varies + fixed) / varies if varies > 0 else count - 1
+        return t_quantile(freedom, comparisons) * math.sqrt(varies + fixed) < gap
+
+    return least_count(decides, _LARGEST_SAMPLE)
 
 
 def least_count(decides: Callable[[int], bool], most: int) -> int | None:

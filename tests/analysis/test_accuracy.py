@@ -1,10 +1,12 @@
+import itertools
+
 import factories
 import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import accuracy
+from harness.analysis import accuracy, statistics
 from harness.analysis.accuracy import Runs
 from harness.analysis.analyse import analyse
 from harness.analysis.results import LearningPoint
@@ -57,26 +59,41 @@ def two_way(rng, seeds, users, seed_spread, user_spread):
     )
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 4])
-@pytest.mark.parametrize(("seed_spread", "user_spread"), [(0.02, 0.1), (0.002, 0.3), (0.02, 0.3)])
+def covered(seeds, seed_spread, user_spread, trials, rng_seed):
+    """How often the interval holds the truth, and by which method."""
+    rng = np.random.default_rng(rng_seed)
+    found = [accuracy.over_seeds_and_users(two_way(rng, seeds, 300, seed_spread, user_spread)) for _ in range(trials)]
+    assert {method for _, method in found} == {"seeds and users"}
+    return sum(low <= 0.3 <= high for low, high in (estimate.interval() for estimate, _ in found))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize(("seed_spread", "user_spread"), [(0.02, 0.1), (0.002, 0.3), (0.005, 0.3), (0.02, 0.3)])
 def test_two_way_interval_covers_over_seeds_and_users(seeds, seed_spread, user_spread):
-    rng = np.random.default_rng(31)
-    trials = 400
-    hits = 0
-    for _ in range(trials):
-        found, method = accuracy.over_seeds_and_users(two_way(rng, seeds, 300, seed_spread, user_spread))
-        low, high = found.interval()
-        hits += low <= 0.3 <= high
-        assert method == "seeds and users"
-    assert stats.binomtest(hits, trials, 0.94, alternative="less").pvalue > 1e-3
+    hits = covered(seeds, seed_spread, user_spread, 400, 31)
+    assert stats.binomtest(hits, 400, 0.94, alternative="less").pvalue > 1e-3
 
 
-def test_five_seeds_use_t_over_seeds():
+# Spread of the seeds over the standard error that the users give, as on real data and beyond it.
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "share"), list(itertools.product((2, 3, 5, 10), (0.1, 0.3, 1.0, 3.0))))
+def test_two_way_interval_covers_at_any_number_of_seeds(seeds, share):
+    case = [72, seeds, round(10 * share)]
+    hits = covered(seeds, share * 0.3 / np.sqrt(300), 0.3, 2000, case)
+    # Two seeds that spread far more than the users leave one degree of freedom and not much to go by.
+    least = 0.90 if seeds == 2 else 0.93
+    assert stats.binomtest(hits, 2000, least, alternative="less").pvalue > 1e-3
+
+
+def test_more_seeds_do_not_make_up_for_users():
     values = two_way(np.random.default_rng(32), 5, 100, 0.02, 0.3)
-    found, method = accuracy.over_seeds_and_users(values)
-    assert method == "t over seeds"
-    expected = stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.95)
-    assert found.interval() == pytest.approx((expected.low, expected.high))
+    found, _ = accuracy.over_seeds_and_users(values)
+    of_users = values.mean(axis=0).std(ddof=1) / 10
+    assert found.fixed == pytest.approx(of_users)
+    assert found.error > of_users
+    assert statistics.sample_size(found, 1.9 * of_users) is None, "as many seeds as one likes"
+    enough = statistics.sample_size(found, 2.1 * of_users)
+    assert enough > 5
 
 
 def test_one_seed_describes_and_decides_nothing():
@@ -102,17 +119,19 @@ def test_differences_are_paired_by_seed_and_user():
     assert row.relative_interval[0] < row.relative < row.relative_interval[1]
 
 
-def test_relative_interval_agrees_with_the_ratio_per_seed():
+def test_relative_error_agrees_with_the_ratio_per_seed():
     rng = np.random.default_rng(35)
     mine = run("hyenarec", [ranks_of(rng.random(2000) < 0.33) for _ in range(6)])
     other = run("x", [ranks_of(rng.random(2000) < 0.30) for _ in range(6)])
-    row, _, _ = accuracy.difference(mine, other)
+    row, _, relative = accuracy.difference(mine, other)
     ratios = [
         a.test.metrics["ndcg@10"] / b.test.metrics["ndcg@10"] - 1
         for a, b in zip(mine.records, other.records, strict=True)
     ]
-    expected = stats.ttest_1samp(ratios, 0).confidence_interval(0.95)
-    assert row.relative_interval == pytest.approx((expected.low, expected.high), abs=0.01)
+    of_seeds = np.sqrt(relative.error**2 - relative.fixed**2)
+    assert of_seeds == pytest.approx(stats.sem(ratios), rel=0.1)
+    assert row.relative_interval == relative.interval()
+    assert row.relative_interval[0] < np.mean(ratios) < row.relative_interval[1]
 
 
 def test_only_common_seeds_are_compared():

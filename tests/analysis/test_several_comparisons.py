@@ -17,8 +17,8 @@ CLAIMS = {c.id: c for c in load_claims()}
 SEEDS = 5
 
 
-def pair(mean, error, label="x", seeds=SEEDS):
-    estimate = Estimate(mean, error, seeds - 1, seeds)
+def pair(mean, error, label="x", seeds=SEEDS, of_users=0.0):
+    estimate = Estimate(mean, error, seeds - 1, seeds, of_users)
     row = AccuracyDifference(
         dataset="d", split_sha256="s", partner="hyenarec", label=label, family="attention", length=64, seeds=seeds,
         users=100, difference=mean, interval=estimate.interval(), relative=mean, relative_interval=estimate.interval(),
@@ -66,6 +66,13 @@ def test_inconclusive_says_how_many_seeds():
     enough = stats.t.ppf(0.975, found.sample_size - 1) * spread / math.sqrt(found.sample_size)
     fewer = stats.t.ppf(0.975, found.sample_size - 2) * spread / math.sqrt(found.sample_size - 1)
     assert enough < 0.01 <= fewer
+
+
+def test_where_users_are_too_few_no_number_of_seeds_is_promised():
+    found = ruled([pair(0.015, 0.011, of_users=0.01)])
+    assert (found.verdict, found.sample_size) == ("inconclusive", None)
+    assert "No number of seeds decides with 100 users." in found.detail
+    assert ruled([pair(0.025, 0.013, of_users=0.01)]).sample_size > SEEDS
 
 
 @pytest.mark.parametrize(
