@@ -12,6 +12,7 @@ from harness.analysis.accuracy import Runs
 from harness.analysis.findings import Findings, conjunction, margin, missing, number, span, threshold
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
 from harness.analysis.statistics import ONE_SIDED, Estimate
+from harness.record import TrainingRecord
 from harness.study import Claim, Verdict
 
 Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
@@ -19,13 +20,14 @@ Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
 
 @dataclass(frozen=True)
 class _Pair:
-    """One comparison of the timing partner with one label."""
+    """One comparison of the timing partner with one label; `collapsed` names the runs it leaves out."""
 
     row: AccuracyDifference
     absolute: Estimate
     relative: Estimate
     evidence: tuple[str, ...]
     below_reference: bool
+    collapsed: tuple[str, ...] = ()
 
 
 def ranks_better(claim: Claim, findings: Findings) -> Ruling:
@@ -34,7 +36,7 @@ def ranks_better(claim: Claim, findings: Findings) -> Ruling:
     Supported when every single comparison, at the same length and on the same split, has its whole
     interval above the threshold (intersection-union, no correction); refuted when a comparison lies
     below after Holm's correction. Overall the same over all comparisons of all data sets. One seed
-    decides nothing.
+    decides nothing, and while a seed of the partner's own collapsed nothing is supported.
     """
     own_name = findings.model_name(findings.partner)
     baselines = [
@@ -170,6 +172,8 @@ def _rule(
     seeds = f"{row.seeds} seeds" if row.seeds > 1 else "one seed, which decides nothing"
     low = any(p.below_reference for p in pairs)
     reference = f" {row.partner} ranks below the best untrained reference." if low else ""
+    gone = list(dict.fromkeys(runs for p in pairs for runs in p.collapsed))
+    collapsed = f" Collapsed and left out: {'; '.join(gone)}." if gone else ""
     size, few = None, ""
     if verdict == "inconclusive" and not absent:
         size = _seeds(weakest, estimate, bound)
@@ -186,7 +190,7 @@ def _rule(
         window=(min(lengths), max(lengths)) if lengths else None,
         evidence=list(dict.fromkeys(path for p in pairs for path in p.evidence)),
         detail=f"Weakest of {len(pairs)} comparisons, {row.partner} less {row.label} on {row.dataset}{at}: {words} "
-        f"{estimate.mean:+.3g} ({span(intervals[place])}; {seeds}; {row.method}).{reference}{few}",
+        f"{estimate.mean:+.3g} ({span(intervals[place])}; {seeds}; {row.method}).{reference}{collapsed}{few}",
         missing=absent,
         sample_size=size,
         sample_unit="seeds" if size else "",
@@ -208,12 +212,19 @@ def _pairs(findings: Findings, labels: Sequence[str]) -> list[_Pair]:
         result = accuracy.difference(mine, other) if other.label in labels else None
         if result is not None:
             own = rows[mine.dataset, mine.split, mine.label, mine.length]
-            found.append(_Pair(*result, evidence=(*mine.paths, *other.paths), below_reference=own.below_best_reference))
+            found.append(
+                _Pair(
+                    *result,
+                    evidence=(*mine.paths, *other.paths),
+                    below_reference=own.below_best_reference,
+                    collapsed=tuple(_seeds_of(r, r.collapsed) for r in (mine, other) if r.collapsed),
+                )
+            )
     return found
 
 
 def _absent(findings: Findings, labels: Sequence[str], datasets: Sequence[str] | None = None) -> list[str]:
-    """What keeps a comparison from being made: cells without a result, collapsed runs, another split."""
+    """What keeps a claim from support: cells without a result, collapsed runs, another split."""
     found: list[str] = []
     wanted = [
         d
@@ -225,14 +236,23 @@ def _absent(findings: Findings, labels: Sequence[str], datasets: Sequence[str] |
         for label in [findings.partner, *labels]:
             found += findings.training_gaps(label, dataset)
             own = _runs(findings, dataset, label)
+            # A method that fails on some seeds is no better for ranking well on the others.
             found += [
-                f"a run of {label} on {dataset} that did not collapse" for r in own if r.collapsed and not r.records
+                f"a run that did not collapse for {_seeds_of(r, r.collapsed)}"
+                for r in own
+                if r.collapsed and (label == findings.partner or not r.records)
             ]
             if splits and own and not splits & {r.split for r in own}:
                 found.append(f"records of {label} on {dataset} with the split of {findings.partner}; theirs is another")
     if not wanted:
         found.append(_untrained(findings, [findings.partner, *labels]))
     return found
+
+
+def _seeds_of(runs: Runs, records: Sequence[TrainingRecord]) -> str:
+    at = "" if runs.length is None else f" at length {runs.length:,}"
+    seeds = ", ".join(str(r.seed) for r in records)
+    return f"{runs.label} on {runs.dataset}{at}, seed{'s' if len(records) > 1 else ''} {seeds}"
 
 
 def _untrained(findings: Findings, labels: Sequence[str]) -> str:

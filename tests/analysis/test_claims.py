@@ -449,6 +449,24 @@ def test_a_collapsed_baseline_keeps_the_claim_open(tmp_path):
     assert any("gru4rec" in what and "collapse" in what for what in found.missing)
 
 
+def test_a_collapsed_seed_of_the_partner_keeps_the_claim_open(tmp_path):
+    flags = {("hyenarec", 3): ["collapsed: not above chance"]}
+    found = accuracy_study(tmp_path, GOOD, training_flags=flags)
+    for claim in ("accuracy", "no-sacrifice"):
+        own = verdict(found, claim).overall
+        assert own.verdict == "inconclusive"
+        assert any("did not collapse for hyenarec on synthetic at length" in what for what in own.missing)
+        assert "Collapsed and left out: hyenarec on synthetic" in own.detail
+        assert own.interval[0] > (0 if claim == "accuracy" else -own.margin)
+
+
+def test_a_collapsed_seed_of_a_baseline_is_said(tmp_path):
+    flags = {("gru4rec", 1): ["collapsed: not above chance"], ("gru4rec", 4): ["collapsed: not above chance"]}
+    own = verdict(accuracy_study(tmp_path, GOOD, speed=False, training_flags=flags), "accuracy").overall
+    assert own.verdict == "supported"
+    assert "Collapsed and left out: gru4rec on synthetic at length 1,024, seeds 1, 4." in own.detail
+
+
 def test_another_split_is_missing_not_compared(tmp_path):
     folder = factories.make_folder(tmp_path, speed=False, memory=False, seeds=(0, 1))
     manifest = msgspec.json.decode((folder / "study.json").read_bytes(), type=Manifest)
