@@ -434,12 +434,20 @@ def test_accuracy_missing_without_training(quiet, tmp_path):
 
 
 def test_references_are_no_baselines_but_are_named(tmp_path):
-    aims = {"hyenarec": 0.09, "gru4rec": 0.05}
+    aims = {"hyenarec": 0.09, "sasrec-sdpa": 0.05, "gru4rec": 0.05}
     found = accuracy_study(tmp_path, aims, speed=False)
     own = verdict(found, "accuracy").overall
     assert own.verdict == "supported"
     assert "below the best untrained reference" in own.detail
     assert any("below the best untrained reference" in t for t in found.problems.threats)
+
+
+@pytest.mark.parametrize(("baseline", "lacking"), [("gru4rec", "attention"), ("sasrec-sdpa", "recurrent")])
+def test_accuracy_needs_an_attention_and_a_recurrent_baseline(tmp_path, baseline, lacking):
+    for name, aim, expected in (("better", 0.12, "inconclusive"), ("worse", 0.3, "refuted")):
+        found = verdict(accuracy_study(tmp_path / name, {"hyenarec": 0.2, baseline: aim}, speed=False), "accuracy")
+        assert found.overall.verdict == expected
+        assert found.overall.missing == [f"a trained {lacking} baseline on synthetic"]
 
 
 def test_a_collapsed_baseline_keeps_the_claim_open(tmp_path):
