@@ -16,7 +16,7 @@ from harness.analysis.load import Counted, Folder
 from harness.errors import UserError
 from harness.manifest import Manifest, load_claims
 from harness.record import Block
-from harness.study import Study
+from harness.study import Study, load_study
 
 QUIET = {"process_noise": 0.002, "block_noise": 0.002, "drift": 0.002}
 CLAIMS = {c.id: c for c in load_claims()}
@@ -519,10 +519,47 @@ def test_no_sacrifice_names_the_model_that_was_not_trained(tmp_path):
     factories.make_folder(tmp_path, memory=False, noise=QUIET)
     path = tmp_path / "study.json"
     manifest = json.loads(path.read_text())
-    manifest["cells"] = [c for c in manifest["cells"] if (c["kind"], c["label"]) != ("training", "sasrec-math")]
+    manifest["cells"] = [c for c in manifest["cells"] if c["kind"] == "speed" or not c["label"].startswith("sasrec")]
     path.write_text(json.dumps(manifest))
     own = {v.variant: v for v in verdict(analyse(tmp_path), "no-sacrifice").variants}
     assert own["sasrec-math"].missing == ["training cells of sasrec-math"]
+
+
+def test_no_sacrifice_names_the_lengths_it_covers_and_those_it_lacks(tmp_path):
+    found = verdict(accuracy_study(tmp_path, GOOD), "no-sacrifice")
+    own = {v.variant: v for v in found.variants}["sasrec-math"]
+    assert own.verdict == "supported"
+    assert own.window == (1024, 1024)
+    assert "Covers length 1,024, not 256, 512, 2,048, 4,096, 8,192, where it is faster too." in own.detail
+    assert own.missing == [
+        "training cells at length 256, 512, 2,048, 4,096, 8,192, where hyenarec is faster than sasrec-math"
+    ]
+    assert own.missing[0] in found.overall.missing
+
+
+@pytest.mark.parametrize(("aims", "expected"), [(GOOD, "supported"), ({**BAD, "sasrec-sdpa": 0.22}, "refuted")])
+def test_no_sacrifice_takes_the_training_of_another_kernel(tmp_path, aims, expected):
+    accuracy_study(tmp_path, aims)
+    path = tmp_path / "study.json"
+    manifest = json.loads(path.read_text())
+    manifest["cells"] = [c for c in manifest["cells"] if (c["kind"], c["label"]) != ("training", "sasrec-math")]
+    path.write_text(json.dumps(manifest))
+    found = verdict(analyse(tmp_path), "no-sacrifice")
+    own = {v.variant: v for v in found.variants}["sasrec-math"]
+    assert own.verdict == found.overall.verdict == expected
+    assert "sasrec-sdpa was trained for sasrec-math: only the attention kernel differs." in own.detail
+    assert all("/sasrec-math/" not in name for name in own.evidence)
+    for cell in manifest["cells"]:
+        if (cell["kind"], cell["label"]) == ("training", "sasrec-sdpa"):
+            cell["spec"]["model"]["options"]["num_layers"] = 3
+    path.write_text(json.dumps(manifest))
+    own = {v.variant: v for v in verdict(analyse(tmp_path), "no-sacrifice").variants}["sasrec-math"]
+    assert own.missing == ["training cells of sasrec-math"], "another depth is another model"
+
+
+def test_training_lengths_of_the_paper_study_are_timed():
+    study = load_study("paper")
+    assert set(study.training.lengths) <= set(study.speed.sweeps["constant-tokens"].lengths)
 
 
 def kernels(own, fourier, mlp):

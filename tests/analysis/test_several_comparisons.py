@@ -2,12 +2,13 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
 from harness.analysis import accuracy, statistics
-from harness.analysis.claims_accuracy import _Pair, _rule
+from harness.analysis.claims_accuracy import _over_kernels, _Pair, _rule
 from harness.analysis.findings import conjunction
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
 from harness.analysis.statistics import Estimate
@@ -82,6 +83,43 @@ def test_non_inferiority_against_a_margin(mean, expected):
     margin = CLAIMS["no-sacrifice"].margin
     assert margin == 0.05
     assert ruled([pair(mean, 0.008)], bound=-margin).verdict == expected
+
+
+def over_kernels(means, errors):
+    """The overall ruling on a loss of accuracy against so many kernels, each trained."""
+    claim = CLAIMS["no-sacrifice"]
+    pairs = [pair(m, e, f"kernel-{i}") for i, (m, e) in enumerate(zip(means, errors, strict=True))]
+    variants = [
+        msgspec.structs.replace(ruled([p], bound=-claim.margin), id=claim.id, variant=p.row.label) for p in pairs
+    ]
+    return _over_kernels(claim, variants, pairs), variants
+
+
+def test_accuracy_is_given_up_by_one_kernel_of_four_only_after_holm():
+    just = -0.05 + below(0.02)
+    overall, variants = over_kernels([just, 0.1, 0.1, 0.1], [0.01] * 4)
+    assert [v.verdict for v in variants] == ["refuted", *["supported"] * 3]
+    assert overall.verdict == "inconclusive"
+    assert "Among 4 comparisons one such is not enough (Holm's correction)." in overall.detail
+    assert over_kernels([-0.05 + below(0.005), 0.1, 0.1, 0.1], [0.01] * 4)[0].verdict == "refuted"
+
+
+def test_kernels_that_share_a_training_are_one_comparison():
+    claim, shared = CLAIMS["no-sacrifice"], pair(-0.05 + below(0.02), 0.01)
+    variants = [ruled([shared], bound=-claim.margin)] * 4
+    assert _over_kernels(claim, variants, [shared] * 4).verdict == "refuted"
+
+
+def test_no_loss_beyond_the_margin_is_found_in_at_most_two_and_a_half_percent_over_four_kernels():
+    trials, rng = 400, np.random.default_rng(83)
+    found = []
+    for _ in range(trials):
+        values = [statistics.estimate(-0.05 + rng.normal(0, 0.02, SEEDS)) for _ in range(4)]
+        found.append(over_kernels([e.mean for e in values], [e.error for e in values]))
+    false = sum(overall.verdict == "refuted" for overall, _ in found)
+    assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
+    some = sum("refuted" in {v.verdict for v in variants} for _, variants in found)
+    assert stats.binomtest(some, trials, 0.025, alternative="greater").pvalue < 1e-3, "by itself it would be"
 
 
 def simulated(trials, truths, seed):
