@@ -251,10 +251,12 @@ def long_sequences(claim: Claim, findings: Findings) -> Ruling:
 def linear_memory(claim: Claim, findings: Findings) -> Ruling:
     """The timing partner's net peak at a constant batch is linear in length.
 
-    Supported when the whole interval of the exponent lies at or below the threshold, refuted when it
-    lies above, over four lengths or more.
+    Supported when the whole interval of the exponent lies at or below the threshold and the longest
+    length does not exceed the line a + b·L through the others by more than the margin: a constant hides
+    growth from the exponent. Refuted when the interval lies above the threshold. Over four lengths or more.
     """
     limit = threshold(claim)
+    tolerance = memory_module.CHALLENGE_TOLERANCE if claim.margin is None else claim.margin
     partner = findings.partner
     variants = []
     for name, label, sweep in findings.arms([partner], constant="batch", measure="memory"):
@@ -266,13 +268,14 @@ def linear_memory(claim: Claim, findings: Findings) -> Ruling:
             variants.append(missing(claim, name, [have, *gaps]))
             continue
         interval = found.interval()
+        bend = memory_module.challenge(points)
         verdict: Verdict = "inconclusive"
-        if interval is not None and interval[1] <= limit:
+        if interval is not None and interval[1] <= limit and bend <= 1 + tolerance:
             verdict = "supported"
         elif interval is not None and interval[0] > limit:
             verdict = "refuted"
         size = None
-        if verdict == "inconclusive":
+        if interval is not None and interval[0] <= limit < interval[1]:
             # The error is that of a line over lengths: so many of them, in the same window, would do.
             size = statistics.sample_size(found, abs(limit - found.mean))
         wanted = {p.length for p in points}
@@ -291,7 +294,9 @@ def linear_memory(claim: Claim, findings: Findings) -> Ruling:
                 window=(points[0].length, points[-1].length),
                 evidence=paths,
                 detail=f"Peak memory of {label} less the peak at a tiny batch goes as length to the power "
-                f"{found.mean:.3g} ({span(interval)}) over {len(points)} lengths.{findings.bounded(label, sweep)}",
+                f"{found.mean:.3g} ({span(interval)}) over {len(points)} lengths; at {points[-1].length:,} it is "
+                f"{bend:.3g} times what a line through the shorter ones predicts, allowed {1 + tolerance:.3g}."
+                f"{findings.bounded(label, sweep)}",
                 missing=gaps,
                 sample_size=size,
                 sample_unit="lengths" if size else "",

@@ -13,6 +13,8 @@ from harness.analysis.rows import Exponent, LocalSlope, MemoryPoint
 from harness.analysis.statistics import Estimate
 
 MINIMUM_LENGTHS = 4
+# By how much the longest may exceed the line through the others, where no claim says otherwise.
+CHALLENGE_TOLERANCE = 0.05
 
 
 def points(folder: Folder) -> list[MemoryPoint]:
@@ -61,6 +63,19 @@ def slope(found: Sequence[MemoryPoint]) -> Estimate | None:
     freedom = len(found) - 2
     error = math.sqrt(float(residuals @ residuals) / freedom / float(x @ x))
     return Estimate(gradient, error, freedom, len(found))
+
+
+def challenge(found: Sequence[MemoryPoint]) -> float:
+    """Net peak at the longest length over that of a line a + b·L through the others, least relative errors.
+
+    Hidden under a constant, a growth faster than linear leaves the slope over all lengths near 1; the
+    line misses it, for it must bend where the constant no longer hides it. Needs three points.
+    """
+    lengths, measured = (np.array([getattr(p, name) for p in found], float) for name in ("length", "net_bytes"))
+    columns = np.stack([np.ones_like(lengths), lengths], axis=1)
+    line, *_ = np.linalg.lstsq(columns[:-1] / measured[:-1, None], np.ones(len(found) - 1), rcond=None)
+    predicted = float(columns[-1] @ line)
+    return float(measured[-1]) / predicted if predicted > 0 else math.inf
 
 
 def exponents(found: Sequence[MemoryPoint]) -> list[Exponent]:

@@ -1,7 +1,17 @@
+import math
+
 import factories
+import msgspec
+import numpy as np
 import pytest
 
+from harness.analysis import memory
 from harness.analysis.analyse import analyse
+from harness.analysis.claims import rule
+from harness.analysis.findings import Findings
+from harness.analysis.load import Counted, Folder
+from harness.manifest import Manifest, load_claims
+from harness.study import Study
 
 
 def test_exponent_comes_from_the_constant_batch_only(tmp_path):
@@ -27,3 +37,38 @@ def test_local_slopes_between_neighbours(tmp_path):
     own = [s for s in found.local_slopes if s.quantity == "memory" and s.label == "sasrec-math"]
     assert [s.lengths for s in own] == [(256, 512), (512, 1024), (1024, 2048)]
     assert own[0].slope < own[-1].slope < 2.1
+
+
+def ruled(bytes_at, lengths=(256, 512, 1024, 2048, 4096)):
+    """The ruling on net peaks that are exactly so."""
+    rng, counted = np.random.default_rng(0), []
+    for length in lengths:
+        cell = factories.speed_cell("hyenarec", factories.TRUTHS, "s", "batch", length, 4, 0, ["memory"])
+        record = factories.speed_record(cell, factories.TRUTHS, rng)
+        exact = record.memory.tiny_peak_bytes + round(1000 * bytes_at(length))
+        used = msgspec.structs.replace(record.memory, peak_bytes=exact)
+        counted.append(Counted(cell, msgspec.structs.replace(record, memory=used), "ok", None, False))
+    folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
+    claim = next(c for c in load_claims() if c.id == "linear-memory")
+    return rule(claim, Findings(folder, [], {}, [], [], [], [], memory.points(folder), [], [])).overall
+
+
+@pytest.mark.parametrize("constant", [0, 300, 1e5])
+def test_linear_memory_is_supported_whatever_the_constant(constant):
+    found = ruled(lambda n: constant + n)
+    assert found.verdict == "supported"
+    assert "is 1 times what a line through the shorter ones predicts, allowed 1.05." in found.detail
+
+
+@pytest.mark.parametrize("constant", [0, 2000, 2e4])
+def test_l_log_l_is_not_supported(constant):
+    assert ruled(lambda n: constant + n * math.log2(n)).verdict != "supported"
+
+
+@pytest.mark.parametrize("law", [lambda n: 1e7 + n**2, lambda n: 800 + n + n**2 / 4096], ids=["n²", "n + n²"])
+def test_a_square_under_a_constant_is_not_supported(law):
+    found = ruled(law)
+    assert found.interval[1] <= 1.10, "the exponent alone does not see it"
+    assert found.verdict == "inconclusive"
+    assert found.sample_size is None, "more lengths in the same window would not tell"
+    assert ruled(lambda n: n**2).verdict == "refuted"
