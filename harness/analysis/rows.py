@@ -153,16 +153,16 @@ class NoiseFloor(Row, frozen=True):
 
 
 class Crossover(Row, frozen=True):
-    """Length from which on the timing partner is faster than `label`.
+    """Where the speed-up over `label`, by its point estimates, crosses 1.
 
     Attributes:
-        state: `crosses` within the window; `below` (faster at every measured length); `above`
-            (at no measured length up to the longest); `falls` (faster at short lengths only).
+        state: `crosses` upwards within the window; `below` (above 1 at every measured length); `above`
+            (at no measured length up to the longest); `falls` (above 1 at short lengths only).
         length: Interpolated in log-log; null unless the state is `crosses` or `falls`.
         bracket: The two measured lengths around it.
         interval: 95 %; an end outside the measured lengths is null.
         window: Shortest and longest measured length.
-        sentence: The same in words.
+        sentence: At which lengths the intervals, and the noise floor, show it faster or slower.
     """
 
     label: str

@@ -166,9 +166,10 @@ def trend(points: Sequence[SpeedupPoint]) -> tuple[Trend, Estimate] | None:
 
 
 def crossover(points: Sequence[SpeedupPoint]) -> Crossover:
-    """The length from which on the partner is faster, log-log interpolated between measured lengths.
+    """The length at which the estimates cross 1, log-log interpolated between measured lengths.
 
-    Of several crossings the last one counts. Points are of one label and sweep, lengths increasing.
+    Of several crossings the last one counts; the sentence goes by the points' flags. Points are of one
+    label and sweep, lengths increasing.
     """
     lengths = np.array([p.length for p in points], dtype=np.float64)
     logs = np.log([p.speedup for p in points])
@@ -179,27 +180,45 @@ def crossover(points: Sequence[SpeedupPoint]) -> Crossover:
     if resampled is not None and state in ("crosses", "falls"):
         low, high = statistics.quantiles(np.array([_position(lengths, row, state) for row in resampled]))
         interval = (low if low > 0 else None, high if math.isfinite(high) else None)
-    partner, label = points[0].partner, points[0].label
-    span = f"{window[0]:,} to {window[1]:,}"
-    if state == "below":
-        sentence = f"{partner} is faster than {label} at every measured length, {span}; any crossover lies below."
-    elif state == "above":
-        sentence = f"{partner} is not faster than {label} at the longest measured length; no crossover in {span}."
-    elif state == "falls":
-        sentence = f"{partner} is faster than {label} below about {length:,.0f} only, within {span}."
-    else:
-        sentence = f"{partner} is faster than {label} from about {length:,.0f} on, within {span}."
     return Crossover(
-        label=label,
-        partner=partner,
+        label=points[0].label,
+        partner=points[0].partner,
         sweep=points[0].sweep,
         state=state,
         length=length,
         bracket=bracket,
         interval=interval,
         window=window,
-        sentence=sentence,
+        sentence=_in_words(points, length),
     )
+
+
+def _in_words(points: Sequence[SpeedupPoint], crossing: float | None) -> str:
+    """Where the partner is faster and slower beyond doubt: of equal models some point lies above 1 too."""
+    partner, label, lengths = points[0].partner, points[0].label, [p.length for p in points]
+    span = f"{lengths[0]:,} to {lengths[-1]:,}"
+    if all(p.faster for p in points):
+        return f"{partner} is faster than {label} at every measured length, {span}; any crossover lies below."
+    if all(p.slower for p in points):
+        return f"{partner} is slower than {label} at every measured length, {span}."
+    if not any(p.faster or p.slower for p in points):
+        return f"{partner} and {label} are not told apart at any measured length, {span}."
+    sides = (
+        (f"faster than {label}", [p.length for p in points if p.faster]),
+        ("slower" if any(p.faster for p in points) else f"slower than {label}", [p.length for p in points if p.slower]),
+        ("not told apart", [p.length for p in points if not (p.faster or p.slower)]),
+    )
+    where = ", ".join(f"{words} at {_among(own, lengths)}" for words, own in sides if own)
+    cross = "" if crossing is None else f"; the estimates cross at about {crossing:,.0f}"
+    return f"{partner} is {where}{cross}, within {span}."
+
+
+def _among(own: Sequence[int], lengths: Sequence[int]) -> str:
+    """Lengths in words, three or more neighbours as a range."""
+    start, end = lengths.index(own[0]), lengths.index(own[-1])
+    if len(own) > 2 and end - start == len(own) - 1:
+        return f"{own[0]:,} to {own[-1]:,}"
+    return ", ".join(f"{length:,}" for length in own)
 
 
 def _cross(

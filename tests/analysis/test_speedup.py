@@ -1,12 +1,13 @@
 import math
 
 import factories
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
 from harness.analysis import speedup
-from harness.analysis.rows import SpeedupPoint
+from harness.analysis.rows import NoiseFloor, SpeedupPoint
 from harness.analysis.timing import Group
 from harness.record import Block
 
@@ -181,6 +182,47 @@ def test_crossover_states(law, state):
     assert found.state == state
     assert (found.length is None) == (state in ("below", "above"))
     assert found.sentence.endswith(".")
+
+
+def flagged(ratios):
+    """Points with these speed-ups, told apart from 1 where they are 10 % off."""
+    rows = [point(n, [ratio] * 3) for n, ratio in zip(LENGTHS, ratios, strict=True)]
+    return [msgspec.structs.replace(p, faster=p.speedup > 1.1, slower=p.speedup < 0.9) for p in rows]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "sentence"),
+    [
+        ([2.0] * 6, "hyenarec is faster than x at every measured length, 256 to 8,192; any crossover lies below."),
+        ([0.5] * 6, "hyenarec is slower than x at every measured length, 256 to 8,192."),
+        ([1.05] * 6, "hyenarec and x are not told apart at any measured length, 256 to 8,192."),
+        (
+            [0.5, 0.7, 1.05, 2.0, 3.0, 4.0],
+            "hyenarec is faster than x at 2,048 to 8,192, slower at 256, 512, not told apart at 1,024; "
+            "the estimates cross at about 942, within 256 to 8,192.",
+        ),
+        (
+            [1.05, 1.05, 2.0, 2.0, 1.05, 2.0],
+            "hyenarec is faster than x at 1,024, 2,048, 8,192, not told apart at 256, 512, 4,096, within 256 to 8,192.",
+        ),
+        (
+            [1.05, 1.05, 1.05, 1.05, 0.5, 0.5],
+            "hyenarec is slower than x at 4,096, 8,192, not told apart at 256 to 2,048; "
+            "the estimates cross at about 2,144, within 256 to 8,192.",
+        ),
+    ],
+)
+def test_words_go_by_intervals_and_not_by_estimates(ratios, sentence):
+    assert speedup.crossover(flagged(ratios)).sentence == sentence
+
+
+def test_equal_models_are_said_to_differ_in_at_most_five_percent():
+    trials, rng, said = 120, np.random.default_rng(9), 0
+    floors = [NoiseFloor(sweep="constant-tokens", factor=1.0, percent=0.0, lengths=list(LENGTHS), all_cover_one=True)]
+    for _ in range(trials):
+        own = [group("x", n, rng, 1.0, pairs=2) for n in LENGTHS]
+        said += "not told apart at any" not in speedup.crossover(speedup.speedups(own, "hyenarec", floors)).sentence
+    assert stats.binomtest(said, trials, 0.05, alternative="greater").pvalue > 1e-3
 
 
 def test_crossover_with_much_noise_has_an_open_end():

@@ -445,7 +445,7 @@ def _crossover(label):
         bracket=(256, 512) if crosses else None,
         interval=(length * 0.85, length * 1.2) if crosses else None,
         window=(128, 8192),
-        sentence=f"{PARTNER} is faster than {label} from about {length:,.0f} events on."
+        sentence=f"{PARTNER} is faster than {label} at 512 to 8,192; the estimates cross at about {length:,.0f}."
         if crosses
         else f"{PARTNER} is faster than {label} at every measured length.",
     )
