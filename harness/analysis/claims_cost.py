@@ -25,8 +25,8 @@ def linear_time(claim: Claim, findings: Findings) -> Ruling:
     """The timing partner's cost per token does not rise with length.
 
     Supported when over the upper 8× of lengths it rises by at most the threshold (whole interval) and
-    the constant law, fitted up to a quarter of the largest length, predicts the largest within the
-    same tolerance. Refuted when the whole interval of the rise lies above the threshold.
+    the constant law, fitted up to a quarter of the largest length and with the same tolerance, is not
+    contradicted by the largest. Refuted when the whole interval of the rise lies above the threshold.
     """
     limit = threshold(claim)
     partner = findings.partner
@@ -51,7 +51,7 @@ def linear_time(claim: Claim, findings: Findings) -> Ruling:
             )
         if bounds is not None and bounds[0] > limit:
             verdict = "refuted"
-        elif bounds is not None and bounds[1] <= limit and check is not None and check.passed:
+        elif bounds is not None and bounds[1] <= limit and _not_contradicted(check):
             verdict = "supported"
         elif risen is not None and (bounds is None or bounds[1] > limit):
             size = _processes(risen[0], abs(math.log(limit) - risen[0].mean))
@@ -79,8 +79,8 @@ def quadratic_attention(claim: Claim, findings: Findings) -> Ruling:
     """The cost per token of attention grows as length, per kernel.
 
     Supported when the growth v of the law T·(u + v·L) has an interval above 0, the data single that law
-    out, and its challenge holds within the claim's margin. Refuted when the data single out a law that
-    grows more slowly and the challenge of the linear one fails. Overall: every kernel.
+    out, and its challenge, with the claim's margin, does not contradict it. Refuted when the data single
+    out a law that grows more slowly and the challenge contradicts the linear one. Overall: every kernel.
     """
     margin(claim)
     variants = []
@@ -93,10 +93,10 @@ def quadratic_attention(claim: Claim, findings: Findings) -> Ruling:
         check = _challenge(law, "linear")
         grows = fit.growth_interval is not None and fit.growth_interval[0] > 0
         verdict: Verdict = "inconclusive"
-        # Growth alone is no n²: with noise of 15 % the linear law also passes its challenge on n log n.
-        if grows and check is not None and check.passed and law.chosen == "linear":
+        # Growth alone is no n²: with noise of 15 % n log n seldom contradicts the linear law.
+        if grows and _not_contradicted(check) and law.chosen == "linear":
             verdict = "supported"
-        elif law.chosen in ("constant", "log") and check is not None and check.passed is False:
+        elif law.chosen in ("constant", "log") and check is not None and check.outcome == "contradicted":
             verdict = "refuted"
         size, own = None, findings.series[label, sweep, "step"]
         if verdict == "inconclusive" and not grows:
@@ -375,13 +375,18 @@ def _challenge(law: ScalingLaw, name: Law) -> Challenge | None:
     return next((c for c in law.challenges if c.law == name), None)
 
 
+def _not_contradicted(check: Challenge | None) -> bool:
+    """What support asks of a challenge: an interval, and that it meets the tolerance."""
+    return check is not None and check.interval is not None and check.outcome != "contradicted"
+
+
 def _challenge_words(check: Challenge | None) -> str:
     if check is None:
         return "too few small lengths to challenge the law"
-    end = {True: "passed", False: "failed", None: "undecided"}[check.passed]
     return (
-        f"challenge {end}: the {check.law} law fitted up to {check.fitted_lengths[-1]:,} meets {check.ratio:.3g} times "
-        f"its prediction at {check.length:,} ({span(check.interval)}, tolerance {check.tolerance:.0%})"
+        f"challenge {check.outcome}: the {check.law} law fitted up to {check.fitted_lengths[-1]:,} meets "
+        f"{check.ratio:.3g} times its prediction at {check.length:,} ({span(check.interval)}, "
+        f"tolerance {check.tolerance:.0%})"
     )
 
 

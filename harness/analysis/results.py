@@ -76,7 +76,7 @@ __all__ = [
     "Versions",
 ]
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 
 CellStatus = Literal["ok", "oom", "timeout", "diverged", "killed", "error", "refused", "missing"]
 Comparison = Literal["better", "worse", "undecided"]

@@ -13,6 +13,7 @@ import msgspec
 Interval = tuple[float, float]
 OpenInterval = tuple[float | None, float | None]
 Law = Literal["constant", "log", "linear"]
+Outcome = Literal["passed", "contradicted", "undecided"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -222,8 +223,8 @@ class Challenge(Row, frozen=True):
         fitted_lengths: At most a quarter of `length`.
         ratio: measured / predicted.
         tolerance: Relative error that is let pass.
-        passed: The interval of the ratio meets [1/(1 + tolerance), 1 + tolerance]; null without
-            an interval.
+        outcome: `passed` where the whole interval of the ratio lies within [1/(1 + tolerance),
+            1 + tolerance], `contradicted` where it lies outside, else, and without one, `undecided`.
     """
 
     law: Law
@@ -234,7 +235,7 @@ class Challenge(Row, frozen=True):
     ratio: float
     interval: Interval | None
     tolerance: float
-    passed: bool | None
+    outcome: Outcome
 
 
 class ScalingLaw(Row, frozen=True):

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 from harness.analysis import statistics
-from harness.analysis.rows import Challenge, Exponent, Fit, Interval, Law, LocalSlope, ScalingLaw
+from harness.analysis.rows import Challenge, Exponent, Fit, Interval, Law, LocalSlope, Outcome, ScalingLaw
 from harness.analysis.statistics import Array, Estimate
 
 LAWS: tuple[Law, ...] = ("constant", "log", "linear")
@@ -266,11 +266,15 @@ def challenge(law: Law, series: Series, tolerance: float) -> Challenge | None:
     ratio = float(series.seconds[-1] / predicted[0])
     resampled = series.resampled()
     interval: Interval | None = None
-    passed: bool | None = None
+    outcome: Outcome = "undecided"
     if resampled is not None:
         part = resampled[:, : len(small.lengths)]
         interval = statistics.quantiles(resampled[:, -1] / _predict(law, small, part, series))
-        passed = interval[0] <= 1 + tolerance and interval[1] >= 1 / (1 + tolerance)
+        low, high = 1 / (1 + tolerance), 1 + tolerance
+        if low <= interval[0] and interval[1] <= high:
+            outcome = "passed"
+        elif interval[0] > high or interval[1] < low:
+            outcome = "contradicted"
     return Challenge(
         law=law,
         fitted_lengths=list(small.lengths),
@@ -280,7 +284,7 @@ def challenge(law: Law, series: Series, tolerance: float) -> Challenge | None:
         ratio=ratio,
         interval=interval,
         tolerance=tolerance,
-        passed=passed,
+        outcome=outcome,
     )
 
 

@@ -206,7 +206,7 @@ def _challenge_panel(axes: Axes, trials: list[tuple[str, Challenge]], looks: dic
             [y],
             marker=look.marker,
             color=look.colour,
-            markerfacecolor=look.colour if trial.passed else "white",
+            markerfacecolor=look.colour if trial.outcome == "passed" else "white",
             markersize=5,
         )
     axes.axvline(1, color=MUTED, linewidth=0.8)

@@ -127,7 +127,7 @@ def test_machine_and_versions(found):
         ("{", "not a complete JSON file"),
         ("[]", "analysis version None"),
         ('{"version": 99}', "analysis version 99"),
-        ('{"version": 1}', "not a valid analysis"),
+        ('{"version": 2}', "not a valid analysis"),
     ],
 )
 def test_reading_something_else(tmp_path, content, words):

@@ -123,12 +123,22 @@ def test_a_growth_of_nothing_may_have_an_interval_below_nothing():
 def test_challenge_passes_the_true_law_and_fails_another():
     rng = np.random.default_rng(26)
     series = noisy(TRUE["linear"], rng)
-    assert scaling.challenge("linear", series, 0.1).passed is True
+    assert scaling.challenge("linear", series, 0.1).outcome == "passed"
     failed = scaling.challenge("constant", series, 0.1)
-    assert failed.passed is False
+    assert failed.outcome == "contradicted"
     assert failed.fitted_lengths == [128, 256, 512, 1024, 2048]
     assert failed.ratio == pytest.approx(failed.measured_seconds / failed.predicted_seconds)
     assert failed.ratio > 2
+
+
+def test_a_challenge_whose_interval_leaves_the_tolerance_is_undecided():
+    series = noisy(TRUE["linear"], np.random.default_rng(26), spread=0.1)
+    found = scaling.challenge("linear", series, 0.1)
+    assert found.interval[0] < 1 / 1.1
+    assert found.interval[1] > 1 / 1.1
+    assert found.outcome == "undecided", "not contradicted is not passed"
+    assert scaling.challenge("linear", series, 3.0).outcome == "passed"
+    assert scaling.challenge("linear", exact(TRUE["linear"]), 0.1).outcome == "undecided", "no interval"
 
 
 def test_challenge_needs_lengths_to_fit_on():

@@ -487,7 +487,7 @@ def _law(label, oom):
                 ratio=ratio,
                 interval=spread(ratio, 1.03),
                 tolerance=0.1,
-                passed=abs(ratio - 1) < 0.1,
+                outcome="passed" if abs(ratio - 1) < 0.1 else "contradicted",
             )
             for law, ratio in (("constant", 3.1 if growing else 1.01), ("linear", 1.02))
         ],
