@@ -74,17 +74,6 @@ class Folder:
         present = {c.label for c in self.manifest.cells}
         return [label for label in found if label in present]
 
-    def unmeasured(self, *, kind: str, label: str | None = None, sweep: str | None = None) -> list[str]:
-        """Paths of cells without a final record."""
-        return [
-            c.path
-            for c in self.counted
-            if c.record is None
-            and c.cell.kind == kind
-            and label in {None, c.cell.label}
-            and sweep in {None, c.cell.spec.get("sweep")}
-        ]
-
 
 def load(folder: Path) -> Folder:
     """Read study.json and every record below `folder`.
@@ -117,7 +106,11 @@ def load(folder: Path) -> Folder:
                 kind = "speed" if isinstance(record, SpeedRecord) else "training"
                 twin = identities.get((kind, record.label, record.spec_digest))
                 if twin is not None:
-                    raise UserError(f"a second record of the cell {twin}; only that path counts, delete this file")
+                    raise UserError(
+                        f"a second record of the cell {twin}; only that path counts, delete this file"
+                        if (folder / twin).exists()
+                        else f"the record of a cell that has none at its own path; move it to {twin}"
+                    )
                 orphans.append(name)
         except UserError as error:
             refused.append(RefusedFile(path=name, message=str(error).removeprefix(f"{path}: ")))

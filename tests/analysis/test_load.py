@@ -142,6 +142,16 @@ def test_two_records_of_one_cell_count_once(folder):
     assert all(c.status == "ok" for c in found.counted)
 
 
+def test_a_renamed_record_is_to_be_moved_and_not_deleted(folder):
+    path = folder / first(folder).path
+    cell = first(folder).path
+    path.rename(path.with_name("renamed.json"))
+    message = only_message(folder)
+    assert message == f"the record of a cell that has none at its own path; move it to {cell}"
+    path.with_name("renamed.json").rename(path)
+    assert all(c.status == "ok" for c in load(folder).counted)
+
+
 def test_orphans_are_listed_and_do_not_count(folder):
     path = folder / first(folder).path
     content = json.loads(path.read_text())
