@@ -61,13 +61,14 @@ class TimePoint(Row, frozen=True):
 
 
 class StreamPoint(Row, frozen=True):
-    """Time of one more event of one user after a history, of a model built for `length`.
+    """Time of one more event of one user within a history, of a model built for `length`.
 
     Attributes:
-        history: Events seen: the mean over the second half of this history.
+        history: The events timed lie in its second half, from its middle on for as many blocks as were
+            timed; where it is long, that is well before its end.
         shortest: Shortest history timed in the same processes.
         event_seconds: Seconds per event.
-        process_ratios: Per process the mean time after this history over that after the shortest one,
+        process_ratios: Per process the mean time within this history over that within the shortest one,
             in the same rounds.
         ratio: Their geometric mean; 1 where this is the shortest.
         block_spread: Median over processes of (largest − smallest block) / median block.

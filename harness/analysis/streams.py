@@ -28,6 +28,15 @@ def longest(found: Sequence[StreamPoint], label: str, sweep: str) -> list[Stream
     return sorted(rows, key=lambda p: p.history)
 
 
+def events(groups: Sequence[Group], point: StreamPoint) -> int:
+    """How many events from the middle of a point's history on one process timed at most."""
+    of_point = [g for g in groups if (g.label, g.sweep, g.length) == (point.label, point.sweep, point.length)]
+    blocks = [r.timing.blocks for g in of_point for r in g.records if r.timing is not None]
+    timed = [sum(b.steps for b in own if b.phase == STREAM and b.history == point.history) for own in blocks]
+    # Beyond the end it begins again at the middle.
+    return min(max(timed), point.history - point.history // 2)
+
+
 def _histories(group: Group) -> list[int]:
     timed = [set(stream_seconds(record)) for record in group.records]
     return sorted(set.intersection(*timed))

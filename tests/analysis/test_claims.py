@@ -622,6 +622,8 @@ def test_streaming(tmp_path, cost, expected):
     own = verdict(found, "streaming").overall
     assert own.verdict == expected
     assert own.window == (128, 8192)
+    assert "within a history of 8,192 events" in own.detail
+    assert "the longer timed over 512 events soon after its 4,096th" in own.detail
     assert own.statistic == pytest.approx(cost(8192) / cost(128), rel=0.03)
     assert len(own.evidence) == 3
     assert all("L8192" in path for path in own.evidence)
