@@ -160,6 +160,8 @@ def read(path: Path) -> Analysis:
             f"{path}: not a complete JSON file ({error}); run `python -m harness analyse DIR` again"
         ) from None
     version = header.get("version") if isinstance(header, dict) else None
+    if version is None:
+        raise UserError(f"{path}: no analysis; name its folder, or a file that `python -m harness analyse DIR` wrote")
     if version != ANALYSIS_VERSION:
         raise UserError(
             f"{path}: analysis version {version}, this harness reads version {ANALYSIS_VERSION}; "

@@ -308,8 +308,8 @@ def linear_memory(claim: Claim, findings: Findings) -> Ruling:
 def streaming(claim: Claim, findings: Findings) -> Ruling:
     """The streamed step's time does not grow with the history.
 
-    The statistic is its time within the longest over that within the shortest history, from the middle
-    of each on, of the longest model, both timed alternately in one process. Supported when the whole
+    The statistic is its time in the second half of the longest over that in the second half of the
+    shortest history, of the longest model, both timed alternately in one process. Supported when the whole
     interval lies at or below the threshold, refuted when it lies above.
     """
     limit = threshold(claim)
@@ -346,7 +346,7 @@ def streaming(claim: Claim, findings: Findings) -> Ruling:
                 detail=f"One more event costs {last.ratio:.3g} times as much within a history of {last.history:,} "
                 f"events as within one of {last.shortest:,} ({span(interval)}): {1e6 * last.event_seconds:.3g} and "
                 f"{1e6 * rows[0].event_seconds:.3g} µs, the longer timed over {streams.events(used, last):,} events "
-                f"soon after its {last.history // 2:,}th, for streams no longer than the kernel's window."
+                f"of its second half, for streams no longer than the kernel's window."
                 f"{findings.bounded(partner, sweep)}",
                 missing=gaps,
                 sample_size=size,

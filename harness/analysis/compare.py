@@ -80,6 +80,7 @@ class SetRow(Row, frozen=True):
         cells: Cells with a final record.
         noise_floors: Sweep → A/A noise floor as a factor; null without a control that has an interval.
         refused: Files that could not be counted.
+        non_causal: Labels of models that see the future.
     """
 
     name: str
@@ -87,6 +88,7 @@ class SetRow(Row, frozen=True):
     cells: int
     noise_floors: dict[str, float | None]
     refused: list[RefusedFile]
+    non_causal: list[str]
 
 
 class Comparison(Row, frozen=True):
@@ -147,7 +149,13 @@ def _row(path: Path, own: Set, floors: dict[str, float | None]) -> SetRow:
         cells=len(own.cells),
         noise_floors=floors,
         refused=own.folder.refused,
+        non_causal=sorted(_non_causal(own)),
     )
+
+
+def _non_causal(own: Set) -> set[str]:
+    records = [counted.record for counted in own.folder.counted if counted.record is not None]
+    return {record.label for record in records if record.model is not None and not record.model.causal}
 
 
 def _floors(own: Set) -> dict[str, float | None]:

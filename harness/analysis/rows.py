@@ -64,8 +64,7 @@ class StreamPoint(Row, frozen=True):
     """Time of one more event of one user within a history, of a model built for `length`.
 
     Attributes:
-        history: The events timed lie in its second half, from its middle on for as many blocks as were
-            timed; where it is long, that is well before its end.
+        history: The events timed lie in its second half, where it is long among its last thousand.
         shortest: Shortest history timed in the same processes.
         event_seconds: Seconds per event.
         process_ratios: Per process the mean time within this history over that within the shortest one,

@@ -29,11 +29,11 @@ def longest(found: Sequence[StreamPoint], label: str, sweep: str) -> list[Stream
 
 
 def events(groups: Sequence[Group], point: StreamPoint) -> int:
-    """How many events from the middle of a point's history on one process timed at most."""
+    """How many events of the second half of a point's history one process timed at most."""
     of_point = [g for g in groups if (g.label, g.sweep, g.length) == (point.label, point.sweep, point.length)]
     blocks = [r.timing.blocks for g in of_point for r in g.records if r.timing is not None]
     timed = [sum(b.steps for b in own if b.phase == STREAM and b.history == point.history) for own in blocks]
-    # Beyond the end it begins again at the middle.
+    # Beyond its end a stream begins again.
     return min(max(timed), point.history - point.history // 2)
 
 

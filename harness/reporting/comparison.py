@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from harness.analysis.compare import Change, Comparison, SetRow
+from harness.analysis.compare import Change, Comparison
 from harness.analysis.compare_sets import Difference, Where
-from harness.analysis.load import load
 from harness.reporting.numbers import interval, number
 from harness.reporting.tables import WIDTH
 
@@ -18,14 +16,8 @@ _WORDS = {True: "changed", False: "", None: "undecided"}
 
 
 def comparison_table(found: Comparison) -> str:
-    """What changed beyond noise, what differs in the circumstances, and all rows.
-
-    Which models are non-causal stands in the records, so the two folders are read again.
-
-    Raises:
-        UserError: One of the folders is none of records any more.
-    """
-    marks = {label: f"{label} (non-causal)" for own in (found.first, found.second) for label in _non_causal(own)}
+    """What changed beyond noise, what differs in the circumstances, and all rows."""
+    marks = {label: f"{label} (non-causal)" for label in [*found.first.non_causal, *found.second.non_causal]}
     lines = [f"first:  {_set(found, first=True)}", f"second: {_set(found, first=False)}", ""]
     lines += [*_environment(found.environment), *_rows(found.changes, marks)]
     lines += [*_only(found.only_first, "first", marks), *_only(found.only_second, "second", marks)]
@@ -34,14 +26,6 @@ def comparison_table(found: Comparison) -> str:
     if found.undecided:
         said += f", {found.undecided} cannot be told"
     return "\n".join([*lines, "", said])
-
-
-def _non_causal(own: SetRow) -> set[str]:
-    return {
-        counted.cell.label
-        for counted in load(Path(own.name)).counted
-        if counted.record is not None and counted.record.model is not None and not counted.record.model.causal
-    }
 
 
 def _set(found: Comparison, *, first: bool) -> str:

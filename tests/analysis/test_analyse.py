@@ -125,7 +125,7 @@ def test_machine_and_versions(found):
     ("content", "words"),
     [
         ("{", "not a complete JSON file"),
-        ("[]", "analysis version None"),
+        ("[]", "no analysis; name its folder"),
         ('{"version": 99}', "analysis version 99"),
         ('{"version": 2}', "not a valid analysis"),
     ],

@@ -558,9 +558,11 @@ def test_no_sacrifice_takes_the_training_of_another_kernel(tmp_path, aims, expec
     assert own.missing == ["training cells of sasrec-math"], "another depth is another model"
 
 
-def test_training_lengths_of_the_paper_study_are_timed():
-    study = load_study("paper")
-    assert set(study.training.lengths) <= set(study.speed.sweeps["constant-tokens"].lengths)
+@pytest.mark.parametrize("name", ["gpu", "gpu-half-hour", "paper"])
+def test_a_study_that_is_to_decide_it_trains_at_a_timed_length(name):
+    study = load_study(name)
+    timed = set(study.speed.sweeps["constant-tokens"].lengths)
+    assert timed & set(study.training.lengths)
 
 
 def kernels(own, fourier, mlp):
@@ -623,7 +625,7 @@ def test_streaming(tmp_path, cost, expected):
     assert own.verdict == expected
     assert own.window == (128, 8192)
     assert "within a history of 8,192 events" in own.detail
-    assert "the longer timed over 512 events soon after its 4,096th" in own.detail
+    assert "the longer timed over 512 events of its second half" in own.detail
     assert own.statistic == pytest.approx(cost(8192) / cost(128), rel=0.03)
     assert len(own.evidence) == 3
     assert all("L8192" in path for path in own.evidence)
