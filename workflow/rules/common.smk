@@ -17,7 +17,9 @@ from models.registry import RegistryError
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 if unknown_keys := set(config) - {"study"}:
-    raise WorkflowError(f"--config knows 'study' alone, not {', '.join(sorted(unknown_keys))}")
+    raise WorkflowError(
+        f"--config knows 'study' alone, not {', '.join(sorted(unknown_keys))}"
+    )
 config.setdefault("study", default_study())
 try:
     STUDY = load_study(config["study"])
