@@ -13,7 +13,7 @@ from harness import series, source_digest
 from harness.analysis.results import CellStatus, FailedCell, RefusedFile
 from harness.errors import UserError
 from harness.manifest import Manifest, read_manifest
-from harness.record import FAILED_SUFFIX, Ranking, Record, SpeedRecord, TrainingRecord, read
+from harness.record import FAILED_SUFFIX, FINAL, Ranking, Record, SpeedRecord, TrainingRecord, read
 from harness.study import Cell
 
 _METRIC_TOLERANCE = 1e-6
@@ -99,6 +99,8 @@ def load(folder: Path) -> Folder:
                     FailedCell(path=name, label=record.label, status=record.status, detail=record.detail or "")
                 )
                 failures[name.removesuffix(FAILED_SUFFIX) + ".json"] = record
+            elif record.status not in FINAL:
+                raise UserError(f"status '{record.status}' is no result; delete the file, and the cell is measured again")
             elif name in places:
                 _check(record, places[name])
                 records[name] = record

@@ -142,6 +142,13 @@ def test_two_records_of_one_cell_count_once(folder):
     assert all(c.status == "ok" for c in found.counted)
 
 
+def test_a_record_without_a_result_is_none(folder):
+    edit(folder / first(folder).path, status="killed", detail="by hand")
+    message = only_message(folder)
+    assert message.startswith("status 'killed' is no result")
+    assert {c.status for c in load(folder).counted if c.record is None} == {"refused"}
+
+
 def test_a_renamed_record_is_to_be_moved_and_not_deleted(folder):
     path = folder / first(folder).path
     cell = first(folder).path
