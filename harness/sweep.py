@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness import record as records
-from harness.data.sources import locate
+from harness.data.sources import prepare
 from harness.manifest import FILE_NAME, Manifest, manifest
 from harness.study import Cell, Study
 from harness.supervisor import OutOfTimeError, run_cell
@@ -97,9 +97,7 @@ def sweep(
     todo = [c for c in cells if (kind is None or c.kind == kind) and not (folder / c.path).is_file()]
     # Once and beforehand: each cell would ask for it again, and fetch what cannot be fetched.
     for dataset in sorted({c.spec["dataset"] for c in todo if c.kind == "training"}):
-        source = study.sources()[dataset]
-        if source.format != "synthetic":
-            locate(dataset, source, study.data_folder)
+        prepare(dataset, study.sources()[dataset], study.data_folder)
     progress = Progress()
     longest: dict[str, float] = {}
     rank = None

@@ -3,6 +3,8 @@ import time
 import msgspec
 import pytest
 
+from harness.catalogue import DataSource
+from harness.data.sources import sha256_of
 from harness.errors import UserError
 from harness.manifest import read_manifest
 from harness.study import Study
@@ -135,3 +137,18 @@ def test_a_missing_data_set_is_said_before_anything_is_measured(tmp_path, monkey
     assert not run.seen
     sweep(msgspec.structs.replace(STUDY, training=training), tmp_path, kind="speed", run=run)
     assert {cell.kind for cell in run.seen} == {"speed"}
+
+
+def test_prepared_data_needs_its_file_no_more(tmp_path, monkeypatch):
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "walks.txt"
+    file.write_text("u1 1 2 3 4\nu2 2 3 4 1\n")
+    source = DataSource(format="sequences", file=file.name, sha256=sha256_of(file))
+    training = msgspec.structs.replace(STUDY.training, datasets=["walks"])
+    study = msgspec.structs.replace(STUDY, data={"walks": source}, data_folder=str(tmp_path), training=training)
+    sweep(study, tmp_path / "first", run=Fake())
+    file.unlink()
+    again = Fake()
+    sweep(study, tmp_path / "second", run=again)
+    assert {cell.kind for cell in again.seen} == {"speed", "training"}
