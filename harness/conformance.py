@@ -17,18 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from harness.data.batches import TrainingSequences
 from harness.data.interactions import StoredInteractions
-from harness.data.splits import Split
 from harness.errors import unknown
-from harness.losses import Criterion
+from harness.learning_task import LEARNING_ACCURACY, LEARNING_DIGITS, LEARNING_LENGTH, LEARNING_STEPS, learn
+from harness.operation_counts import counted_operations
 from harness.training.loop import checked_objective
-from harness.training.ranking import rank_model
 from models import registry
 from models.base import Scorer, SequenceModel, StreamingModel
-from models.ops import native
 from models.ops.stream_state import State, select, stack
 
 NUM_ITEMS = 50
@@ -41,10 +37,6 @@ _LONG_CUTS = (1, 15, 63, 64, 65, 100, 128, 171, 255, 256, LONG_LENGTH - 1)
 COST_LENGTHS = (128, 512)
 COST_TOLERANCE = 0.25
 SLOPE_TOLERANCE = 0.15
-# A model of single targets needs 250 to 500 steps, the others 50 to 150; first-order counts reach 0.3.
-LEARNING_DIGITS, LEARNING_LENGTH = 4, 8
-LEARNING_BATCH, LEARNING_ROUND, LEARNING_STEPS = 64, 50, 800
-LEARNING_ACCURACY = 0.7
 
 
 @dataclass(frozen=True)
@@ -366,7 +358,7 @@ def _cost(subject: _Subject) -> Result:
     for length in COST_LENGTHS:
         model = subject.build(max_length=length)
         declared.append(model.cost(2, length).operations)
-        counted.append(_counted_operations(model, _items(2, length)))
+        counted.append(counted_operations(model, _items(2, length)))
     ratios = [d / c if c else math.inf for d, c in zip(declared, counted, strict=True)]
     if math.inf in ratios:
         return False, "no operation was counted"
@@ -385,103 +377,17 @@ def _cost_positive(subject: _Subject) -> Result:
     )
 
 
-def _counted_operations(model: SequenceModel, items: Tensor) -> float:
-    """Matrix products as torch counts them, with formulas for what it counts as nothing."""
-    aten = torch.ops.aten
-    formulas = {
-        aten._fft_r2c: _transform_operations,
-        aten._fft_c2r: _transform_operations,
-        aten._fft_c2c: _transform_operations,
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations,
-        aten.addcmul: _multiply_add_operations,
-        aten.addcmul_: _multiply_add_operations,
-    }
-    with native.suspended(), FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
-        model(items)
-    return float(counter.get_total_flops())
-
-
-def _transform_operations(x: Any, dimensions: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    """2.5 n log₂ n for a real transform of length n (5 n log₂ n a complex one, on half the points)."""
-    line = max(x[dimensions[-1]], out_shape[dimensions[-1]])
-    signals = math.prod(x) // x[dimensions[-1]]
-    return int(signals * 2.5 * line * math.log2(line)) if line > 1 else signals
-
-
-def _attention_operations(query: Any, key: Any, value: Any, *options: Any, out_shape: Any, **named: Any) -> int:
-    """Two products over all pairs, or over half of them where the mask is causal."""
-    batch, heads, length, width = query
-    causal = named.get("is_causal", len(options) > 1 and options[1])
-    return int(4 * batch * heads * length * key[2] * width * (0.5 if causal else 1.0))
-
-
-def _multiply_add_operations(*_: Any, out_shape: Any, **__: Any) -> int:
-    """Two an element; the recurrences and short convolutions are made of these."""
-    return 2 * int(math.prod(out_shape))
-
-
 def _objective(subject: _Subject) -> Result:
     """The harness knows the objective, and the model can be trained on it."""
     objective = checked_objective(subject.build())
     return True, f"{objective.batch} under {objective.loss} unless the study says otherwise"
 
 
-def second_order(
-    users: int, length: int, digits: int, random: np.random.Generator
-) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Histories whose next item is a function of the last two, but for one event in ten, which is any.
-
-    An item is a pair of digits; the next one has the last one's first digit plus one and the second
-    digit of the one before it. First-order counts know the first digit, and guess the second.
-
-    Args:
-        users: Number of histories.
-        length: Events of each.
-        digits: Base of the two digits; the catalogue has its square of items.
-        random: Decides all of it.
-
-    Returns:
-        `[users, length]`, items from 1.
-    """
-    items = random.integers(0, digits**2, (users, length), dtype=np.int32)
-    for t in range(2, length):
-        following = (items[:, t - 1] // digits + 1) % digits * digits + items[:, t - 2] % digits
-        items[:, t] = np.where(random.random(users) < 0.1, items[:, t], following)
-    return items + 1
-
-
-def learning_task() -> Split:
-    """The task of the check `learns`: 16 items, 10 events a user, the last two of 512 users held out."""
-    users, length = LEARNING_BATCH * LEARNING_ROUND, LEARNING_LENGTH + 2
-    events = second_order(users, length, LEARNING_DIGITS, np.random.default_rng(0)).ravel()
-    offsets = np.arange(users + 1, dtype=np.int64) * length
-    return Split(StoredInteractions(events, offsets, LEARNING_DIGITS**2), np.arange(512))
-
-
 def _learns(subject: _Subject) -> Result:
     """Under its own objective and loss a model finds what first-order counts cannot."""
-    split = learning_task()
-    num_items, cpu = split.interactions.num_items, torch.device("cpu")
-    model = subject.build(LEARNING_LENGTH, num_items=num_items, dropout=0.0).train()
+    model = subject.build(LEARNING_LENGTH, num_items=LEARNING_DIGITS**2, dropout=0.0)
     objective = checked_objective(model)
-    criterion = Criterion.of({"name": "declared"}, objective.loss)
-    sequences = TrainingSequences(split, LEARNING_LENGTH, LEARNING_BATCH, 0, objective.batch)
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
-    generator = torch.Generator().manual_seed(0)
-    accuracy, steps = 0.0, 0
-    while accuracy < LEARNING_ACCURACY and steps < LEARNING_STEPS:
-        for batch in sequences.epoch(steps):
-            targets = torch.from_numpy(batch.targets)
-            hidden = model(torch.from_numpy(batch.items))[targets > 0]
-            loss = criterion(hidden, model.item_embedding.weight, targets[targets > 0], num_items, generator)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            steps += 1
-        ranking = rank_model(
-            model, split, "test", length=LEARNING_LENGTH, device=cpu, precision="float32", scoring=criterion.scoring
-        )
-        accuracy = ranking.metrics["hr@1"]
+    accuracy, steps = learn(model)
     detail = f"HR@1 {accuracy:.2f} after {steps} steps of {objective.batch} under {objective.loss}"
     return accuracy >= LEARNING_ACCURACY, f"{detail}, {LEARNING_ACCURACY} wanted within {LEARNING_STEPS}"
 

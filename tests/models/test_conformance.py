@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.conformance import LEARNING_ACCURACY, check, check_class, learning_task, second_order
+from harness.conformance import check, check_class
 from harness.errors import UserError
+from harness.learning_task import LEARNING_ACCURACY, learning_task, second_order
 from harness.training.ranking import rank_scorer
 from models import registry
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding
