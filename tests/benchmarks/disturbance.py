@@ -27,6 +27,7 @@ from collections.abc import Callable
 
 import torch
 
+from harness.arguments import Parser
 from harness.environment import usable_cores
 from harness.metering import stopwatch
 from harness.metering.stopwatch import Clock, Limits, Plan, Side
@@ -103,7 +104,7 @@ def disturb(threads: int, period: float, parent: int) -> None:
 
 def main() -> None:
     """Measure, print, and say by the exit status whether pairing held."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = Parser(description=main.__doc__)
     parser.add_argument("--period", type=float, default=20.0, help="seconds of load, and of rest (default: 20)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="threads of the measurement and the load")
     parser.add_argument("--disturb", type=int, metavar="PARENT", help=argparse.SUPPRESS)

@@ -14,7 +14,6 @@ minutes; `--pairs 8` one, and decides little.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 from scipy import stats
 
 from harness import runtime
+from harness.arguments import Parser
 from harness.environment import has_gpu
 from harness.metering import cell, nvml
 from harness.metering.sampler import Sampler
@@ -130,7 +130,7 @@ def explained(record: SpeedRecord) -> dict[str, float]:
 
 def main() -> None:
     """Measure both, print, and say by the exit status whether they stay within what is allowed."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = Parser(description=main.__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs of half-second blocks (default: {PAIRS})")
     arguments = parser.parse_args()
     if arguments.pairs < LEAST_PAIRS:
