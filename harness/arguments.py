@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from harness.process import USAGE
+from harness.run.process import USAGE
 
 
 class Parser(argparse.ArgumentParser):

@@ -21,12 +21,12 @@ from typing import Any
 import msgspec
 
 from harness import __version__
-from harness import record as records
 from harness.arguments import Parser
 from harness.errors import UserError, unknown
-from harness.operator_record import FILE_NAME as OPERATOR_FILE
-from harness.process import INTERNAL, USAGE, die_with_parent
-from harness.study import Cell, Study, cells, default_study, load_study
+from harness.records import schema as records
+from harness.records.operator import FILE_NAME as OPERATOR_FILE
+from harness.run.process import INTERNAL, USAGE, die_with_parent
+from harness.study.schema import Cell, Study, cells, default_study, load_study
 from models.registry import RegistryError
 
 # What `bench --quick` takes at most on two cores.
@@ -166,7 +166,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _cell(options: argparse.Namespace) -> int:
-    from harness.supervisor import run_cell
+    from harness.run.supervisor import run_cell
 
     _end_with(options.die_with_parent)
     study = _study(options.study)
@@ -235,14 +235,14 @@ def _stale(folder: Path, *, remove: bool) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from harness.sweep import sweep
+    from harness.run.sweep import sweep
 
     study, begin = _study(options.study), time.monotonic()
     folder = options.results or Path("results") / study.name
     done = sweep(study, folder, minutes=options.minutes, kind=options.kind, workers=options.workers)
     fits = options.minutes is None or time.monotonic() - begin + _OPERATOR_SECONDS <= 60 * options.minutes
     if study.operator and options.kind != "training" and fits and not (folder / OPERATOR_FILE).is_file():
-        from harness.operators.bench import bench, settings
+        from harness.run.operator_bench import bench, settings
 
         print("the convolution operator by itself", file=sys.stderr, flush=True)
         records.write_atomic(folder / OPERATOR_FILE, records.encode(bench(settings(quick=True))))
@@ -255,7 +255,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    from harness.manifest import manifest
+    from harness.study.manifest import manifest
 
     records.write_atomic(options.output, records.encode(manifest(_study(options.study))))
     return 0
@@ -294,7 +294,7 @@ def _warn(files: Sequence[Any], folder: str) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from harness.reporting.document import build
+    from harness.report.document import build
 
     folder = options.folder.parent if options.folder.is_file() else options.folder
     # Not the workflow's own document: it would pass for the one of the study measured here.
@@ -305,8 +305,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from harness.analysis.verdicts import document
-    from harness.reporting.tables import verdict_markdown, verdict_table
+    from harness.report.verdict_table import verdict_markdown, verdict_table
+    from harness.report.verdicts_json import document
 
     analysis = _analysis(options.folder or Path("results") / default_study())
     if options.json:
@@ -321,7 +321,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from harness.analysis.compare import compare, document
-    from harness.reporting.comparison import comparison_table
+    from harness.report.comparison_table import comparison_table
 
     found = compare(options.first, options.second)
     for own in (found.first, found.second):
@@ -331,7 +331,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from harness.operators.bench import bench, settings, table
+    from harness.run.operator_bench import bench, settings, table
 
     _end_with(options.die_with_parent)
     record = bench(
@@ -345,7 +345,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from harness.inventory import MAX_LENGTH, NUM_ITEMS, inventory
+    from harness.conformance.inventory import MAX_LENGTH, NUM_ITEMS, inventory
 
     rows = inventory()
     if options.json:
@@ -363,7 +363,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from harness.conformance import check
+    from harness.conformance.checks import check
     from models import registry
 
     if options.model not in registry.names():

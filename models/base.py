@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.ops.stream_state import State
+from models.streaming import State
 
 Family = Literal["attention", "recurrent", "state_space", "convolution", "reference"]
 
@@ -126,7 +126,7 @@ class StreamingModel(SequenceModel):
     either mode. Scores are the hidden state times the item table, as ever. Weights may change between
     streams, not during one.
 
-    A state is plain (models/ops/stream_state.py): it can be saved, and `select`, `stack` and `clone`
+    A state is plain (models/streaming.py): it can be saved, and `select`, `stack` and `clone`
     work on it. The users of one batch share one clock: each has seen `state["age"]` events.
     """
 

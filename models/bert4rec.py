@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, Objective, SequenceModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, ResidualBlock
-from models.ops.self_attention import SelfAttention, attention_backends, head_count
+from models.layers import Dropout, FeedForward, ResidualBlock
+from models.ops.attention.layer import SelfAttention, attention_backends, head_count
 
 
 @dataclass(frozen=True, kw_only=True)

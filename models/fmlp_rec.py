@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, Objective, SequenceModel, initialise_embedding, register
-from models.ops.blocks import Dropout, FeedForward, PostNormBlock
+from models.layers import Dropout, FeedForward, PostNormBlock
 
 
 def filter_sequences(x: Tensor, weight: Tensor) -> Tensor:

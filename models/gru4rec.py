@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
-from models.ops.blocks import Dropout
-from models.ops.stream_state import State, check_limit, own_limit
+from models.layers import Dropout
+from models.streaming import State, check_limit, own_limit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, register
-from models.ops.blocks import Dropout
-from models.ops.pointwise_attention import pointwise_attention, weights_computed
-from models.ops.self_attention import head_count
+from models.layers import Dropout
+from models.ops.attention.layer import head_count
+from models.ops.attention.pointwise import pointwise_attention, weights_computed
 from models.stack import BlockStack
 
 _INITIAL_DEVIATION = 0.02

@@ -27,18 +27,19 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, register
-from models.ops import accelerated, convolution_cost
-from models.ops.blocks import FeedForward, ResidualBlock
-from models.ops.causal_convolution import causal_convolution, describe_backend, select_backend
-from models.ops.convolution_stream import ConvolutionStream
-from models.ops.kernels import ExplicitKernel, Kernel
-from models.ops.legendre_stream import convolution_stream, stream_numbers
-from models.ops.parameterisations import PolynomialKernel, build_parameterisation
-from models.ops.ring_stream import RingStream
-from models.ops.short_convolution import gated_short_convolution, short_convolution
-from models.ops.stream_state import State
-from models.ops.untraced import untraced
+from models.layers import FeedForward, ResidualBlock
+from models.ops.build import accelerated
+from models.ops.build.untraced import untraced
+from models.ops.convolution import cost as convolution_cost
+from models.ops.convolution.causal import causal_convolution, describe_backend, select_backend
+from models.ops.convolution.parameterisations import PolynomialKernel, build_parameterisation
+from models.ops.convolution.short import gated_short_convolution, short_convolution
+from models.ops.convolution.streams.base import ConvolutionStream
+from models.ops.convolution.streams.legendre import convolution_stream, stream_numbers
+from models.ops.convolution.streams.ring import RingStream
+from models.ops.legendre.taps import ExplicitKernel, Kernel
 from models.stack import StreamingStack
+from models.streaming import State
 
 # Limits for which a model keeps tables at a time.
 MAX_PREPARED = 4
@@ -49,7 +50,7 @@ class HyenaRecConfig(ModelConfig):
     """HyenaRec's options.
 
     Attributes:
-        kernel: Parameterisation of the long convolution; see models/ops/parameterisations.py.
+        kernel: Parameterisation of the long convolution; see models/ops/convolution/parameterisations.py.
         kernel_order: Number K of polynomials, or of what stands in their place.
         kernel_decay: Whether kernels carry the factor e^{−aτ}; `explicit` and `exponential` never do.
         convolution: Backend; `auto` is `dense` for short sequences and `tree` beyond, `fft` where
@@ -163,7 +164,7 @@ class HyenaOperator(nn.Module):
         """Whether one Triton kernel does all of `_mix`: on such a GPU, of order 2, where the product is dense."""
         if not accelerated.available(streams.device) or self.gates != 2 or self.short is None:
             return False
-        from models.ops import triton_dense
+        from models.ops.convolution import triton_dense
 
         length, (convolution,) = streams.shape[3], cast(list[LongConvolution], list(self.kernels))
         # Whether the product is dense does not depend on the kernel, which takes a launch or more to compute.
@@ -236,7 +237,7 @@ class HyenaOperator(nn.Module):
 @untraced
 def _fused(streams: Tensor, kernel: Kernel, short: Tensor) -> Tensor:
     """`HyenaOperator._mix` of order 2 as one kernel: `[3, D, B, L]` to `[D, B, L]`."""
-    from models.ops import triton_dense
+    from models.ops.convolution import triton_dense
 
     first, second, value = streams.unbind(0)
     return triton_dense.dense_convolution(
@@ -301,11 +302,11 @@ class HyenaRec(StreamingStack):
         Per block and position: projection 2D·(G+1)D with G = N gates (0 without), output 2D²,
         FFN 4F·D² with F = `feed_forward`, short convolution 2·width·(G+1)D, gates G·D. Per long
         convolution: its kernel's taps, and the backend's operations
-        (models/ops/convolution_cost.py). Bytes: each operator reads its inputs and writes its
+        (models/ops/convolution/cost.py). Bytes: each operator reads its inputs and writes its
         outputs once, float32. State, of a stream of at most `max_length` = W events, channel by
         channel: `width` inputs per short convolution; per long one W inputs up to W = 512 and for
         free taps, else about 2C + 2J log₂(W/C) moments and inputs of a Legendre kernel, C = 64,
-        J = min(C, K) (models/ops/legendre_stream.py).
+        J = min(C, K) (models/ops/convolution/streams/legendre.py).
         """
         config, width = self.config, self.config.hidden_size
         streams = (config.order if config.gates else 0) + 1

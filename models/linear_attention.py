@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, register
-from models.ops.blocks import FeedForward, ResidualBlock
-from models.ops.linear_attention import (
+from models.layers import FeedForward, ResidualBlock
+from models.ops.attention.layer import head_count
+from models.ops.attention.linear import (
     LEAST_NORMALISER,
     chunking,
     fused_is_available,
@@ -33,9 +34,8 @@ from models.ops.linear_attention import (
     linear_attention,
     positive_features,
 )
-from models.ops.self_attention import head_count
-from models.ops.stream_state import State
 from models.stack import StreamingStack
+from models.streaming import State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, register
-from models.ops import native_scans
-from models.ops.blocks import FeedForward, ResidualBlock
-from models.ops.linear_recurrence import linear_recurrence, recurrence_operations
-from models.ops.stream_state import State
+from models.layers import FeedForward, ResidualBlock
+from models.ops.scans import native as native_scans
+from models.ops.scans.complex_diagonal import linear_recurrence, recurrence_operations
 from models.stack import StreamingStack
+from models.streaming import State
 
 MIN_RADIUS, MAX_RADIUS = 0.8, 0.99
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
-from models.ops import native_scans
-from models.ops.blocks import Dropout, FeedForward, PostNormBlock
-from models.ops.selective_scan import (
+from models.layers import Dropout, FeedForward, PostNormBlock
+from models.ops.scans import native as native_scans
+from models.ops.scans.selective import (
     fused_is_available,
     fused_selective_scan,
     selective_scan,

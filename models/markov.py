@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from models.base import Interactions, Scorer, register_reference
-from models.ops.transitions import Floats, Integers, last_items, popularity_share, transition_counts
+from models.counts import Floats, Integers, last_items, popularity_share, transition_counts
 
 
 @register_reference("markov", citation="first-order transition counts; Rendle et al., FPMC, WWW 2010, without factors")

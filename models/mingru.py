@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, register
-from models.ops import native_scans
-from models.ops.blocks import FeedForward, ResidualBlock
-from models.ops.diagonal_scan import diagonal_scan, fused_diagonal_scan, fused_is_available, scan_operations
-from models.ops.stream_state import State
+from models.layers import FeedForward, ResidualBlock
+from models.ops.scans import native as native_scans
+from models.ops.scans.diagonal import diagonal_scan, fused_diagonal_scan, fused_is_available, scan_operations
 from models.stack import StreamingStack
+from models.streaming import State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding, register
-from models.ops.blocks import Dropout
+from models.layers import Dropout
 
 KERNEL_WIDTH = 3
 BLOCK_DILATIONS = (1, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.base import Interactions, Scorer, register_reference
-from models.ops.transitions import Floats, Integers, popularity_share
+from models.counts import Floats, Integers, popularity_share
 
 
 @register_reference("popularity", citation="most frequent items, without a history")

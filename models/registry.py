@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models.base import Scorer, SequenceModel
 
 ENTRY_POINT_GROUP = "hyenarec_bench.models"
-_NOT_MODELS = {"__init__", "base", "registry", "stack"}
+_NOT_MODELS = {"__init__", "base", "counts", "layers", "registry", "stack", "streaming"}
 _BASE_FIELDS = {"num_items", "max_length"}
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.base import Cost, ModelConfig, register
-from models.ops.blocks import FeedForward, ResidualBlock
-from models.ops.self_attention import SelfAttention, attention_backends, head_count
+from models.layers import FeedForward, ResidualBlock
+from models.ops.attention.layer import SelfAttention, attention_backends, head_count
 from models.stack import StreamingStack
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.base import ModelConfig, SequenceModel, StreamingModel, initialise_embedding
-from models.ops.blocks import Dropout, ResidualBlock, StreamingMixer
-from models.ops.stream_state import State, check_limit, own_limit
+from models.layers import Dropout, ResidualBlock, StreamingMixer
+from models.streaming import State, check_limit, own_limit
 
 
 class BlockStack(SequenceModel):

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness import record as records
-from harness.manifest import Manifest, load_claims
-from harness.record import (
+from harness.records import schema as records
+from harness.records.schema import (
     Block,
     Environment,
     Epoch,
@@ -30,8 +29,9 @@ from harness.record import (
     encode,
     write_atomic,
 )
-from harness.source_digest import cell_digest
-from harness.study import Cell, Claim, SpeedSection, Study, Sweep, TrainingSection
+from harness.records.source_digest import cell_digest
+from harness.study.manifest import Manifest, load_claims
+from harness.study.schema import Cell, Claim, SpeedSection, Study, Sweep, TrainingSection
 from models import registry
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
@@ -172,7 +172,7 @@ def facts(label: str, truth: Truth, batch: int | None = None, length: int | None
 
 
 def cell(kind: str, label: str, coordinates: str, spec: dict[str, Any], rank: int = 0) -> Cell:
-    """A cell with the digest that harness.study gives it."""
+    """A cell with the digest that harness.study.schema gives it."""
     canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     return Cell(kind=kind, label=label, coordinates=coordinates, digest=digest, rank=rank, spec=spec)
@@ -192,7 +192,7 @@ def speed_cell(
     replicate: int,
     measure: list[str],
 ) -> Cell:
-    """One speed cell, shaped as harness.study shapes it."""
+    """One speed cell, shaped as harness.study.schema shapes it."""
     spec = {
         "device": "cpu",
         "precision": "float32",

@@ -2,7 +2,7 @@
 
 import math
 
-from harness.operator_record import (
+from harness.records.operator import (
     OPERATOR_SCHEMA,
     Error,
     Omission,
@@ -13,7 +13,7 @@ from harness.operator_record import (
     Settings,
     Slope,
 )
-from harness.record import Environment, Provenance
+from harness.records.schema import Environment, Provenance
 
 # Nanoseconds per element of forward and backward.
 _TIMES = {

@@ -8,9 +8,9 @@ import yaml
 
 from harness import cli
 from harness.analysis.analyse import analyse
-from harness.reporting.tables import verdict_markdown
-from harness.study import find_study, load_study
-from harness.training_section import LOSSES, loss_spec
+from harness.report.verdict_table import verdict_markdown
+from harness.study.schema import find_study, load_study
+from harness.study.training import LOSSES, loss_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

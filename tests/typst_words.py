@@ -4,7 +4,7 @@ import json
 
 import typst
 
-from harness.reporting.theme import font_folder
+from harness.report.theme import font_folder
 
 
 def words_of(source, selector):

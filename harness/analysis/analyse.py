@@ -7,10 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from harness import operator_record
-from harness.analysis import accuracy, memory, scaling, speedup, streams, timing
-from harness.analysis.claims import rule
-from harness.analysis.findings import Findings
+from harness.analysis.claims.evidence import Findings
+from harness.analysis.claims.ruling import rule
+from harness.analysis.estimates import accuracy, memory, scaling, speedup, streams, timing
+from harness.analysis.estimates.scaling import Series
+from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Counted, Folder, load
 from harness.analysis.problems import completeness, machines, other_split, record_rows, threats, versions
 from harness.analysis.results import (
@@ -22,14 +23,13 @@ from harness.analysis.results import (
     RefusedFile,
 )
 from harness.analysis.rows import Censored, Law, ScalingLaw, SpeedupPoint, Trend
-from harness.analysis.scaling import Series
 from harness.analysis.stale import stale
-from harness.analysis.timing import Group
 from harness.errors import UserError
-from harness.operator_record import OperatorRecord
-from harness.record import ModelFacts, SpeedRecord, encode, write_atomic
-from harness.source_digest import source_digest
-from harness.study import Claim
+from harness.records import operator as operator_record
+from harness.records.operator import OperatorRecord
+from harness.records.schema import ModelFacts, SpeedRecord, encode, write_atomic
+from harness.records.source_digest import source_digest
+from harness.study.schema import Claim
 
 # What a law's challenge lets pass where no claim says otherwise.
 CHALLENGE_TOLERANCE = 0.10

@@ -20,12 +20,12 @@ from typing import Literal
 
 import msgspec
 
-from harness.analysis import accuracy, memory, speedup, statistics, timing
 from harness.analysis.compare_sets import Difference, Set, Where, differences, read_set
+from harness.analysis.estimates import accuracy, memory, speedup, statistics, timing
+from harness.analysis.estimates.statistics import Estimate
+from harness.analysis.estimates.timing import Group
 from harness.analysis.results import AccuracyDifference, RefusedFile
 from harness.analysis.rows import Interval, Row
-from harness.analysis.statistics import Estimate
-from harness.analysis.timing import Group
 from harness.errors import UserError
 
 COMPARISON_SCHEMA = 1

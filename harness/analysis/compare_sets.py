@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.analysis import timing
+from harness.analysis.estimates import timing
+from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Folder, load
 from harness.analysis.rows import Row
-from harness.analysis.timing import Group
-from harness.record import Record
+from harness.records.schema import Record
 
 # What a spec says of the point itself; all else in it is how the point was measured.
 _COORDINATES = {"kind", "sweep", "dataset", "length", "replicate", "seed"}

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import series, source_digest
 from harness.analysis.results import CellStatus, FailedCell, RefusedFile
 from harness.errors import UserError
-from harness.manifest import Manifest, read_manifest
-from harness.record import FAILED_SUFFIX, FINAL, Ranking, Record, SpeedRecord, TrainingRecord, read
-from harness.study import Cell
+from harness.records import device_series as series
+from harness.records import source_digest
+from harness.records.schema import FAILED_SUFFIX, FINAL, Ranking, Record, SpeedRecord, TrainingRecord, read
+from harness.study.manifest import Manifest, read_manifest
+from harness.study.schema import Cell
 
 _METRIC_TOLERANCE = 1e-6
 # Beyond what any clock resolves and any time limit allows.

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 import harness
+from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
+from harness.analysis.estimates.timing import step_seconds
 from harness.analysis.load import Counted, Folder
 from harness.analysis.results import AccuracyRow, Completeness, Machine, RecordRow, RefusedFile, Versions
 from harness.analysis.rows import ControlPoint, NoiseFloor
 from harness.analysis.stale import stale, untold
-from harness.analysis.statistics import MINIMUM_PROCESSES
-from harness.analysis.timing import step_seconds
-from harness.record import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
+from harness.records.schema import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
 
 
 def _records(folder: Folder) -> list[Record]:

@@ -21,12 +21,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.analysis.statistics import MINIMUM_PROCESSES, t_quantile
+from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, t_quantile
 from harness.arguments import Parser
 from harness.errors import UserError
-from harness.manifest import FILE_NAME, Manifest
-from harness.process import USAGE
-from harness.record import (
+from harness.records.schema import (
     SCHEMA_VERSION,
     Block,
     Environment,
@@ -38,7 +36,9 @@ from harness.record import (
     write,
     write_atomic,
 )
-from harness.study import Cell, Claim, SpeedSection, Study, Sweep
+from harness.run.process import USAGE
+from harness.study.manifest import FILE_NAME, Manifest
+from harness.study.schema import Cell, Claim, SpeedSection, Study, Sweep
 
 SWEEP = "published"
 OOM: Literal["OOM"] = "OOM"

@@ -32,8 +32,8 @@ from harness.analysis.rows import (
     TimePoint,
     Trend,
 )
-from harness.operator_record import OperatorRecord
-from harness.study import Study, Verdict
+from harness.records.operator import OperatorRecord
+from harness.study.schema import Study, Verdict
 
 __all__ = [
     "ANALYSIS_VERSION",

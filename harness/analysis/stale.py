@@ -7,11 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import series, source_digest
 from harness.analysis.load import Folder, load
 from harness.errors import UserError
-from harness.record import read
-from harness.study import Cell
+from harness.records import device_series as series
+from harness.records import source_digest
+from harness.records.schema import read
+from harness.study.schema import Cell
 
 _ASIDE = ".stale"
 

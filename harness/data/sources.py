@@ -15,8 +15,8 @@ from typing import Any
 
 import filelock
 
-from harness.catalogue import DataSource
 from harness.data import interactions, readers, synthetic
+from harness.data.catalogue import DataSource
 from harness.data.interactions import StoredInteractions
 from harness.errors import UserError
 

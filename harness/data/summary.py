@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.catalogue import DataSource
 from harness.data import sources, splits, synthetic
+from harness.data.catalogue import DataSource
 
 
 def summary(name: str, source: DataSource, folder: str | Path | None = None) -> str:

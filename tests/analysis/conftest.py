@@ -2,7 +2,7 @@ from functools import cache
 
 import pytest
 
-from harness import source_digest
+from harness.records import source_digest
 
 _original = source_digest.cell_digest
 

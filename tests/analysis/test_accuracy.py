@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import accuracy, statistics
-from harness.analysis.accuracy import Runs
 from harness.analysis.analyse import analyse
+from harness.analysis.estimates import accuracy, statistics
+from harness.analysis.estimates.accuracy import Runs
 from harness.analysis.results import LearningPoint
 
 

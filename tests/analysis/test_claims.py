@@ -10,13 +10,13 @@ from scipy import stats
 
 from harness.analysis import analyse as analysis_module
 from harness.analysis.analyse import analyse
-from harness.analysis.claims import RULES, rule
-from harness.analysis.findings import Findings
+from harness.analysis.claims.evidence import Findings
+from harness.analysis.claims.ruling import RULES, rule
 from harness.analysis.load import Counted, Folder
 from harness.errors import UserError
-from harness.manifest import Manifest, load_claims
-from harness.record import Block
-from harness.study import Study, load_study
+from harness.records.schema import Block
+from harness.study.manifest import Manifest, load_claims
+from harness.study.schema import Study, load_study
 
 QUIET = {"process_noise": 0.002, "block_noise": 0.002, "drift": 0.002}
 CLAIMS = {c.id: c for c in load_claims()}

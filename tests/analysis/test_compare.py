@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import cli, record
+from harness import cli
 from harness.analysis import compare as module
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.compare_sets import Set
 from harness.analysis.load import Counted, Folder
 from harness.errors import UserError
-from harness.manifest import Manifest, read_manifest
-from harness.study import Study
+from harness.records import schema as record
+from harness.study.manifest import Manifest, read_manifest
+from harness.study.schema import Study
 
 LENGTHS = (256, 512, 1024, 2048)
 LABELS = ("hyenarec", "sasrec-sdpa", "gru4rec")

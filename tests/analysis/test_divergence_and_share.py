@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from factories import blocks, make_folder, timing
 
-from harness import record as records
 from harness.analysis.analyse import analyse
-from harness.manifest import read_manifest
-from harness.reporting.document import assemble, render
+from harness.records import schema as records
+from harness.report.document import assemble, render
+from harness.study.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")

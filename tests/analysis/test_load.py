@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import record
 from harness.analysis.analyse import analyse
 from harness.analysis.load import load
 from harness.errors import UserError
+from harness.records import schema as record
 
 SMALL = {"lengths": (256, 512, 1024), "memory": False, "training": False}
 

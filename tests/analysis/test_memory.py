@@ -5,13 +5,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.analysis import memory
 from harness.analysis.analyse import analyse
-from harness.analysis.claims import rule
-from harness.analysis.findings import Findings
+from harness.analysis.claims.evidence import Findings
+from harness.analysis.claims.ruling import rule
+from harness.analysis.estimates import memory
 from harness.analysis.load import Counted, Folder
-from harness.manifest import Manifest, load_claims
-from harness.study import Study
+from harness.study.manifest import Manifest, load_claims
+from harness.study.schema import Study
 
 
 def test_exponent_comes_from_the_constant_batch_only(tmp_path):

@@ -7,9 +7,9 @@ from operator_examples import operator_record
 
 from harness import cli
 from harness.analysis.analyse import analyse, read, write
-from harness.operator_record import FILE_NAME, SOURCES
-from harness.record import encode
-from harness.source_digest import source_digest
+from harness.records.operator import FILE_NAME, SOURCES
+from harness.records.schema import encode
+from harness.records.source_digest import source_digest
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from harness import cli
-from harness.analysis import published, statistics, timing
+from harness.analysis import published
 from harness.analysis.analyse import analyse
+from harness.analysis.estimates import statistics, timing
 from harness.analysis.load import load
 from harness.errors import UserError
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from scipy.optimize import curve_fit, nnls
 
-from harness.analysis import scaling, statistics
-from harness.analysis.scaling import Series
+from harness.analysis.estimates import scaling, statistics
+from harness.analysis.estimates.scaling import Series
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 TOKENS = (8192,) * 7

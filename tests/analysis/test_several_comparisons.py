@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import accuracy, statistics
-from harness.analysis.claims_accuracy import _over_kernels, _Pair, _rule
-from harness.analysis.findings import conjunction
+from harness.analysis.claims.accuracy import _over_kernels, _Pair, _rule
+from harness.analysis.claims.evidence import conjunction
+from harness.analysis.estimates import accuracy, statistics
+from harness.analysis.estimates.statistics import Estimate
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
-from harness.analysis.statistics import Estimate
-from harness.manifest import load_claims
+from harness.study.manifest import load_claims
 
 CLAIMS = {c.id: c for c in load_claims()}
 SEEDS = 5

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import scaling, speedup, statistics, timing
+from harness.analysis.estimates import scaling, speedup, statistics, timing
+from harness.analysis.estimates.scaling import Series
+from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Counted, Folder
-from harness.analysis.scaling import Series
-from harness.analysis.timing import Group
-from harness.manifest import Manifest
-from harness.record import Block
-from harness.study import Study
+from harness.records.schema import Block
+from harness.study.manifest import Manifest
+from harness.study.schema import Study
 
 TRIALS, SHORT = 2000, 60
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import speedup
+from harness.analysis.estimates import speedup
+from harness.analysis.estimates.timing import Group
 from harness.analysis.rows import NoiseFloor, SpeedupPoint
-from harness.analysis.timing import Group
-from harness.record import Block
+from harness.records.schema import Block
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 

@@ -2,10 +2,11 @@ import factories
 import msgspec
 import pytest
 
-from harness import cli, record
+from harness import cli
 from harness.analysis import stale as module
 from harness.analysis.load import load
-from harness.manifest import read_manifest
+from harness.records import schema as record
+from harness.study.manifest import read_manifest
 
 SMALL = {"lengths": (256, 512), "memory": False, "training": False}
 

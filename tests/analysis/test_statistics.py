@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import statistics
-from harness.analysis.statistics import Estimate
+from harness.analysis.estimates import statistics
+from harness.analysis.estimates.statistics import Estimate
 
 TRIALS = 2000
 

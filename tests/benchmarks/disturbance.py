@@ -28,11 +28,11 @@ from collections.abc import Callable
 import torch
 
 from harness.arguments import Parser
-from harness.environment import usable_cores
-from harness.metering import stopwatch
-from harness.metering.stopwatch import Clock, Limits, Plan, Side
-from harness.process import die_with_parent
-from harness.record import Block
+from harness.measure.speed import stopwatch
+from harness.measure.speed.stopwatch import Clock, Limits, Plan, Side
+from harness.records.environment import usable_cores
+from harness.records.schema import Block
+from harness.run.process import die_with_parent
 
 TOLERANCE = 0.05
 BLOCK_SECONDS = 0.1

@@ -24,16 +24,17 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from harness import runtime
 from harness.arguments import Parser
-from harness.environment import has_gpu
-from harness.metering import cell, nvml
-from harness.metering.sampler import Sampler
-from harness.metering.stopwatch import Clock
-from harness.metering.trace import Player
-from harness.record import Record, SpeedRecord
-from harness.study import Cell, cells, load_study
-from harness.supervisor import run_cell
+from harness.measure import runtime
+from harness.measure.device import nvml
+from harness.measure.device.sampler import Sampler
+from harness.measure.device.trace import Player
+from harness.measure.speed import cell
+from harness.measure.speed.stopwatch import Clock
+from harness.records.environment import has_gpu
+from harness.records.schema import Record, SpeedRecord
+from harness.run.supervisor import run_cell
+from harness.study.schema import Cell, cells, load_study
 
 STEP_ALLOWED, CELL_ALLOWED_SECONDS = 0.01, 5.0
 CALL_SECONDS = 0.001
@@ -41,7 +42,7 @@ BLOCK_SECONDS, PAIRS, RUNS = 0.5, 160, 3
 LENGTH = 1024
 # Below, no order statistic bounds a median with 95 %.
 LEAST_PAIRS = 6
-TRACE = Path(__file__).parent.parent / "metering" / "synthetic_trace.json"
+TRACE = Path(__file__).parent.parent / "measure" / "synthetic_trace.json"
 
 
 class SlowDriver:

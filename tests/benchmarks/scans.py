@@ -7,7 +7,7 @@ Mamba4Rec, at their models' default sizes, one thread, alternately with the loop
 unbound tensors: indexing step by step would make its backward pass quadratic. Exit status 0: LRURec's
 and Mamba4Rec's are at least five times as fast as the loop at 2,048 steps, and the slope of their time per
 sequence in the length, from 256 to 8,192 at 8,192 steps in all, is at most 1.1; 1: otherwise. Pages are
-kept as the harness keeps them only with its allocator settings (harness/supervisor.py, KEEP_BLOCKS).
+kept as the harness keeps them only with its allocator settings (harness/run/supervisor.py, KEEP_BLOCKS).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from harness.arguments import Parser
-from models.ops import native
-from models.ops.diagonal_scan import diagonal_scan
-from models.ops.linear_recurrence import linear_recurrence
-from models.ops.selective_scan import selective_scan
+from models.ops.build import native
+from models.ops.scans.complex_diagonal import linear_recurrence
+from models.ops.scans.diagonal import diagonal_scan
+from models.ops.scans.selective import selective_scan
 
 LEAST_RATIO, MOST_SLOPE = 5.0, 1.1
 BATCHES, STEPS, ROUNDS = (1, 4), 2048, 3

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.analysis import scaling, statistics
+from harness.analysis.estimates import scaling, statistics
 
 LENGTHS = tuple(2**n for n in range(7, 14))
 SECONDS = [0.06 + 5e-5 * length for length in LENGTHS]

@@ -3,18 +3,18 @@
 Not part of the test suite: `make bench` runs them and saves the run under its commit, `make bench-compare
 A=COMMIT B=COMMIT` sets two commits side by side. Each runs by itself: to compare backends,
 use `python -m harness bench`, which times them alternately. Set the allocator as the harness does
-(harness/supervisor.py, KEEP_BLOCKS), or page faults are timed.
+(harness/run/supervisor.py, KEEP_BLOCKS), or page faults are timed.
 
 Beside the times, `extra_info` holds predicted operations and bytes of a call
-(models/ops/convolution_cost.py).
+(models/ops/convolution/cost.py).
 """
 
 import pytest
 import torch
 
-from harness.operators.workloads import attention, convolution, inputs
-from models.ops.convolution_cost import bytes_moved, operations
-from models.ops.linear_recurrence import linear_recurrence
+from harness.measure.operator.workloads import attention, convolution, inputs
+from models.ops.convolution.cost import bytes_moved, operations
+from models.ops.scans.complex_diagonal import linear_recurrence
 
 TOKENS, WIDTH, HEADS = 65_536, 64, 2
 LENGTHS = [2**n for n in range(6, 17)]

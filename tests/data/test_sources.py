@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalogue import SOURCES, DataSource
 from harness.data import sources
+from harness.data.catalogue import SOURCES, DataSource
 from harness.data.summary import summary
 from harness.errors import UserError
 

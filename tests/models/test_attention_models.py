@@ -43,7 +43,7 @@ def test_bert4rec_has_a_row_for_its_mask_and_asks_for_masked_items():
 def test_bert4rec_masks_nothing_where_nothing_is_padding(attention, monkeypatch):
     model, items, seen = build("bert4rec", attention=attention), histories(), []
     monkeypatch.setattr(
-        "models.ops.self_attention.bidirectional_attention",
+        "models.ops.attention.layer.bidirectional_attention",
         lambda query, key, value, kernel, keep: seen.append(keep is not None) or value,
     )
     model(items)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness.conformance import check, check_class
+from harness.conformance.checks import check, check_class
+from harness.conformance.learning_task import LEARNING_ACCURACY, learning_task, second_order
 from harness.errors import UserError
-from harness.learning_task import LEARNING_ACCURACY, learning_task, second_order
-from harness.training.ranking import rank_scorer
+from harness.measure.training.ranking import rank_scorer
 from models import registry
 from models.base import Cost, ModelConfig, SequenceModel, initialise_embedding
 from models.gru4rec import GRU4Rec

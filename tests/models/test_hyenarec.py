@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.hyenarec import HyenaOperator, HyenaRec, HyenaRecConfig
-from models.ops import native
+from models.ops.build import native
 
 WIDTH, LENGTH = 3, 150
 

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.conformance import check, check_class
+from harness.conformance.checks import check, check_class
 from models import registry
 from models.base import StreamingModel
 from models.gru4rec import GRU4Rec
-from models.ops.stream_state import numbers, select
+from models.streaming import numbers, select
 
 NAMES = ["gru4rec", "hyenarec", "linear-attention", "lrurec", "mingru", "sasrec"]
 ITEMS = 30

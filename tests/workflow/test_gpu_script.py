@@ -159,8 +159,8 @@ def test_the_packages_are_those_that_the_sweep_imports(script):
     """What a sweep and its children import from elsewhere; torch's own needs come with torch."""
     code = (
         "import sys; before = set(sys.modules); import torch; own = set(sys.modules)\n"
-        "import harness.cli, harness.sweep, harness.fork_server as server, harness.operators.bench\n"
-        "import harness.operators.child, harness.operators.measures; server._imports()\n"
+        "import harness.cli, harness.run.sweep, harness.run.fork_server as server, harness.run.operator_bench\n"
+        "import harness.run.operator_child, harness.measure.operator.measures; server._imports()\n"
         "print(*sorted({m.split('.')[0] for m in set(sys.modules) - own}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

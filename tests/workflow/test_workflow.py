@@ -122,21 +122,21 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-@pytest.mark.parametrize("victim", ["harness.child", "--die-with-parent", "snakemake"])
+@pytest.mark.parametrize("victim", ["harness.run.child", "--die-with-parent", "snakemake"])
 def test_kill_9_loses_nothing_leaves_no_orphan_and_the_next_run_finishes(project, victim):
     slow = {**TINY["speed"], "minimum_seconds": 6.0, "budget_seconds": 30.0}
     write(project, {**TINY, "speed": slow})
     process = start(project, start_new_session=True)
-    child = wait_for(lambda: find(project, "harness.child"))[0]
+    child = wait_for(lambda: find(project, "harness.run.child"))[0]
     targets = [p for p in find(project, victim) if Path(p.cmdline()[0]).name != "bash"]
     # Snakemake's own process, not the wrapper that started it.
     target = targets[0] if victim != "snakemake" else next(p for p in targets if "run.py" not in " ".join(p.cmdline()))
     os.kill(target.pid, signal.SIGKILL)
-    if victim != "harness.child":
+    if victim != "harness.run.child":
         wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
     if victim == "snakemake":
         process.communicate(timeout=60)
-        assert not find(project, "harness.child")
+        assert not find(project, "harness.run.child")
     else:
         # The workflow itself goes on with the other cell and reports the failed one.
         output, _ = process.communicate(timeout=120)

@@ -8,9 +8,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from harness.errors import UserError
-from harness.manifest import manifest_digest
-from harness.source_digest import source_digest
-from harness.study import cells, default_study, load_study, resource
+from harness.study.manifest import manifest_digest
+from harness.records.source_digest import source_digest
+from harness.study.schema import cells, default_study, load_study, resource
 from models.registry import RegistryError
 
 # Rules say `python`; it must be this one also when the environment is not activated.

@@ -42,6 +42,6 @@ rule report:
         f"logs/{STUDY.name}/report.log",
     localrule: True
     params:
-        source=source_digest(["harness.reporting.document"]),
+        source=source_digest(["harness.report.document"]),
     shell:
         "exec python -m harness report {input.analysis} --output {output} > {log} 2>&1"

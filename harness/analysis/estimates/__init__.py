@@ -1,0 +1,1 @@
+"""Estimates with intervals: times, laws, speed-ups, memory, accuracy."""

@@ -1,0 +1,448 @@
+"""How time grows with length: laws, their challenge, exponents, local slopes.
+
+At T tokens a step costs s(L) = f + T·(u + v·w(L)), f, u, v ≥ 0, with w = 0, log₂ L or L. All fits
+minimise relative errors, Σ (fitted/measured − 1)², because the noise of a timing is a factor. They are
+vectorised over resamples: few parameters, so non-negative least squares is the best feasible one of all
+active sets, each in closed form; the exponent of a power law runs over a grid.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from harness.analysis.estimates import statistics
+from harness.analysis.estimates.statistics import Array, Estimate
+from harness.analysis.rows import Challenge, Exponent, Fit, Interval, Law, LocalSlope, Outcome, ScalingLaw
+
+LAWS: tuple[Law, ...] = ("constant", "log", "linear")
+CHALLENGE_FACTOR = 4
+RISE_FACTOR = 8
+# A growing law that rises by less than this over the whole window is not told from a constant one.
+NEGLIGIBLE_RISE = 0.10
+_DECIDES = 0.95
+_MOST_PROCESSES = 1000
+_EXPONENTS = np.linspace(0.0, 4.0, 201)
+_SINGULAR = 1e-11
+# Step in log seconds of a numeric derivative.
+_STEP = 1e-3
+
+
+@dataclass(frozen=True)
+class Series:
+    """Log step times of one label over increasing lengths.
+
+    Attributes:
+        lengths: `[n]` events.
+        tokens: `[n]` tokens a step.
+        logs: Per length the mean log seconds over its processes.
+    """
+
+    lengths: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logs: tuple[Estimate, ...]
+
+    def upto(self, length: float) -> Series:
+        """The part at lengths of at most `length`."""
+        count = sum(1 for own in self.lengths if own <= length)
+        return Series(self.lengths[:count], self.tokens[:count], self.logs[:count])
+
+    @property
+    def seconds(self) -> Array:
+        """`[n]` step seconds, means of logs."""
+        return np.exp([e.mean for e in self.logs])
+
+    def resampled(self) -> Array | None:
+        """`[R, n]` resampled step seconds; None with too few processes."""
+        found = statistics.draws(self.logs)
+        return None if found is None else np.exp(np.clip(found, -700, 700))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Coefficients of one law for every resample.
+
+    Attributes:
+        coefficients: `[R, 3]` f, u, v; f is 0 where it cannot be told from T·u.
+        fitted: `[R, n]` seconds.
+        squares: `[R]` sum of squared relative residuals.
+        separable: Whether f could be told from T·u.
+    """
+
+    coefficients: Array
+    fitted: Array
+    squares: Array
+    separable: bool
+
+
+def growth(law: Law, lengths: Sequence[int]) -> Array:
+    """w(L) of a law."""
+    array = np.asarray(lengths, dtype=np.float64)
+    if law == "constant":
+        return np.zeros_like(array)
+    return np.log2(array) if law == "log" else array
+
+
+def nonnegative(columns: Array, seconds: Array) -> tuple[Array, Array]:
+    """Non-negative least squares of relative errors.
+
+    Args:
+        columns: `[n, k]`, k ≤ 3, no column zero.
+        seconds: `[R, n]` positive targets.
+
+    Returns:
+        Coefficients `[R, k]` and sums of squares `[R]`.
+    """
+    scale = np.linalg.norm(columns, axis=0)
+    design = (columns / scale)[None] / seconds[:, :, None]
+    gram = np.einsum("rni,rnj->rij", design, design)
+    moments = design.sum(axis=1)
+    rows, width = moments.shape
+    best = np.full(rows, float(seconds.shape[1]))
+    chosen = np.zeros((rows, width))
+    for size in range(1, width + 1):
+        for subset in itertools.combinations(range(width), size):
+            picked = list(subset)
+            inner, right = gram[:, picked][:, :, picked], moments[:, picked]
+            # A set of columns that the lengths cannot tell apart has nothing to add to its subsets.
+            regular = _volume(inner) > _SINGULAR
+            inner = np.where(regular[:, None, None], inner, np.eye(size))
+            solution = np.linalg.solve(inner, right[:, :, None])[:, :, 0]
+            squares = seconds.shape[1] - (solution * right).sum(axis=1)
+            better = regular & (solution >= 0).all(axis=1) & (squares < best - 1e-12)
+            best = np.where(better, squares, best)
+            update = np.zeros((int(better.sum()), width))
+            update[:, picked] = solution[better]
+            chosen[better] = update
+    return chosen / scale, np.maximum(best, 0.0)
+
+
+def _volume(gram: Array) -> Array:
+    """Determinant of `[R, k, k]` Gram matrices over that of orthogonal columns as long: 0 if dependent."""
+    volume: Array = np.linalg.det(gram) / np.diagonal(gram, axis1=1, axis2=2).prod(axis=1)
+    return volume
+
+
+def _design(law: Law, series: Series) -> tuple[Array, bool]:
+    """Columns `[n, k]` of f (where it can be told from T·u), u and v, and whether it can."""
+    tokens = np.asarray(series.tokens, dtype=np.float64)
+    separable = bool(np.any(tokens != tokens[0]))
+    columns = [np.ones_like(tokens), tokens] if separable else [tokens]
+    if law != "constant":
+        columns.append(tokens * growth(law, series.lengths))
+    return np.stack(columns, axis=1), separable
+
+
+def contrasts(law: Law, series: Series) -> list[Estimate] | None:
+    """The law's coefficients with their errors, in the order of its columns, signs left free.
+
+    Where a coefficient is 0 in truth, the fit with signs bound has no interval that is wrong in 5 % of
+    all cases, so the error is that of the free fit: weighted least squares is linear in the means.
+
+    Returns:
+        None with fewer lengths than coefficients, or lengths that cannot tell them apart.
+    """
+    columns, _ = _design(law, series)
+    relative = columns / np.linalg.norm(columns, axis=0) / series.seconds[:, None]
+    if len(relative) < relative.shape[1] or float(_volume((relative.T @ relative)[None])[0]) <= _SINGULAR:
+        return None
+    rows = np.linalg.pinv(relative) / np.linalg.norm(columns, axis=0)[:, None]
+    return [statistics.delta(float(row.sum()), [float(w) for w in row], series.logs) for row in rows]
+
+
+def fit(law: Law, series: Series, seconds: Array) -> Fitted:
+    """Fit one law to every row of `seconds` `[R, n]`."""
+    design, separable = _design(law, series)
+    found, squares = nonnegative(design, seconds)
+    coefficients = np.zeros((len(seconds), 3))
+    coefficients[:, (0 if separable else 1) : (0 if separable else 1) + found.shape[1]] = found
+    return Fitted(coefficients, found @ design.T, squares, separable)
+
+
+def fits(series: Series) -> list[Fit]:
+    """All three laws, fitted to all lengths."""
+    measured = series.seconds
+    result = []
+    for law in LAWS:
+        point = fit(law, series, measured[None])
+        free = contrasts(law, series)
+        fixed, per_token, grows = (float(c) for c in point.coefficients[0])
+        result.append(
+            Fit(
+                law=law,
+                fixed_seconds=fixed if point.separable else None,
+                per_token_seconds=per_token,
+                growth_seconds=grows,
+                growth_interval=_reaching(grows, free[-1]) if free and law != "constant" else None,
+                fixed_interval=_reaching(fixed, free[0]) if free and point.separable else None,
+                relative_error=math.sqrt(float(point.squares[0]) / len(measured)),
+                residuals=[float(r) for r in measured / point.fitted[0] - 1],
+                fitted_seconds=[float(s) for s in point.fitted[0]],
+            )
+        )
+    return result
+
+
+def _reaching(value: float, free: Estimate) -> Interval | None:
+    """The interval of the free fit, stretched to a value above 0 that the bound signs moved out of it."""
+    interval = free.interval()
+    if interval is None or value == 0:
+        return interval
+    return min(interval[0], value), max(interval[1], value)
+
+
+def choose(series: Series, found: Sequence[Fit]) -> tuple[Law | None, Law]:
+    """The law that the data single out, or None, and the best one for drawing.
+
+    A growing law needs a growth whose interval lies above 0, and to beat the other growing law in 95 %
+    of the resamples. The constant law needs more than the absence of that: the growth that the data
+    leave room for, by a one-sided 95 % bound, must be below 10 % over the whole window.
+    """
+    constant, log, linear = found
+    better = log if log.relative_error <= linear.relative_error else linear
+    grows = [f for f in (log, linear) if f.growth_interval is not None and f.growth_interval[0] > 0]
+    resampled = series.resampled()
+    if resampled is None:
+        rises = better.growth_seconds > 0 and better.relative_error < constant.relative_error / 2
+        return None, better.law if rises else "constant"
+    if not grows:
+        room = [_room(series, f) for f in (log, linear)]
+        return ("constant" if max(room) <= NEGLIGIBLE_RISE else None), "constant"
+    log_wins = float(np.mean(fit("log", series, resampled).squares < fit("linear", series, resampled).squares))
+    if max(log_wins, 1 - log_wins) < _DECIDES:
+        return None, better.law
+    winner: Law = "log" if log_wins >= _DECIDES else "linear"
+    return (winner if winner in {f.law for f in grows} else None), better.law
+
+
+def processes_that_choose(series: Series) -> int | None:
+    """Processes a length at which a law would be singled out, should means and spreads stay as they are.
+
+    Returns:
+        None where no number up to a thousand would, or no spread is known.
+    """
+    if any(e.error is None for e in series.logs):
+        return None
+
+    def decides(count: int) -> bool:
+        logs = tuple(
+            Estimate(e.mean, (e.error or 0.0) * math.sqrt(e.count / count), count - 1, count) for e in series.logs
+        )
+        more = Series(series.lengths, series.tokens, logs)
+        return choose(more, fits(more))[0] is not None
+
+    return statistics.least_count(decides, _MOST_PROCESSES)
+
+
+def _room(series: Series, found: Fit) -> float:
+    """Relative rise of the step over the window that the data leave room for."""
+    free = contrasts(found.law, series)
+    if free is None:
+        return math.inf
+    first, last = growth(found.law, [series.lengths[0], series.lengths[-1]])
+    return free[-1].upper() * series.tokens[-1] * float(last - first) / found.fitted_seconds[0]
+
+
+def challenge(law: Law, series: Series, tolerance: float) -> Challenge | None:
+    """Fit on lengths up to a quarter of the largest, predict the largest.
+
+    Source: Pushak and Hoos, Advanced statistical analysis of empirical performance scaling, GECCO
+    2020 (the Empirical Scaling Analyzer), with a tolerance for what no law of three terms holds: a
+    cache that fills, an FFT length that factors badly.
+
+    Returns:
+        None where fewer than two smaller lengths (three for a growing law) are left to fit on.
+    """
+    largest = series.lengths[-1]
+    small = series.upto(largest / CHALLENGE_FACTOR)
+    if len(small.lengths) < (2 if law == "constant" else 3):
+        return None
+    predicted = _predict(law, small, small.seconds[None], series)
+    ratio = float(series.seconds[-1] / predicted[0])
+    resampled = series.resampled()
+    interval: Interval | None = None
+    outcome: Outcome = "undecided"
+    if resampled is not None:
+        part = resampled[:, : len(small.lengths)]
+        interval = statistics.quantiles(resampled[:, -1] / _predict(law, small, part, series))
+        low, high = 1 / (1 + tolerance), 1 + tolerance
+        if low <= interval[0] and interval[1] <= high:
+            outcome = "passed"
+        elif interval[0] > high or interval[1] < low:
+            outcome = "contradicted"
+    return Challenge(
+        law=law,
+        fitted_lengths=list(small.lengths),
+        length=largest,
+        predicted_seconds=float(predicted[0]),
+        measured_seconds=float(series.seconds[-1]),
+        ratio=ratio,
+        interval=interval,
+        tolerance=tolerance,
+        outcome=outcome,
+    )
+
+
+def _predict(law: Law, small: Series, seconds: Array, series: Series) -> Array:
+    tokens = series.tokens[-1]
+    last = float(growth(law, series.lengths[-1:])[0])
+    predicted: Array = fit(law, small, seconds).coefficients @ np.array([1.0, tokens, tokens * last])
+    return predicted
+
+
+def rise(series: Series) -> tuple[Estimate, tuple[int, int]] | None:
+    """Log of the cost per token at the largest length over that at most an eighth of it.
+
+    Returns:
+        The estimate and the two lengths; None where the lengths do not span a factor of eight.
+    """
+    lower = series.upto(series.lengths[-1] / RISE_FACTOR)
+    if not lower.lengths:
+        return None
+    start, end = len(lower.lengths) - 1, len(series.lengths) - 1
+    found = statistics.combine([1.0, -1.0], [series.logs[end], series.logs[start]])
+    shift = math.log(series.tokens[start] / series.tokens[end])
+    moved = Estimate(found.mean + shift, found.error, found.freedom, found.count)
+    return moved, (series.lengths[start], series.lengths[end])
+
+
+@dataclass(frozen=True)
+class Power:
+    """t = c + a·L^b. Arrays over resamples, each `[R]`."""
+
+    constant: Array
+    coefficient: Array
+    exponent: Array
+
+
+@cache
+def _powers(lengths: tuple[int, ...]) -> Array:
+    scaled = np.asarray(lengths, dtype=np.float64) / lengths[-1]
+    shapes: Array = np.power(scaled[None, :], _EXPONENTS[:, None])
+    return shapes
+
+
+def power(lengths: Sequence[int], values: Array) -> Power:
+    """Fit c + a·L^b, a ≥ 0, 0 ≤ b ≤ 4, to every row of `values` `[R, n]` by relative errors.
+
+    The sign of c is free: bound at 0, b would be pushed up wherever c is 0 in truth.
+    """
+    shapes = _powers(tuple(lengths))
+    inverse = 1.0 / values
+    count = values.shape[1]
+    s1, s11 = inverse.sum(axis=1), (inverse**2).sum(axis=1)
+    sq, sq1, sqq = shapes @ inverse.T, shapes @ (inverse**2).T, shapes**2 @ (inverse**2).T
+    determinant = s11 * sqq - sq1**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        constant = (s1 * sqq - sq * sq1) / determinant
+        scale = (sq * s11 - s1 * sq1) / determinant
+    usable = (determinant > 1e-12 * s11 * sqq) & (scale >= 0)
+    constant = np.where(usable, constant, 0.0)
+    scale = np.where(usable, scale, sq / sqq)
+    squares = count - constant * s1 - scale * sq
+    best = np.argmin(squares, axis=0)
+    rows = np.arange(values.shape[0])
+    exponent = _EXPONENTS[best] + _refine(squares, best, rows)
+    picked = scale[best, rows]
+    return Power(constant[best, rows], picked / np.float64(lengths[-1]) ** exponent, exponent)
+
+
+def _refine(squares: Array, best: Array, rows: Array) -> Array:
+    """Step from the best grid point to the vertex of the parabola through it and its neighbours."""
+    index = np.clip(best, 1, len(_EXPONENTS) - 2).astype(np.intp)
+    left, middle, right = (squares[index + k, rows] for k in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    inside = (bend > 0) & (index == best)
+    step = np.where(inside, (left - right) / np.where(inside, 2 * bend, 1.0), 0.0)
+    return np.clip(step, -0.5, 0.5) * float(_EXPONENTS[1] - _EXPONENTS[0])
+
+
+def local_slopes(label: str, sweep: str, series: Series) -> list[LocalSlope]:
+    """Exponent of the time per sequence between neighbouring lengths."""
+    result = []
+    for (first, second), (before, after), (few, many) in zip(
+        itertools.pairwise(series.lengths),
+        itertools.pairwise(series.logs),
+        itertools.pairwise(series.tokens),
+        strict=True,
+    ):
+        distance = math.log(second / first)
+        found = statistics.combine([1 / distance, -1 / distance], [after, before])
+        # Per sequence: s / batch = s · L / T.
+        shift = 1.0 - math.log(many / few) / distance
+        interval = found.interval()
+        result.append(
+            LocalSlope(
+                label=label,
+                sweep=sweep,
+                quantity="time",
+                lengths=(first, second),
+                slope=found.mean + shift,
+                interval=None if interval is None else (interval[0] + shift, interval[1] + shift),
+            )
+        )
+    return result
+
+
+def exponent(label: str, sweep: str, series: Series) -> Exponent | None:
+    """Exponent of the time per sequence, t = c + a·L^b; None with fewer than four lengths."""
+    if len(series.lengths) < 4:
+        return None
+    # Per sequence: s / batch = s · L / T.
+    share = np.asarray(series.lengths, dtype=np.float64) / np.asarray(series.tokens, dtype=np.float64)
+    logs = np.log(series.seconds * share)
+    steps = _STEP * np.eye(len(logs))
+    point = power(series.lengths, np.exp(np.concatenate([logs[None], logs + steps, logs - steps])))
+    up, down = point.exponent[1 : len(logs) + 1], point.exponent[len(logs) + 1 :]
+    found = statistics.delta(float(point.exponent[0]), [float(g) for g in (up - down) / (2 * _STEP)], series.logs)
+    return Exponent(
+        label=label,
+        sweep=sweep,
+        quantity="time",
+        exponent=found.mean,
+        interval=found.interval(),
+        constant=float(point.constant[0]),
+        coefficient=float(point.coefficient[0]),
+        window=(series.lengths[0], series.lengths[-1]),
+        points=len(series.lengths),
+        method="power with constant",
+    )
+
+
+def scaling_law(
+    label: str, sweep: str, series: Series, *, tolerances: Mapping[Law, float], censored_lengths: Sequence[int]
+) -> ScalingLaw | None:
+    """Everything about how one label's step grows in one sweep; None with fewer than three lengths.
+
+    Args:
+        label: Label.
+        sweep: Sweep.
+        series: Its step times.
+        tolerances: Relative error each law's challenge lets pass.
+        censored_lengths: Lengths that ended in OOM or time-out.
+    """
+    if len(series.lengths) < 3:
+        return None
+    found = fits(series)
+    chosen, best = choose(series, found)
+    risen = rise(series)
+    return ScalingLaw(
+        label=label,
+        sweep=sweep,
+        lengths=list(series.lengths),
+        measured_seconds=[float(s) for s in series.seconds],
+        processes=min(e.count for e in series.logs),
+        fits=found,
+        chosen=chosen,
+        best=best,
+        challenges=[c for law in LAWS if (c := challenge(law, series, tolerances[law])) is not None],
+        rise=None if risen is None else math.exp(risen[0].mean),
+        rise_interval=None if risen is None else statistics.exponential(risen[0].interval()),
+        rise_window=None if risen is None else risen[1],
+        censored_lengths=list(censored_lengths),
+    )

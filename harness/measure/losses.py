@@ -1,0 +1,324 @@
+"""Losses over hidden states and a tied item table, owned by the harness: models share them.
+
+The table has row 0 for padding and, in models that mask, one row more than V + 1; neither is ever
+a candidate. No loss but the full cross-entropy computes N × V numbers, and that one never holds
+them at once. A loss is the last thing computed, so where that saves memory its gradient is found in
+the forward pass, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from harness.study.training import loss_spec
+
+# Large enough for fast matrix products, small enough to stay near the cache and off the peak.
+_LOGITS_PER_CHUNK = {"cpu": 1 << 19, "cuda": 1 << 25}
+_LEAST_POSITIONS_PER_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How an item is scored, alike in the loss and in the ranking.
+
+    ⟨h, e⟩ / temperature, with both sides divided by their Euclidean norm where `normalise` is set.
+
+    Attributes:
+        normalise: Cosines instead of dot products.
+        temperature: Above 0. A common factor of all scores: it changes the loss, never a ranking.
+    """
+
+    normalise: bool = False
+    temperature: float = 1.0
+
+    def states(self, hidden: Tensor) -> Tensor:
+        """Hidden states `[N, D]` as they enter the product; float32 at least where they change."""
+        if self.normalise:
+            hidden = functional.normalize(_precise(hidden), dim=-1)
+        return hidden if self.temperature == 1.0 else _precise(hidden) / self.temperature
+
+    def table(self, weight: Tensor) -> Tensor:
+        """The item table `[R, D]` as it enters the product; a zero row stays zero."""
+        return functional.normalize(_precise(weight), dim=-1) if self.normalise else weight
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A loss with its options: what the training loop calls.
+
+    Attributes:
+        name: `cross-entropy`, `sampled-softmax`, `bce` or `gbce`.
+        negatives: Sampled items K: of the whole batch under `sampled-softmax`, of every position
+            under `bce` and `gbce`; none under `cross-entropy`.
+        calibration: t of gBCE; 0 is plain BCE.
+        scoring: How an item is scored.
+    """
+
+    name: str
+    negatives: int = 0
+    calibration: float = 0.0
+    scoring: Scoring = field(default_factory=Scoring)
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any], declared: str) -> Criterion:
+        """The loss in a cell's spec.
+
+        Args:
+            spec: What `training_section.loss_spec` gives.
+            declared: Loss that the model's objective names: the one meant by `declared`.
+        """
+        chosen = loss_spec(declared) if spec["name"] == "declared" else spec
+        return cls(
+            name=chosen["name"],
+            negatives=chosen.get("negatives", 0),
+            calibration=chosen.get("calibration", 0.0),
+            scoring=Scoring(chosen["normalise"], chosen["temperature"]),
+        )
+
+    def __call__(
+        self, hidden: Tensor, weight: Tensor, targets: Tensor, num_items: int, generator: torch.Generator
+    ) -> Tensor:
+        """The mean loss over the targets, in float32 at least, also under autocast.
+
+        Args:
+            hidden: `[N, D]` hidden states of the positions with a target.
+            weight: `[R, D]` item table, R > V.
+            targets: `[N]` int64, 1 … V.
+            num_items: Catalogue size V.
+            generator: Draws the negatives; on the device of `hidden`.
+
+        Returns:
+            The scalar loss. It can be differentiated once.
+
+        Raises:
+            ValueError: No positions, shapes that do not fit, or no item to be a negative.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            states, table = self.scoring.states(hidden), self.scoring.table(weight)
+            if self.name == "cross-entropy":
+                return chunked_cross_entropy(states, table, targets, num_items)
+            if self.name == "sampled-softmax":
+                shared = torch.randint(1, num_items + 1, (self.negatives,), generator=generator, device=hidden.device)
+                return sampled_softmax(_precise(states), _precise(table), targets, shared)
+            drawn = other_items(targets, self.negatives, num_items, generator)
+            power = gbce_power(self.negatives, num_items, self.calibration)
+            return binary_cross_entropy(states, table, targets, drawn, power)
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, num_items: int, chunk: int | None = None
+) -> Tensor:
+    """Mean cross-entropy over the whole catalogue, without N × V numbers in memory.
+
+    Its gradient, softmax minus one-hot, is accumulated chunk by chunk in the forward pass, so that
+    no logits are kept for the backward pass. Computed in float32 at least, also under autocast.
+
+    Args:
+        hidden: `[N, D]` hidden states of real positions only.
+        weight: `[R, D]` item table, R > V; rows 1 … V are the candidates.
+        targets: `[N]` int64, 1 … V.
+        num_items: Catalogue size V.
+        chunk: Positions per chunk; default: by size of the logits.
+
+    Returns:
+        The scalar loss. It can be differentiated once.
+
+    Raises:
+        ValueError: No positions, or shapes that do not fit.
+    """
+    _check(hidden, weight, targets, num_items)
+    rows = chunk or max(_LEAST_POSITIONS_PER_CHUNK, _LOGITS_PER_CHUNK[hidden.device.type] // num_items)
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        states, table = _common(hidden, weight)
+        items = table[1 : num_items + 1]
+        states_gradient, weight_gradient = torch.empty_like(states), torch.zeros_like(table)
+        items_gradient = weight_gradient[1 : num_items + 1]
+        total = states.new_zeros(())
+        share = 1.0 / len(states)
+        for start in range(0, len(states), rows):
+            part = states[start : start + rows]
+            index = (targets[start : start + rows] - 1)[:, None]
+            logits = part @ items.T
+            normaliser = logits.logsumexp(dim=1, keepdim=True)
+            total += (normaliser - logits.gather(1, index)).sum()
+            logits -= normaliser
+            gradient = logits.exp_()
+            gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
+            gradient *= share
+            torch.mm(gradient, items, out=states_gradient[start : start + rows])
+            items_gradient.addmm_(gradient.T, part)
+    return _with_gradients(hidden, weight, total * share, states_gradient, weight_gradient)
+
+
+def sampled_softmax(
+    hidden: Tensor, weight: Tensor, targets: Tensor, negatives: Tensor, chunk: int | None = None
+) -> Tensor:
+    """Mean cross-entropy of the target against negatives that all positions share.
+
+    A negative that happens to be the target is masked for that position. Negatives are taken as
+    uniform, so no correction for their frequency applies. Computed in float32 at least, also under
+    autocast.
+
+    Args:
+        hidden: `[N, D]` hidden states of real positions only.
+        weight: `[R, D]` item table.
+        targets: `[N]` int64 rows of the table.
+        negatives: `[K]` int64 rows of the table.
+        chunk: Positions per chunk; default: by size of the logits.
+
+    Returns:
+        The scalar loss. It can be differentiated once.
+
+    Raises:
+        ValueError: No positions, or shapes that do not fit.
+    """
+    _check(hidden, weight, targets, weight.shape[0] - 1)
+    rows = chunk or max(_LEAST_POSITIONS_PER_CHUNK, _LOGITS_PER_CHUNK[hidden.device.type] // (len(negatives) + 1))
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        states, table = _common(hidden, weight)
+        states_gradient, weight_gradient = torch.empty_like(states), torch.zeros_like(table)
+        shared, shared_gradient = table[negatives], torch.zeros_like(table[negatives])
+        total = states.new_zeros(())
+        share = 1.0 / len(states)
+        for start in range(0, len(states), rows):
+            part, index = states[start : start + rows], targets[start : start + rows]
+            own = table[index]
+            positive = (part * own).sum(dim=1)
+            logits = part @ shared.T
+            logits.masked_fill_(index[:, None] == negatives, -torch.inf)
+            normaliser = torch.logaddexp(logits.logsumexp(dim=1), positive)
+            total += (normaliser - positive).sum()
+            gradient = logits.sub_(normaliser[:, None]).exp_().mul_(share)
+            pull = ((positive - normaliser).exp_() - 1)[:, None] * share
+            torch.addmm(own * pull, gradient, shared, out=states_gradient[start : start + rows])
+            shared_gradient.addmm_(gradient.T, part)
+            weight_gradient.index_add_(0, index, part * pull)
+        weight_gradient.index_add_(0, negatives, shared_gradient)
+    return _with_gradients(hidden, weight, total * share, states_gradient, weight_gradient)
+
+
+def binary_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    power: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    """Mean binary cross-entropy of every target and its own negatives.
+
+        −1/(K + 1) · [β log σ(s⁺) + Σ_k log(1 − σ(s⁻_k))],    mean over the positions
+
+    With β = 1 this is BCE; with β < 1 it is the generalised BCE of gSASRec (Petrov and Macdonald,
+    RecSys 2023), whose log σ(s⁺)^β is taken as β log σ(s⁺), which needs no double precision. The
+    N × K scored rows exist a chunk at a time. Computed in float32 at least, also under autocast.
+
+    Args:
+        hidden: `[N, D]` hidden states of real positions only.
+        weight: `[R, D]` item table.
+        targets: `[N]` int64 rows of the table.
+        negatives: `[N, K]` int64 rows of the table, none of them its position's target.
+        power: β, from `gbce_power`.
+        chunk: Positions per chunk; default: by size of the gathered rows.
+
+    Returns:
+        The scalar loss. It can be differentiated once.
+
+    Raises:
+        ValueError: No positions, or shapes that do not fit.
+    """
+    _check(hidden, weight, targets, weight.shape[0] - 1)
+    if negatives.ndim != 2 or len(negatives) != len(targets) or not negatives.shape[1]:
+        raise ValueError(f"negatives must be [{len(targets)}, K] with K ≥ 1, not {negatives.shape}")
+    candidates = torch.cat([targets[:, None], negatives], dim=1)
+    rows = chunk or max(1, _LOGITS_PER_CHUNK[hidden.device.type] // (candidates.shape[1] * hidden.shape[1]))
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        states, table = _common(hidden, weight)
+        states_gradient, weight_gradient = torch.empty_like(states), torch.zeros_like(table)
+        total = states.new_zeros(())
+        share = 1.0 / candidates.numel()
+        for start in range(0, len(states), rows):
+            part, index = states[start : start + rows], candidates[start : start + rows]
+            items = table[index]
+            logits = torch.bmm(items, part[:, :, None]).squeeze(2)
+            total += power * functional.softplus(-logits[:, 0]).sum() + functional.softplus(logits[:, 1:]).sum()
+            gradient = logits.sigmoid()
+            gradient[:, 0] = power * (gradient[:, 0] - 1)
+            gradient *= share
+            states_gradient[start : start + rows] = torch.bmm(gradient[:, None, :], items).squeeze(1)
+            outer = gradient[:, :, None] * part[:, None, :]
+            weight_gradient.index_add_(0, index.flatten(), outer.flatten(0, 1))
+    return _with_gradients(hidden, weight, total * share, states_gradient, weight_gradient)
+
+
+def gbce_power(negatives: int, num_items: int, calibration: float) -> float:
+    """β = α (t (1 − 1/α) + 1/α) with α = K / (V − 1) (Petrov and Macdonald, gSASRec, RecSys 2023).
+
+    Args:
+        negatives: Negatives per position K.
+        num_items: Catalogue size V.
+        calibration: t: 0 gives 1, plain BCE; 1 gives the sampling rate α, which undoes the
+            overconfidence that sampling brings.
+    """
+    rate = min(1.0, negatives / max(1, num_items - 1))
+    return rate * (calibration * (1 - 1 / rate) + 1 / rate)
+
+
+def other_items(targets: Tensor, count: int, num_items: int, generator: torch.Generator) -> Tensor:
+    """`[N, count]` items drawn uniformly, with replacement, from all but each position's target.
+
+    Raises:
+        ValueError: A catalogue of one item.
+    """
+    if num_items < 2:
+        raise ValueError("a catalogue of one item has no negatives; use loss 'cross-entropy'")
+    drawn = torch.randint(1, num_items, (len(targets), count), generator=generator, device=targets.device)
+    return drawn + (drawn >= targets[:, None])
+
+
+class _KnownGradients(torch.autograd.Function):
+    """A loss whose gradients were found with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, loss: Tensor, hidden_gradient: Tensor, weight_gradient: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * gradient, weight_gradient * gradient, None, None, None
+
+
+def _with_gradients(
+    hidden: Tensor, weight: Tensor, loss: Tensor, hidden_gradient: Tensor, weight_gradient: Tensor
+) -> Tensor:
+    connected: Tensor = _KnownGradients.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, loss, hidden_gradient.to(hidden.dtype), weight_gradient.to(weight.dtype)
+    )
+    return connected
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _common(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
+    return hidden.to(dtype), weight.to(dtype)
+
+
+def _check(hidden: Tensor, weight: Tensor, targets: Tensor, num_items: int) -> None:
+    if hidden.ndim != 2 or targets.shape != hidden.shape[:1] or not len(targets):
+        raise ValueError(f"hidden must be [N, D] and targets [N] with N ≥ 1, not {hidden.shape} and {targets.shape}")
+    if weight.ndim != 2 or weight.shape[1] != hidden.shape[1] or weight.shape[0] <= num_items:
+        raise ValueError(f"weight must be [R > {num_items}, {hidden.shape[1]}], not {weight.shape}")

@@ -1,0 +1,333 @@
+"""The one training loop: Adam, whole epochs, early stopping on validation NDCG@10."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.batches import TRANSFORMS, Batch, TrainingSequences
+from harness.data.splits import Split
+from harness.errors import UserError, unknown
+from harness.measure import runtime
+from harness.measure.losses import Criterion, Scoring
+from harness.measure.peak_memory import Peak
+from harness.measure.training import checkpoint
+from harness.measure.training.ranking import NotFiniteError, rank_model
+from harness.records.schema import Epoch
+from harness.study.training import LOSSES
+from models.base import Objective, SequenceModel
+
+_SECONDS_BETWEEN_LINES = 20.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained; the fields are those of a training cell's spec.
+
+    Attributes:
+        loss: What `training_section.loss_spec` gives.
+        compile: Whether torch.compile is applied to the model, in training and ranking alike.
+    """
+
+    length: int
+    epochs: int
+    patience: int
+    evaluate_every: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    precision: str
+    loss: dict[str, Any]
+    compile: bool
+
+    @classmethod
+    def of(cls, spec: dict[str, Any]) -> Settings:
+        """The settings in a resolved spec."""
+        return cls(**{name: spec[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a run's checkpoint lies and what it must match.
+
+    Attributes:
+        path: The checkpoint.
+        identity: Spec and split.
+        sources: Digest of the code.
+        machine: CPU, threads and versions, to tell whether a run continued elsewhere.
+    """
+
+    path: Path
+    identity: str
+    sources: str
+    machine: str
+
+
+@dataclass
+class Outcome:
+    """How far a run is; all of it is in the checkpoint.
+
+    Attributes:
+        epochs: What happened, epoch by epoch.
+        best_epoch: Epoch with the best validation NDCG@10.
+        best_weights: Its weights, on the CPU; empty where training diverged before any evaluation.
+        validation: Its validation metrics.
+        misses: Evaluations since, all without a better NDCG@10.
+        resumed: How often the run continued from a checkpoint.
+        moved: Whether it then continued on another machine or other versions.
+        diverged: Whether the loss or the scores became NaN or infinite, which ended the run.
+        peak_bytes: Peak memory of the first epoch in this process, above the baseline.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
+    misses: int = 0
+    resumed: int = 0
+    moved: bool = False
+    diverged: bool = False
+    peak_bytes: int | None = None
+
+    def finished(self, settings: Settings) -> bool:
+        """Whether no epoch is left to run."""
+        return self.diverged or self.stopped_early(settings) or len(self.epochs) >= settings.epochs
+
+    def stopped_early(self, settings: Settings) -> bool:
+        """Whether patience ran out."""
+        return self.misses >= settings.patience
+
+
+def train(
+    model: SequenceModel, split: Split, settings: Settings, device: torch.device, store: Store, peak: Peak
+) -> Outcome:
+    """Train until the epochs or the patience run out, from the checkpoint if there is one.
+
+    An epoch is every sequence once. Its time includes cutting batches and moving them, not
+    evaluation, and the clock is read after the device is done. On a CPU an interrupted and
+    continued run gives the same weights and metrics, bit for bit, as an uninterrupted one.
+
+    Args:
+        model: Freshly built under the seed, on the device; holds the best epoch's weights after.
+        split: Data.
+        settings: How to train.
+        device: Where.
+        store: The checkpoint, written after every epoch.
+        peak: Its baseline was taken before the model was built.
+
+    Raises:
+        UserError: No user has two training events, the model's objective cannot be trained on, or
+            the checkpoint of another run.
+    """
+    objective = checked_objective(model)
+    criterion = Criterion.of(settings.loss, objective.loss)
+    sequences = TrainingSequences(split, settings.length, settings.batch_size, settings.seed, objective.batch)
+    if not len(sequences):
+        raise UserError("no user has two training events besides the held-out ones, so there is nothing to train on")
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    generator = torch.Generator(device)
+    step = _stepper(model, optimiser, criterion, generator, split.interactions.num_items, settings.precision)
+    if settings.compile:
+        # In place: the module stays itself, and with it item_embedding, cost() and the checkpoint.
+        model.compile()
+    outcome = _resume(model, optimiser, device, store)
+    model.train()
+    peak.reset()
+    while not outcome.finished(settings):
+        # Like the batches, the negatives of an epoch depend on seed and epoch alone.
+        generator.manual_seed(_generator_seed(settings.seed, len(outcome.epochs) + 1))
+        _train_epoch(step, sequences, settings, device, outcome)
+        if outcome.peak_bytes is None:
+            outcome.peak_bytes = peak.read()
+        if not outcome.diverged:
+            _evaluate(model, criterion.scoring, split, settings, device, outcome)
+        if not outcome.diverged:
+            _save(model, optimiser, device, store, outcome)
+    if outcome.best_weights:
+        model.load_state_dict(outcome.best_weights)
+    return outcome
+
+
+Step = Callable[[Batch], Tensor]
+
+
+def checked_objective(model: SequenceModel) -> Objective:
+    """The model's objective, held against what the harness can train.
+
+    Raises:
+        UserError: An unknown loss or batch, masked items without a row for the mask, or a model
+            that sees the next item trained to predict it.
+    """
+    objective = model.objective()
+    if objective.loss not in LOSSES:
+        raise unknown("loss of an objective", objective.loss, LOSSES)
+    if objective.batch not in TRANSFORMS:
+        raise unknown("batch of an objective", objective.batch, TRANSFORMS)
+    rows, needed = model.item_embedding.num_embeddings, model.config.num_items + 2
+    if objective.batch == "masked-item" and rows < needed:
+        raise UserError(
+            f"{model.NAME}: objective 'masked-item' needs {needed} rows in item_embedding (padding, "
+            f"{model.config.num_items} items, mask), not {rows}"
+        )
+    if objective.batch == "next-item" and not model.CAUSAL:
+        raise UserError(
+            f"{model.NAME} is declared non-causal, so under objective 'next-item' it sees its targets; "
+            "return Objective(batch='masked-item') or Objective(batch='last-item') from objective()"
+        )
+    return objective
+
+
+def _generator_seed(seed: int, epoch: int) -> int:
+    # A third word keeps it apart from the generator of the batches.
+    return int(np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _stepper(
+    model: SequenceModel,
+    optimiser: torch.optim.Optimizer,
+    criterion: Criterion,
+    generator: torch.Generator,
+    num_items: int,
+    precision: str,
+) -> Step:
+    device = generator.device
+
+    def step(batch: Batch) -> Tensor:
+        # Found on the host: a boolean mask on the device would wait for it.
+        asked = np.flatnonzero(batch.targets)
+        targets = torch.from_numpy(batch.targets.ravel()[asked]).to(device)
+        items = torch.from_numpy(batch.items).to(device)
+        times = None if batch.timestamps is None else torch.from_numpy(batch.timestamps).to(device)
+        with runtime.autocast(device, precision):
+            hidden = model(items, times).flatten(0, 1).index_select(0, torch.from_numpy(asked).to(device))
+            loss = criterion(hidden, model.item_embedding.weight, targets, num_items, generator)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return loss.detach()
+
+    return step
+
+
+def _train_epoch(
+    step: Step, sequences: TrainingSequences, settings: Settings, device: torch.device, outcome: Outcome
+) -> None:
+    number = len(outcome.epochs) + 1
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    tokens = targets = 0
+    runtime.synchronise(device)
+    start = said = time.perf_counter()
+    for done, batch in enumerate(sequences.epoch(number), start=1):
+        asked = int(np.count_nonzero(batch.targets))
+        total += step(batch).double() * asked
+        tokens, targets = tokens + batch.tokens, targets + asked
+        if time.perf_counter() - said > _SECONDS_BETWEEN_LINES:
+            said = time.perf_counter()
+            _say(f"epoch {number}/{settings.epochs}: step {done}/{sequences.steps}, {said - start:.0f} s")
+    runtime.synchronise(device)
+    seconds = time.perf_counter() - start
+    loss = float(total) / targets
+    outcome.diverged = not math.isfinite(loss)
+    if outcome.diverged:
+        _say(f"epoch {number}/{settings.epochs}: the loss is not finite; training ends here")
+        return
+    outcome.epochs.append(
+        Epoch(
+            epoch=number,
+            train_seconds=seconds,
+            evaluation_seconds=0.0,
+            steps=sequences.steps,
+            tokens=tokens,
+            loss=loss,
+            validation_ndcg10=None,
+        )
+    )
+
+
+def _evaluate(
+    model: SequenceModel, scoring: Scoring, split: Split, settings: Settings, device: torch.device, outcome: Outcome
+) -> None:
+    epoch = outcome.epochs[-1]
+    if epoch.epoch % settings.evaluate_every == 0 or epoch.epoch == settings.epochs:
+        start = time.perf_counter()
+        try:
+            ranking = rank_model(
+                model,
+                split,
+                "validation",
+                length=settings.length,
+                device=device,
+                precision=settings.precision,
+                scoring=scoring,
+            )
+        except NotFiniteError as error:
+            outcome.diverged = True
+            _say(f"epoch {epoch.epoch}/{settings.epochs}: {error}; training ends here")
+            return
+        ndcg10 = ranking.metrics["ndcg@10"]
+        outcome.misses += 1
+        if not outcome.best_epoch or ndcg10 > outcome.validation["ndcg@10"]:
+            outcome.best_epoch, outcome.validation, outcome.misses = epoch.epoch, ranking.metrics, 0
+            outcome.best_weights = checkpoint.weights(model)
+        epoch = msgspec.structs.replace(epoch, evaluation_seconds=time.perf_counter() - start, validation_ndcg10=ndcg10)
+        outcome.epochs[-1] = epoch
+    left = (settings.epochs - epoch.epoch) * sum(e.train_seconds + e.evaluation_seconds for e in outcome.epochs)
+    validation = "" if epoch.validation_ndcg10 is None else f", validation NDCG@10 {epoch.validation_ndcg10:.4f}"
+    _say(
+        f"epoch {epoch.epoch}/{settings.epochs}: loss {epoch.loss:.4f}{validation}, "
+        f"{epoch.tokens / epoch.train_seconds:,.0f} tokens/s, {epoch.train_seconds:.1f} s, "
+        f"at most {left / len(outcome.epochs) / 60:.1f} min left"
+    )
+
+
+def _save(
+    model: SequenceModel, optimiser: torch.optim.Optimizer, device: torch.device, store: Store, outcome: Outcome
+) -> None:
+    state = {
+        "model": checkpoint.weights(model),
+        "optimiser": optimiser.state_dict(),
+        "random": checkpoint.random_state(device),
+        "machine": store.machine,
+        "epochs": [msgspec.structs.asdict(epoch) for epoch in outcome.epochs],
+        "best_epoch": outcome.best_epoch,
+        "best_weights": outcome.best_weights,
+        "validation": outcome.validation,
+        "misses": outcome.misses,
+        "resumed": outcome.resumed,
+        "moved": outcome.moved,
+    }
+    checkpoint.save(store.path, store.identity, store.sources, state)
+
+
+def _resume(model: SequenceModel, optimiser: torch.optim.Optimizer, device: torch.device, store: Store) -> Outcome:
+    state = checkpoint.load(store.path, store.identity, store.sources)
+    if state is None:
+        return Outcome()
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    checkpoint.restore_random_state(state["random"], device)
+    outcome = Outcome(
+        epochs=[Epoch(**epoch) for epoch in state["epochs"]],
+        best_epoch=state["best_epoch"],
+        best_weights=state["best_weights"],
+        validation=state["validation"],
+        misses=state["misses"],
+        resumed=state["resumed"] + 1,
+        moved=state["moved"] or state["machine"] != store.machine,
+    )
+    _say(f"continues after epoch {len(outcome.epochs)} from {store.path}")
+    return outcome
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

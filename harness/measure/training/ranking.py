@@ -1,0 +1,151 @@
+"""Ranking the whole catalogue for one held-out event per user.
+
+Rank r = 1 + number of items scored higher + half the ties. A hit at k when r < k + 1, with gain
+1 / log₂(r + 1) for NDCG (one relevant item, so the ideal gain is 1) and 1 / r for MRR. Sampled
+metrics are not offered: they order models differently (Krichene and Rendle, KDD 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.batches import Query, queries, with_mask
+from harness.data.interactions import Floats
+from harness.data.splits import HeldOut, Split
+from harness.measure import runtime
+from harness.measure.losses import Scoring
+from harness.records.schema import Ranking
+from models.base import Scorer, SequenceModel
+
+CUTOFFS = (1, 5, 10, 20)
+# 64 MiB of float32 scores a batch of users, so that a large catalogue does not set the peak.
+_SCORES_PER_BATCH = 1 << 24
+_MOST_USERS = 256
+
+
+class NotFiniteError(ValueError):
+    """Scores hold NaN or infinity: NaN compares false with everything and would look like rank 1."""
+
+
+def ranks(scores: Tensor, query: Query) -> Tensor:
+    """Ranks of the targets among the items that are not filtered out.
+
+    Args:
+        scores: `[B, V]`, column j is item j + 1; overwritten.
+        query: The targets, and the items to filter out.
+
+    Returns:
+        `[B]` float64.
+
+    Raises:
+        NotFiniteError: A score is NaN or infinite.
+    """
+    if not bool(torch.isfinite(scores).all()):
+        raise NotFiniteError(
+            "scores hold NaN or infinity, so they cannot be ranked; training diverged or the model is wrong"
+        )
+    index = torch.from_numpy(query.targets - 1).to(scores.device)[:, None]
+    target = scores.gather(1, index)
+    rows, items = torch.from_numpy(query.seen_rows), torch.from_numpy(query.seen_items - 1)
+    scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
+    greater = (scores > target).sum(dim=1)
+    ties = (scores == target).sum(dim=1) - 1
+    return 1.0 + greater.double() + ties.double() / 2
+
+
+def metrics(ranks: Floats) -> dict[str, float]:
+    """`hr@k`, `ndcg@k` and `mrr@k` for k in 1, 5, 10, 20, means over the users.
+
+    Args:
+        ranks: `[E]` ranks, E ≥ 1.
+    """
+    found: dict[str, float] = {}
+    for k in CUTOFFS:
+        hit = ranks < k + 1
+        found[f"hr@{k}"] = float(hit.mean())
+        found[f"ndcg@{k}"] = float(np.where(hit, 1 / np.log2(ranks + 1), 0.0).mean())
+        found[f"mrr@{k}"] = float(np.where(hit, 1 / ranks, 0.0).mean())
+    return found
+
+
+def rank_model(
+    model: SequenceModel,
+    split: Split,
+    held_out: HeldOut,
+    *,
+    length: int,
+    device: torch.device,
+    precision: str,
+    scoring: Scoring | None = None,
+) -> Ranking:
+    """Rank with a trained model, in evaluation mode; scores are computed in float32.
+
+    The hidden state at the last real position is scored. A model of masked items gets a mask there,
+    after a history that is shortened to make room for it.
+
+    Args:
+        model: Left in the mode it came in.
+        split: Who is ranked on what.
+        held_out: `validation` or `test`.
+        length: Longest history L given to the model.
+        device: Where the model lies.
+        precision: `float32`, or `bfloat16` for autocast.
+        scoring: How the loss scored items; default: by the dot product.
+    """
+    num_items = split.interactions.num_items
+    masked = model.objective().batch == "masked-item"
+    scoring = scoring or Scoring()
+    was_training = model.training
+    model.eval()
+    table = scoring.table(model.item_embedding.weight.detach()[1 : num_items + 1].float())
+
+    def score(query: Query) -> Tensor:
+        if masked:
+            query = with_mask(query, num_items + 1)
+        items = torch.from_numpy(query.items).to(device)
+        times = None if query.timestamps is None else torch.from_numpy(query.timestamps).to(device)
+        last = torch.from_numpy(query.lengths - 1).to(device)
+        with runtime.autocast(device, precision):
+            hidden = model(items, times)
+        states = hidden[torch.arange(len(items), device=device), last].float()
+        scores: Tensor = scoring.states(states) @ table.T
+        return scores
+
+    try:
+        # Not inference_mode: what a model caches here must stay usable in the next training step.
+        with torch.no_grad():
+            return rank(score, split, held_out, length - 1 if masked else length)
+    finally:
+        model.train(was_training)
+
+
+def rank_scorer(scorer: Scorer, split: Split, held_out: HeldOut) -> Ranking:
+    """Rank with a fitted reference, which sees the whole history."""
+
+    def score(query: Query) -> Tensor:
+        return torch.from_numpy(scorer.scores(query.items, query.lengths))
+
+    return rank(score, split, held_out, None)
+
+
+def rank(score: Callable[[Query], Tensor], split: Split, held_out: HeldOut, length: int | None) -> Ranking:
+    """Rank by any function of a query.
+
+    Args:
+        score: Gives `[B, V]` finite scores, which are overwritten.
+        split: Who is ranked on what.
+        held_out: `validation` or `test`.
+        length: Longest history in a query; None: all of it.
+    """
+    batch_size = min(_MOST_USERS, max(1, _SCORES_PER_BATCH // split.interactions.num_items))
+    parts = [
+        ranks(score(query), query).cpu().numpy()
+        for query in queries(split, held_out, length=length, batch_size=batch_size)
+    ]
+    joined: np.ndarray[Any, np.dtype[np.float64]] = np.concatenate(parts)
+    return Ranking(metrics=metrics(joined), ranks=joined.tolist())

@@ -1,0 +1,105 @@
+"""The PDF: figures, analysis.json and reports/scaling.typ, compiled in a folder of their own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typst
+from matplotlib.ft2font import FT2Font
+
+from harness.analysis.results import Analysis
+from harness.errors import UserError
+from harness.records.schema import encode, write_atomic
+from harness.report.figures import figures
+from harness.report.theme import font_folder, styles
+from harness.study.schema import resource
+
+TEMPLATE = "scaling.typ"
+# Archival and accessible: fonts embedded, figures and formulas described, tables tagged.
+STANDARDS: list[Any] = ["a-2a", "ua-1"]
+
+
+def build(analysis: Analysis, output: Path, *, figures_folder: Path | None = None) -> None:
+    """Write the report; identical analyses give identical bytes.
+
+    Args:
+        analysis: What the report says.
+        output: The PDF, replaced in one step once it is complete.
+        figures_folder: Also write the figures there, as SVG.
+
+    Raises:
+        UserError: The template is missing or does not compile without warnings.
+    """
+    with tempfile.TemporaryDirectory(prefix="report-") as name:
+        folder = Path(name)
+        source = assemble(analysis, folder)
+        pdf = render(source)
+        if figures_folder is not None:
+            for path in sorted(folder.glob("*.svg")):
+                write_atomic(figures_folder / path.name, path.read_bytes())
+    write_atomic(output, pdf)
+
+
+def assemble(analysis: Analysis, folder: Path) -> Path:
+    """Write all that Typst reads into `folder`: the template, two JSON files and the figures.
+
+    Returns:
+        The template's copy, ready to be compiled.
+    """
+    template = resource(f"reports/{TEMPLATE}")
+    analysis = msgspec.convert(_displayable(msgspec.to_builtins(analysis)), Analysis)
+    drawn = [path.stem for path in figures(analysis, folder, ("svg",))]
+    labels = [m.label for m in analysis.models] + [r.label for r in analysis.records]
+    colours = {label: style.colour for label, style in styles(labels).items()}
+    (folder / "analysis.json").write_bytes(encode(analysis))
+    (folder / "looks.json").write_bytes(encode({"figures": drawn, "colours": colours}))
+    return Path(shutil.copyfile(template, folder / TEMPLATE))
+
+
+def render(source: Path) -> bytes:
+    """Compile an assembled folder to PDF, offline and with no fonts but matplotlib's and Typst's.
+
+    Raises:
+        UserError: Typst reports an error or a warning.
+    """
+    try:
+        pdf, warnings = typst.compile_with_warnings(
+            str(source),
+            format="pdf",
+            root=str(source.parent),
+            font_paths=[str(font_folder())],
+            ignore_system_fonts=True,
+            timestamp=0,
+            pdf_standards=STANDARDS,
+        )
+    except typst.TypstError as error:
+        raise UserError(f"{TEMPLATE} does not compile: {error.diagnostic}; mend reports/{TEMPLATE}") from None
+    if warnings:
+        raise UserError(f"{TEMPLATE} compiles with a warning: {warnings[0].diagnostic}; mend reports/{TEMPLATE}")
+    return bytes(pdf)
+
+
+def _displayable(value: Any) -> Any:
+    """The same JSON value with characters that no font here can show written by code point.
+
+    Labels and error messages may hold anything; the archival standard refuses missing glyphs.
+    """
+    if isinstance(value, str):
+        shown = _characters()
+        return "".join(c if ord(c) in shown else " " if c in "\n\r\t" else f"\\u{ord(c):04x}" for c in value)
+    if isinstance(value, dict):
+        return {_displayable(key): _displayable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_displayable(item) for item in value]
+    return value
+
+
+@cache
+def _characters() -> frozenset[int]:
+    known = FT2Font(str(font_folder() / "DejaVuSans.ttf")).get_charmap()
+    return frozenset(code for code in known if chr(code).isprintable())

@@ -1,0 +1,259 @@
+"""What several figures share: panels, series with intervals, labels at line ends, censored marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.transforms import blended_transform_factory
+
+from harness.analysis.results import Analysis, Interval
+from harness.report.theme import INK, MUTED, TEXT_WIDTH_INCHES, Style
+
+DIRECT_LABELS = 5
+_LINE_INCHES = 0.135
+_WORDS = {"oom": "OOM", "timeout": "time-out"}
+
+
+def panels(count: int, height: float, *, columns: int | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure of text width with `count` axes, `height` inches each; three or more in two columns."""
+    columns = columns or (2 if count > 2 else 1)
+    rows = -(-count // columns)
+    engine = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.03, hspace=0.03)
+    figure = Figure(figsize=(TEXT_WIDTH_INCHES, rows * height), layout=engine)
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
+    return figure, axes
+
+
+def present(analysis: Analysis, labels: Iterable[str]) -> list[str]:
+    """The given labels without doubles, in the study's order."""
+    order = {row.label: place for place, row in enumerate(analysis.models)}
+    return sorted(set(labels), key=lambda label: (order.get(label, len(order)), label))
+
+
+def series(
+    axes: Axes,
+    style: Style,
+    x: Sequence[float],
+    y: Sequence[float],
+    intervals: Sequence[Interval | None],
+    dots: Sequence[Sequence[float]],
+    line: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> None:
+    """One model: markers at the means, a band for the intervals, a dot per process, and a line.
+
+    Args:
+        axes: Where to draw.
+        style: The model's look.
+        x: Lengths.
+        y: Means.
+        intervals: 95 % intervals; points without one interrupt the band.
+        dots: Values of the single processes or seeds at each length.
+        line: Points of the line; None joins the means.
+    """
+    known = [(a, i) for a, i in zip(x, intervals, strict=True) if i is not None]
+    if known:
+        axes.fill_between(
+            [a for a, _ in known],
+            [i[0] for _, i in known],
+            [i[1] for _, i in known],
+            color=style.colour,
+            alpha=0.16,
+            linewidth=0,
+            zorder=2,
+        )
+    for a, values in zip(x, dots, strict=True):
+        axes.plot([a] * len(values), values, ".", color=style.colour, alpha=0.45, markersize=2.4, zorder=3)
+    line_x, line_y = line if line is not None else (x, y)
+    axes.plot(line_x, line_y, "-", color=style.colour, linewidth=style.width, zorder=4 + style.emphasis)
+    axes.plot(
+        x,
+        y,
+        linestyle="none",
+        marker=style.marker,
+        color=style.colour,
+        markeredgecolor="white",
+        markersize=5.2 if style.emphasis else 4.6,
+        zorder=5 + style.emphasis,
+    )
+
+
+def widen(axes: Axes, lengths: Sequence[int]) -> None:
+    """Leave a little room on both sides of logarithmic lengths."""
+    axes.set_xlim(min(lengths) / 1.18, max(lengths) * 1.18)
+
+
+def headroom(axes: Axes, fraction: float) -> None:
+    """Free the top `fraction` of a logarithmic y axis from data."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, low * (high / low) ** (1 / (1 - fraction)))
+
+
+def censored_marks(
+    axes: Axes, lost: Mapping[str, Sequence[tuple[int, str]]], looks: Mapping[str, Style]
+) -> dict[str, float]:
+    """Mark the lengths at which a model ran out of memory or time, one row a model, at the top.
+
+    Args:
+        axes: Axes with its final x limits and a logarithmic y axis.
+        lost: Label → (length, status) of censored cells.
+        looks: Styles.
+
+    Returns:
+        Label → height of its row, as a fraction of the axes.
+    """
+    if not lost:
+        return {}
+    step = _LINE_INCHES / _height(axes)
+    headroom(axes, step * (len(lost) + 0.6))
+    transform = blended_transform_factory(axes.transData, axes.transAxes)
+    rows = {}
+    for place, (label, points) in enumerate(lost.items()):
+        row = rows[label] = 1 - step * (place + 0.5)
+        colour = looks[label].colour
+        lengths = sorted({length for length, _ in points})
+        axes.plot(
+            lengths, [row] * len(lengths), "x", color=colour, markersize=4.5, markeredgewidth=1.4, transform=transform
+        )
+        words = " / ".join(sorted({_WORDS[status] for _, status in points}))
+        axes.annotate(
+            words,
+            (lengths[0], row),
+            xycoords=transform,
+            xytext=(-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=colour,
+            fontsize=6.5,
+        )
+    return rows
+
+
+def end_labels(
+    axes: Axes, ends: Mapping[str, tuple[float, float]], looks: Mapping[str, Style], rows: Mapping[str, float]
+) -> None:
+    """Write each model's name right of its line, moved apart where they would overlap.
+
+    Args:
+        axes: Axes with its final limits.
+        ends: Label → its last point, in data units.
+        looks: Styles.
+        rows: Label → height of its row of censored marks, which its name then stands beside.
+    """
+    scale = axes.transAxes.inverted()
+    wanted = {
+        label: rows[label] if label in rows else float(scale.transform(axes.transData.transform(end))[1])
+        for label, end in ends.items()
+    }
+    wanted.update({label: row for label, row in rows.items() if label not in wanted})
+    edge = max((x for x, _ in ends.values()), default=0.0)
+    for label, (x, _) in ends.items():
+        if x < edge and label not in rows:
+            start = float(scale.transform(axes.transData.transform((x, 1.0)))[0])
+            axes.plot(
+                [start, 1.0],
+                [wanted[label]] * 2,
+                linestyle=(0, (1, 3)),
+                transform=axes.transAxes,
+                color=looks[label].colour,
+                linewidth=0.8,
+            )
+    placed = _apart(wanted, _LINE_INCHES / _height(axes))
+    for label, height in placed.items():
+        axes.plot(
+            [1.0, 1.015],
+            [wanted[label], height],
+            transform=axes.transAxes,
+            color=looks[label].colour,
+            linewidth=0.6,
+            clip_on=False,
+        )
+        axes.text(
+            1.022,
+            height,
+            label,
+            transform=axes.transAxes,
+            va="center",
+            color=looks[label].colour,
+            fontweight="bold" if looks[label].emphasis else "normal",
+            fontsize=7,
+        )
+
+
+def legend(figure: Figure, labels: Sequence[str], looks: Mapping[str, Style]) -> None:
+    """One legend above all panels."""
+    handles = [
+        Line2D([], [], color=looks[n].colour, marker=looks[n].marker, linewidth=looks[n].width, markeredgecolor="white")
+        for n in labels
+    ]
+    box = figure.legend(
+        handles,
+        [f"label {n}" for n in range(len(labels))],
+        loc="outside upper left",
+        ncols=-(-len(labels) // -(-len(labels) // 6)),
+    )
+    # A label that starts with an underscore would be left out if it were given at once.
+    for text, label in zip(box.get_texts(), labels, strict=True):
+        text.set_text(label)
+
+
+def name_lines(
+    figure: Figure,
+    axes: Sequence[Axes],
+    labels: Sequence[str],
+    looks: Mapping[str, Style],
+    ends: Sequence[Mapping[str, tuple[float, float]]],
+    rows: Sequence[Mapping[str, float]],
+) -> None:
+    """Names at the line ends where few lines stand in wide panels, else one legend."""
+    wide = all(one.get_subplotspec().get_gridspec().ncols == 1 for one in axes)  # type: ignore[union-attr]
+    if not wide or len(labels) > DIRECT_LABELS:
+        legend(figure, labels, looks)
+        return
+    for one, end, row in zip(axes, ends, rows, strict=True):
+        end_labels(one, end, looks, row)
+
+
+def rule(axes: Axes, y: float, text: str, *, dashed: bool = True) -> None:
+    """A horizontal reference line with its meaning written on it, at the left."""
+    axes.axhline(y, color=INK if not dashed else MUTED, linewidth=0.9, linestyle="--" if dashed else "-", zorder=1.5)
+    if text:
+        axes.annotate(
+            text,
+            (0.008, y),
+            xycoords=blended_transform_factory(axes.transAxes, axes.transData),
+            xytext=(0, 2),
+            textcoords="offset points",
+            va="bottom",
+            color=MUTED,
+            fontsize=6.5,
+        )
+
+
+def _height(axes: Axes) -> float:
+    figure = axes.get_figure()
+    rows = axes.get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
+    return max(0.5, float(figure.get_size_inches()[1]) / rows - 0.65)  # type: ignore[union-attr]
+
+
+def _apart(wanted: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Heights at least `gap` apart, as near as possible to the wanted ones, order kept."""
+    order = sorted(wanted, key=lambda label: wanted[label])
+    groups: list[list[str]] = []
+    centres: list[float] = []
+    for label in order:
+        groups.append([label])
+        centres.append(wanted[label])
+        while len(groups) > 1 and centres[-1] - centres[-2] < gap * (len(groups[-1]) + len(groups[-2])) / 2:
+            merged = groups[-2] + groups[-1]
+            groups[-2:] = [merged]
+            centres[-2:] = [sum(wanted[name] for name in merged) / len(merged)]
+    return {
+        label: centre + gap * (place - (len(group) - 1) / 2)
+        for group, centre in zip(groups, centres, strict=True)
+        for place, label in enumerate(group)
+    }

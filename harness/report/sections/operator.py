@@ -1,0 +1,107 @@
+"""Figures of the convolution operator by itself: time per element and error, against length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from harness.analysis.results import Analysis, Interval
+from harness.records.operator import Error, OperatorRecord, Row
+from harness.report.drawing import legend, name_lines, panels, series, widen
+from harness.report.theme import ACCENT, Style, length_axis, log_axis
+
+# Backends are no models: their looks are their own, with the tree in the accent colour.
+LOOKS = {
+    "fft": Style("#009e73", "^", emphasis=False),
+    "tree": Style(ACCENT, "o", emphasis=True),
+    "dense": Style("#6b7280", "D", emphasis=False),
+    "sdpa": Style("#0072b2", "s", emphasis=False),
+}
+_NAMES = {"fft": "FFT", "tree": "tree", "dense": "dense", "sdpa": "attention"}
+_PASSES = {"forward": "Forward", "forward_backward": "Forward and backward"}
+_ERRORS: dict[str, Callable[[Error], float]] = {
+    "Output": lambda e: e.output,
+    "Gradient of the input": lambda e: e.x_gradient,
+    "Gradient of the coefficients": lambda e: e.coefficients_gradient,
+    "Gradient of the decay": lambda e: e.decay_gradient,
+}
+
+
+def main_rows(record: OperatorRecord) -> list[Row]:
+    """Rows of the first kernel order in the first layout, and attention."""
+    order, layout = record.settings.kernel_orders[0], record.settings.layouts[0]
+    return [r for r in record.rows if r.kind == "attention" or (r.kernel_order, r.layout) == (order, layout)]
+
+
+def _backends(names: Iterable[str]) -> list[str]:
+    found = set(names)
+    return [name for name in LOOKS if name in found]
+
+
+def operator_time(analysis: Analysis) -> Figure | None:
+    """Time per element against length, a panel per pass; None without operator.json.
+
+    Dots: single rounds. A level line is linear time.
+    """
+    record = analysis.operator
+    if record is None or not record.rows:
+        return None
+    rows = main_rows(record)
+    passes = [p for p in _PASSES if any(r.pass_ == p for r in rows)]
+    figure, axes = panels(len(passes), 2.9 if len(passes) == 1 else 2.5)
+    ends: list[dict[str, tuple[float, float]]] = []
+    names = _backends(r.backend for r in rows)
+    for one, pass_ in zip(axes, passes, strict=True):
+        ends.append({})
+        here = [r for r in rows if r.pass_ == pass_]
+        for name in _backends(r.backend for r in here):
+            own = sorted((r for r in here if r.backend == name), key=lambda r: r.length)
+            scale = [1e9 / (r.batch * r.length * record.settings.channels) for r in own]
+            y = [r.seconds * factor for r, factor in zip(own, scale, strict=True)]
+            dots = [[s.seconds / s.calls * factor for s in r.samples] for r, factor in zip(own, scale, strict=True)]
+            nothing: list[Interval | None] = [None] * len(own)
+            series(one, LOOKS[name], [r.length for r in own], y, nothing, dots)
+            ends[-1][_NAMES[name]] = (own[-1].length, y[-1])
+        lengths = sorted({r.length for r in here})
+        length_axis(one, lengths)
+        widen(one, lengths)
+        log_axis(one, "time per element (ns)")
+        one.set_title(f"{_PASSES[pass_]}, {record.settings.elements:,} × {record.settings.channels} elements a batch")
+    looks = {_NAMES[name]: LOOKS[name] for name in names}
+    name_lines(figure, axes, list(looks), looks, ends, [{} for _ in axes])
+    return figure
+
+
+def operator_error(analysis: Analysis) -> Figure | None:
+    """Relative error against length, one panel per result, worst kernel order; None without errors."""
+    record = analysis.operator
+    if record is None or not record.errors:
+        return None
+    names = _backends(e.backend for e in record.errors)
+    everything = [v for e in record.errors for value in _ERRORS.values() if (v := value(e)) > 0]
+    if not everything:
+        return None
+    figure, axes = panels(len(_ERRORS), 2.1)
+    for one, (title, value) in zip(axes, _ERRORS.items(), strict=True):
+        for name in names:
+            worst: dict[int, float] = {}
+            for error in record.errors:
+                if error.backend == name and value(error) > 0:
+                    worst[error.length] = max(worst.get(error.length, 0.0), value(error))
+            points = sorted(worst.items())
+            nothing: list[Interval | None] = [None] * len(points)
+            series(one, LOOKS[name], [n for n, _ in points], [e for _, e in points], nothing, [[] for _ in points])
+        lengths = sorted({e.length for e in record.errors})
+        length_axis(one, lengths)
+        widen(one, lengths)
+        log_axis(one, "relative error (L2)")
+        # One scale for all four, so that heights compare.
+        one.set_ylim(min(everything) / 2, max(everything) * 2)
+        one.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=30))
+        one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-")))
+        one.set_title(title)
+    looks = {_NAMES[name]: LOOKS[name] for name in names}
+    legend(figure, list(looks), looks)
+    return figure

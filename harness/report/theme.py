@@ -1,0 +1,173 @@
+"""The one look of all figures: fonts, colours, markers, axes. A model looks the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from harness.report.numbers import number
+
+TEXT_WIDTH_INCHES = 6.54
+INK = "#22262b"
+MUTED = "#6b7280"
+RULE = "#d6d9de"
+ACCENT = "#d55e00"
+SALT = "hyenarec-bench"
+_CHARACTER_INCHES = 0.055
+
+# Okabe and Ito's and Tol's colours. Close hues within a family differ in lightness and always in
+# marker, so no pair of models is told apart by hue alone.
+_FIXED: dict[str, tuple[str, str]] = {
+    "hyenarec": (ACCENT, "o"),
+    "sasrec": ("#0072b2", "s"),
+    "sasrec-sdpa": ("#0072b2", "s"),
+    "sasrec-math": ("#332288", "D"),
+    "sasrec-flash": ("#56b4e9", "^"),
+    "hstu": ("#44aa99", "X"),
+    "bert4rec": ("#7a6fac", "v"),
+    "linear-attention": ("#7fa3d1", "<"),
+    "gru4rec": ("#009e73", "^"),
+    "mingru": ("#999933", ">"),
+    "lrurec": ("#cc79a7", "P"),
+    "mamba4rec": ("#882255", "h"),
+    "fmlp-rec": ("#e69f00", "d"),
+    "nextitnet": ("#8c6d1f", "p"),
+    "popularity": ("#8a8f98", "8"),
+    "markov": ("#6b7280", "*"),
+    "decayed-markov": ("#3f4650", "H"),
+}
+_COLOURS = ("#117733", "#aa4499", "#0b7a99", "#b8860b", "#661100", "#5566aa", "#7d8b1f", "#4d4d4d")
+_MARKERS = ("s", "D", "^", "v", "P", "X", "<", ">", "h", "p")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one label is drawn, in every figure."""
+
+    colour: str
+    marker: str
+    emphasis: bool
+
+    @property
+    def width(self) -> float:
+        """Line width in points; the model under test stands out by weight, not by hue alone."""
+        return 2.0 if self.emphasis else 1.3
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """A style per label, no two alike.
+
+    Known labels have fixed styles. An unknown label's is taken from a hash of its name, so that it
+    does not change when other models join; only labels whose hashes meet move on to the next free
+    one, in alphabetical order.
+    """
+    wanted = set(labels)
+    found = {name: Style(*_FIXED[name], emphasis=name == "hyenarec") for name in wanted if name in _FIXED}
+    taken = {(s.colour, s.marker) for s in found.values()}
+    looks = [(colour, marker) for marker in _MARKERS for colour in _COLOURS]
+    for name in sorted(wanted - found.keys()):
+        start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % len(looks)
+        order = looks[start:] + looks[:start]
+        look = next((one for one in order if one not in taken), order[0])
+        taken.add(look)
+        found[name] = Style(*look, emphasis=False)
+    return found
+
+
+def font_folder() -> Path:
+    """The fonts that matplotlib measures the text with, for Typst to set it in."""
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+@contextmanager
+def themed() -> Iterator[None]:
+    """The settings under which all figures are drawn and saved."""
+    settings: Any = {
+        **sns.axes_style("ticks"),
+        **sns.plotting_context("paper"),
+        "font.family": ["DejaVu Sans"],
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 7.5,
+        "axes.labelsize": 7.5,
+        "axes.titlesize": 8,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 6,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": "#9aa0a8",
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": "#e7e9ec",
+        "grid.linewidth": 0.6,
+        "text.color": INK,
+        # A model's label is text even where it holds a dollar sign.
+        "text.parse_math": False,
+        "xtick.color": "#9aa0a8",
+        "ytick.color": "#9aa0a8",
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "legend.handlelength": 1.8,
+        "lines.markersize": 4.2,
+        "lines.markeredgewidth": 0.6,
+        "figure.facecolor": "white",
+        "svg.fonttype": "none",
+        "svg.hashsalt": SALT,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure; the same figure gives the same bytes. The suffix names the format."""
+    metadata = {"Date": None} if path.suffix == ".svg" else {"CreationDate": None} if path.suffix == ".pdf" else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with themed():
+        figure.savefig(path, metadata=metadata, dpi=200)
+
+
+def length_axis(axes: Axes, lengths: Sequence[int], label: str = "sequence length L (events)") -> None:
+    """Logarithmic x axis with ticks at the lengths that were measured."""
+    ticks = sorted(set(lengths))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel(label)
+    place = axes.get_subplotspec()
+    columns = place.get_gridspec().ncols if place is not None else 1
+    needed = sum(len(f"{tick:,}") + 2 for tick in ticks) * _CHARACTER_INCHES
+    if needed > TEXT_WIDTH_INCHES / columns - 1.2:
+        axes.tick_params(axis="x", labelrotation=40)
+
+
+def log_axis(axes: Axes, label: str) -> None:
+    """Logarithmic y axis with plain numbers: 1, 2, 5 within few decades, fewer beyond."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0, 3.0) if high / low < 1e5 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=30))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel(label)

@@ -1,0 +1,119 @@
+"""The verdict table as plain text for the terminal and as Markdown for a README."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+
+from harness.analysis.estimates.accuracy import SEEDS_FOR_T
+from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
+from harness.analysis.results import Analysis, ClaimVerdict
+from harness.report.numbers import interval, number, window
+
+WIDTH = 100
+_HEAD = ("claim", "verdict", "statistic", "interval", "threshold", "lengths")
+_RIGHT = {"statistic", "threshold"}
+_ORDER = ("supported", "refuted", "inconclusive", "missing")
+_LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_FOR_T}
+_SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
+
+
+def verdict_table(analysis: Analysis) -> str:
+    """Verdicts for the terminal, at most 100 columns wide.
+
+    One line per claim, below it one per variant, then the sentence that gives the reason.
+
+    Returns:
+        Lines without a newline at the end.
+    """
+    if not analysis.claims:
+        return f"study {analysis.study.name} asks for no claim"
+    rows: list[tuple[tuple[str, ...], str]] = []
+    for claim in analysis.claims:
+        rows.append((_cells(claim.id, claim.overall), _reason(claim.overall)))
+        rows += [(_cells(f"  {_labelled(analysis, v)}", v), "") for v in claim.variants]
+    widths = [max(len(cells[i]) for cells, _ in [(_HEAD, ""), *rows]) for i in range(len(_HEAD))]
+    # A label may be of any length; the claim's column gives way, so that the line still fits.
+    widths[0] = max(12, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    lines = [_line(_HEAD, widths), "-" * min(WIDTH, sum(widths) + 2 * (len(widths) - 1))]
+    for claim_place, (cells, reason) in enumerate(rows):
+        if claim_place and not cells[0].startswith("  "):
+            lines.append("")
+        lines.append(_line(cells, widths))
+        if reason:
+            lines += textwrap.wrap(reason, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    counts = Counter[str](claim.overall.verdict for claim in analysis.claims)
+    lines += ["", ", ".join(f"{counts[word]} {word}" for word in _ORDER if counts[word])]
+    return "\n".join(lines)
+
+
+def verdict_markdown(analysis: Analysis) -> str:
+    """Verdicts as a Markdown table, one row per claim and variant; ends with a newline."""
+    lines = ["| claim | verdict | statistic | threshold | lengths |", "|---|---|---|---|---|"]
+    for claim in analysis.claims:
+        lines.append(_markdown_row(claim.sentence, claim.overall))
+        if len(claim.variants) > 1:
+            lines += [_markdown_row(f"– {_labelled(analysis, v)}", v) for v in claim.variants]
+    return "\n".join(lines) + "\n"
+
+
+def _labelled(analysis: Analysis, verdict: ClaimVerdict) -> str:
+    """The variant's label, marked where the model sees the whole history at every position."""
+    bidirectional = any(row.label == verdict.variant and not row.causal for row in analysis.models)
+    return f"{verdict.variant} (non-causal)" if bidirectional else str(verdict.variant)
+
+
+def _cells(name: str, verdict: ClaimVerdict) -> tuple[str, ...]:
+    return (
+        name,
+        verdict.verdict,
+        number(verdict.statistic),
+        interval(verdict.interval),
+        _threshold(verdict),
+        window(verdict.window),
+    )
+
+
+def _threshold(verdict: ClaimVerdict) -> str:
+    if verdict.threshold is None and verdict.margin is not None:
+        return f"margin {number(verdict.margin)}"
+    return number(verdict.threshold)
+
+
+def _reason(verdict: ClaimVerdict) -> str:
+    parts = [verdict.detail]
+    missing = [item for item in verdict.missing if item not in verdict.detail]
+    if missing and verdict.verdict in {"missing", "inconclusive"}:
+        parts.append(f"Missing: {'; '.join(missing[:2])}{' …' if len(missing) > 2 else ''}.")
+    if verdict.sample_size is not None:
+        parts.append(_size_words(verdict.sample_size, verdict.sample_unit))
+    return " ".join(part for part in parts if part)
+
+
+def _size_words(size: int, unit: str) -> str:
+    """What would decide, in the words of reports/scaling.typ; the least that give an interval promise nothing."""
+    if size <= _LEAST.get(unit, 0):
+        return f"At least {size} {unit} are needed."
+    return f"About {size} {unit} would decide."
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    parts = []
+    for name, text, width in zip(_HEAD, cells, widths, strict=True):
+        short = text if len(text) <= width else f"{text[: width - 1]}…"
+        parts.append(f"{short:>{width}}" if name in _RIGHT else f"{short:<{width}}")
+    return "  ".join(parts).rstrip()
+
+
+def _markdown_row(name: str, verdict: ClaimVerdict) -> str:
+    statistic = number(verdict.statistic)
+    if verdict.interval not in (None, (None, None)):
+        statistic += f", {interval(verdict.interval)}"
+    cells = (
+        name,
+        f"{_SHAPES[verdict.verdict]} **{verdict.verdict}**",
+        statistic,
+        _threshold(verdict),
+        window(verdict.window),
+    )
+    return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"

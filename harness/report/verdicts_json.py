@@ -1,0 +1,100 @@
+"""What `verify --json` prints. Its schema is kept: a script may rely on it.
+
+`schema` rises when a field goes or changes its meaning; fields may come without that. Ids and verdicts
+are words, intervals `[lower, upper]` at 95 % with null for an open end, null for what was not measured.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.analysis.results import Analysis, ClaimVerdict, Completeness, OpenInterval, RefusedFile
+from harness.analysis.rows import Row
+from harness.study.schema import Verdict
+
+VERDICTS_SCHEMA = 1
+
+
+class ClaimEntry(Row, frozen=True):
+    """One claim with its overall ruling.
+
+    Attributes:
+        id: Claim.
+        variant: "", as this is the overall ruling; in `variants` the label or data set.
+        verdict: `supported`, `refuted`, `inconclusive` or `missing`.
+        statistic: The decisive number.
+        interval: Its 95 % interval.
+        threshold: What it is held against; `margin` the tolerance or non-inferiority margin.
+        window: Shortest and longest length that the ruling covers.
+        evidence: Paths of the records used, below the folder.
+        detail: The reason, with the numbers.
+        missing: What is missing, each a record path or a sentence.
+        sample_size: When inconclusive for want of precision: how many `sample_unit` (`processes`, `seeds`,
+            `lengths`) would decide; null where no number would.
+        variants: Rulings on the parts of the claim, with the same fields but sentence and source.
+    """
+
+    id: str
+    sentence: str
+    source: str
+    variant: str
+    verdict: Verdict
+    statistic: float | None
+    interval: OpenInterval | None
+    threshold: float | None
+    margin: float | None
+    window: tuple[int, int] | None
+    evidence: list[str]
+    detail: str
+    missing: list[str]
+    sample_size: int | None
+    sample_unit: str
+    variants: list[ClaimVerdict]
+
+
+class Verdicts(Row, frozen=True):
+    """All of it.
+
+    Attributes:
+        schema: Version of this schema.
+        study: Name of the study.
+        completeness: Number of cells by status.
+        refused: Files that could not be counted, each with its reason.
+        other_split: Records that compare with few others, each with its reason.
+        stale: Paths of records from other sources than those here.
+        claims: In the order of the study.
+    """
+
+    schema: int
+    study: str
+    completeness: Completeness
+    refused: list[RefusedFile]
+    other_split: list[RefusedFile]
+    stale: list[str]
+    claims: list[ClaimEntry]
+
+
+def verdicts(analysis: Analysis) -> Verdicts:
+    """The verdicts of an analysis, as `verify --json` prints them."""
+    return Verdicts(
+        schema=VERDICTS_SCHEMA,
+        study=analysis.study.name,
+        completeness=analysis.completeness,
+        refused=analysis.problems.refused,
+        other_split=analysis.problems.other_split,
+        stale=analysis.problems.stale,
+        claims=[
+            ClaimEntry(
+                sentence=claim.sentence,
+                source=claim.source,
+                variants=claim.variants,
+                **msgspec.structs.asdict(claim.overall),
+            )
+            for claim in analysis.claims
+        ],
+    )
+
+
+def document(analysis: Analysis) -> str:
+    """The verdicts as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(verdicts(analysis)), indent=2).decode()

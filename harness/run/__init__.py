@@ -1,0 +1,1 @@
+"""Running cells: sweep, supervisor, and the children that measure."""

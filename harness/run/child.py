@@ -1,0 +1,120 @@
+"""The child process of one cell: `python -m harness.run.child REQUEST`, or forked by `harness.run.fork_server`.
+
+It reads a request, runs one measurement, and writes one result. Out of memory is a result. A user's
+mistake ends the process with one line, any other exception with a traceback; the supervisor keeps
+either.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.errors import UserError
+from harness.records.environment import describe, usable_cores
+from harness.records.schema import encode, write_atomic
+from harness.run.process import USAGE, die_with_parent
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor asks of a child.
+
+    Attributes:
+        spec: Resolved spec of the cell.
+        measure: `time` or `memory` for a speed cell, `training` for a training cell.
+        result: Where to write the result.
+        checkpoint: Where a training cell keeps its checkpoint.
+        parent: The supervisor; a fresh child dies with it.
+        started: The supervisor's monotonic clock, which is the machine's, when it asked.
+        memory_limit_bytes: Private memory this process may allocate; null on a GPU, whose driver
+            maps more than it uses.
+    """
+
+    spec: dict[str, Any]
+    measure: str
+    result: str
+    checkpoint: str
+    parent: int
+    started: float
+    memory_limit_bytes: int | None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child leaves behind: a final status and the record fields it measured.
+
+    A measurement that ends with another status than `ok` says so in its fields, with the detail.
+    """
+
+    status: str
+    detail: str | None
+    fields: dict[str, Any]
+
+
+def main() -> None:
+    """Run the request named on the command line, for as long as its supervisor lives."""
+    path = Path(sys.argv[1])
+    die_with_parent(msgspec.json.decode(path.read_bytes(), type=Request).parent)
+    run(path)
+
+
+def run(path: Path) -> None:
+    """Run a request and write its result.
+
+    Args:
+        path: File with a `Request`.
+    """
+    request = msgspec.json.decode(path.read_bytes(), type=Request)
+    # Not at the top: torch takes seconds, in which a supervisor that died must take this process along.
+    from harness.measure import runtime
+
+    if request.memory_limit_bytes is not None:
+        _limit_memory(request.memory_limit_bytes)
+    try:
+        fields = _measure(request)
+        result = Result(status=fields.pop("status", "ok"), detail=fields.pop("detail", None), fields=fields)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except (RuntimeError, MemoryError) as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        detail = (str(error) or "MemoryError").splitlines()[0]
+        result = Result(status="oom", detail=detail, fields={"environment": _environment(request)})
+    write_atomic(Path(request.result), encode(result))
+
+
+def _measure(request: Request) -> dict[str, Any]:
+    if request.measure == "training":
+        from harness.measure.training import cell as training_cell
+
+        imported = time.monotonic() - request.started
+        fields = training_cell.run(request.spec, Path(request.checkpoint), _environment(request))
+    else:
+        from harness.measure.speed import cell as speed_cell
+
+        imported = time.monotonic() - request.started
+        fields = speed_cell.run(request.spec, request.measure, _environment(request))
+    return {**fields, "import_seconds": round(imported, 3)}
+
+
+def _environment(request: Request) -> Any:
+    from harness.measure import runtime
+
+    return describe(request.spec["threads"] or usable_cores(), runtime.allocator())
+
+
+def _limit_memory(limit: int) -> None:
+    import resource
+
+    # RLIMIT_DATA counts private writable memory, which is what malloc hands out; torch then
+    # reports that it cannot allocate, where the kernel would kill some process or other.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+
+
+if __name__ == "__main__":
+    main()

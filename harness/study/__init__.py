@@ -1,0 +1,1 @@
+"""What to compare: studies, their cells, their claims. Imports no torch."""

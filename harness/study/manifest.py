@@ -1,0 +1,51 @@
+"""What lies beside a folder's records, so that it explains itself: study, claims and cells."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from harness.errors import UserError
+from harness.study.schema import Cell, Claim, Study, cells, load_claims
+
+FILE_NAME = "study.json"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A study, the claims it is to decide, and the cells it asks for."""
+
+    study: Study
+    claims: list[Claim]
+    cells: list[Cell]
+
+
+def manifest(study: Study) -> Manifest:
+    """The study with its claims and cells, as written beside its records."""
+    claims = load_claims()
+    if study.claims is not None:
+        claims = [c for c in claims if c.id in study.claims]
+    return Manifest(study=study, claims=claims, cells=list(cells(study)))
+
+
+def manifest_digest(study: Study) -> str:
+    """sha256 of the manifest: whether the one beside the records is still the study's."""
+    return hashlib.sha256(msgspec.json.encode(manifest(study), order="deterministic")).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `study.json` of a folder of records.
+
+    Raises:
+        UserError: There is none, or it is not one.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: no {FILE_NAME}, so this is no folder of records; the workflow and `sweep` write one"
+        )
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise UserError(f"{path}: {error}; delete it and run the workflow or `sweep` again") from None

@@ -1,0 +1,133 @@
+"""Operators written in C++: built by the machine's own compiler when first wanted, never required.
+
+A build takes some seconds, once for a source, compiler and processor; the library is kept in
+`$XDG_CACHE_HOME/hyenarec-bench` (default ~/.cache). Without a compiler, with one that fails, or
+with HYENAREC_NATIVE=0, the same operators run in torch; `status` says which and why, and records
+name it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SOURCES = tuple(
+    Path(__file__).parent.parent / name for name in ("legendre/native.cpp", "scans/native.cpp", "convolution/short.cpp")
+)
+# Events of a chunk of the Legendre tree; Python cuts rows by the number that C++ is compiled for.
+TREE_CHUNK = 64
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", f"-DTREE_CHUNK={TREE_CHUNK}")
+_BUILD_SECONDS = 120
+_suspended = False
+
+
+@dataclass(frozen=True)
+class Build:
+    """What came of building the operators: a library, or the reason why there is none."""
+
+    library: ctypes.CDLL | None
+    status: str
+
+
+@functools.cache
+def build() -> Build:
+    """Load the operators, compiling them first where no earlier build is kept."""
+    if os.environ.get("HYENAREC_NATIVE", "1") == "0":
+        return Build(None, "off: HYENAREC_NATIVE=0")
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if compiler is None:
+        return Build(None, "off: no C++ compiler found")
+    try:
+        path = _kept(compiler)
+        return Build(_load(path), f"built with {Path(compiler).name}")
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or "").strip().splitlines()
+        return Build(None, f"off: {Path(compiler).name} failed: {lines[-1] if lines else error.returncode}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Build(None, f"off: {error}")
+
+
+def library() -> ctypes.CDLL | None:
+    """The operators to call, or None where torch must do."""
+    return None if _suspended else build().library
+
+
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Do without native operators for a while: what counts torch's operations sees nothing of them."""
+    global _suspended
+    before, _suspended = _suspended, True
+    try:
+        yield
+    finally:
+        _suspended = before
+
+
+def status() -> str:
+    """Whether the operators run natively in this process, and if not, why."""
+    return build().status
+
+
+def _kept(compiler: str) -> Path:
+    source = b"".join(path.read_bytes() for path in SOURCES)
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    # -march=native: a home folder may be shared by unlike processors.
+    key = "\n".join((version, " ".join((*_FLAGS, *_openmp())), _processor())).encode() + source
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyenarec-bench"
+    path = cache / f"operators-{hashlib.sha256(key).hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        built = Path(folder) / "built.so"
+        units = [Path(folder) / f"{unit.stem}.o" for unit in SOURCES]
+        for unit, compiled in zip(SOURCES, units, strict=True):
+            _run(compiler, *_FLAGS, "-c", str(unit), "-o", str(compiled))
+        _run(compiler, "-shared", *map(str, units), "-o", str(built), *_openmp())
+        # Two processes that build at once replace each other's equal file.
+        built.replace(path)
+    return path
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=_BUILD_SECONDS)
+
+
+def _torch_openmp() -> Path | None:
+    """Torch's own OpenMP runtime, where its wheel brings one."""
+    folder = Path(torch.__file__).parent
+    found = sorted(folder.glob("lib/libgomp*.so*")) + sorted(folder.parent.glob("torch.libs/libgomp*.so*"))
+    return found[0] if found else None
+
+
+def _openmp() -> tuple[str, ...]:
+    # A second runtime would have threads of its own, spinning against torch's between operators.
+    # Left undefined, its symbols are found in torch's.
+    return () if _torch_openmp() else ("-fopenmp",)
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    runtime = _torch_openmp()
+    if runtime is not None:
+        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(str(path))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

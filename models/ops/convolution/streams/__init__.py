@@ -1,0 +1,1 @@
+"""Causal convolutions one event at a time."""

@@ -1,0 +1,1 @@
+"""The Legendre convolution in linear time."""

@@ -1,0 +1,148 @@
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.batches import Query
+from harness.data.catalogue import SOURCES
+from harness.data.interactions import StoredInteractions
+from harness.data.sources import prepare
+from harness.data.splits import leave_one_out
+from harness.measure.training.ranking import metrics, rank, rank_scorer, ranks
+from harness.measure.training.references import fit, popularity
+from models.base import Scorer
+
+
+def query(targets, seen=()):
+    rows, items = zip(*seen, strict=True) if seen else ((), ())
+    filler = np.ones((len(targets), 1), dtype=np.int64)
+    return Query(
+        filler, filler[:, 0], np.array(targets), np.array(rows, dtype=np.int64), np.array(items, dtype=np.int64)
+    )
+
+
+def test_ranks_by_hand():
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], [3.0, 2.0, 1.0, 0.0]])
+    assert ranks(scores, query([3, 1, 1])).tolist() == [2.5, 2.5, 1.0]
+
+
+def test_seen_items_are_out_of_the_ranking_also_as_ties():
+    scores = torch.tensor([[0.9, 0.5, 0.5, 0.1], [0.9, 0.8, 0.7, 0.6]])
+    assert ranks(scores, query([2, 4], [(0, 1), (0, 3), (1, 1)])).tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_an_error(bad):
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        ranks(torch.tensor([[1.0, bad]]), query([1]))
+
+
+def test_ranks_against_a_loop():
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 5, size=(40, 30)).astype(float)
+    targets = generator.integers(1, 31, size=40)
+    seen = [(u, i) for u in range(40) for i in generator.integers(1, 31, size=6) if i != targets[u]]
+    expected = []
+    for user, target in enumerate(targets):
+        left = [scores[user, j] for j in range(30) if (user, j + 1) not in seen and j + 1 != target]
+        own = scores[user, target - 1]
+        expected.append(1 + sum(s > own for s in left) + sum(s == own for s in left) / 2)
+    assert ranks(torch.from_numpy(scores.copy()), query(targets, seen)).tolist() == expected
+
+
+def test_metrics_by_hand():
+    found = metrics(np.array([1.0, 2.5, 5.5, 10.5, 11.0, 400.0]))
+    assert found["hr@1"] == pytest.approx(1 / 6)
+    assert found["hr@5"] == pytest.approx(3 / 6)
+    assert found["hr@10"] == pytest.approx(4 / 6)
+    assert found["hr@20"] == pytest.approx(5 / 6)
+    assert found["ndcg@5"] == pytest.approx((1 + 1 / math.log2(3.5) + 1 / math.log2(6.5)) / 6)
+    assert found["mrr@10"] == pytest.approx((1 + 1 / 2.5 + 1 / 5.5 + 1 / 10.5) / 6)
+    assert set(found) == {f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in (1, 5, 10, 20)}
+
+
+def test_popularity_by_hand():
+    histories = [[1, 2, 3, 4], [1, 2, 4, 3], [1, 3, 2, 5]]
+    items = np.concatenate([np.array(h, dtype=np.int32) for h in histories])
+    split = leave_one_out(StoredInteractions(items, np.array([0, 4, 8, 12]), 5))
+    # Training counts of items 1 … 5: 3, 2, 1, 0, 0. User 1's target 4 ties with 5 alone.
+    assert popularity(split, "test").ranks == [1.5, 1.0, 1.5]
+    # Validation targets 3, 4, 2 after [1, 2], [1, 2], [1, 3].
+    assert popularity(split, "validation").ranks == [1.0, 2.5, 1.0]
+
+
+def test_batches_do_not_change_ranks(monkeypatch):
+    generator = np.random.default_rng(1)
+    items = generator.integers(1, 31, size=300).astype(np.int32)
+    split = leave_one_out(StoredInteractions(items, np.arange(0, 301, 10), 30))
+    table = torch.from_numpy(generator.normal(size=(31, 30)))
+
+    def score(q):
+        return table[torch.from_numpy(q.items[np.arange(len(q.items)), q.lengths - 1])].clone()
+
+    together = rank(score, split, "test", 4).ranks
+    monkeypatch.setattr("harness.measure.training.ranking._MOST_USERS", 7)
+    assert rank(score, split, "test", 4).ranks == together
+
+
+class _Transitions(Scorer):
+    """First-order counts and popularity share, as published.md defines them."""
+
+    def fit(self, interactions):
+        items, offsets = np.asarray(interactions.items), interactions.offsets
+        inside = np.ones(len(items), dtype=bool)
+        inside[offsets[:-1]] = False
+        later = np.flatnonzero(inside)
+        size = interactions.num_items
+        self.counts = np.zeros((size, size))
+        np.add.at(self.counts, (items[later - 1] - 1, items[later] - 1), 1)
+        shown = np.bincount(items, minlength=size + 1)[1:]
+        self.share = shown / shown.sum()
+
+    def scores(self, items, lengths):
+        return self.counts[items[np.arange(len(items)), lengths - 1] - 1] + self.share
+
+
+@pytest.fixture
+def real(tmp_path, monkeypatch):
+    def split_of(name):
+        folder = os.environ.get("HYENAREC_DATA")
+        if not folder:
+            pytest.skip("HYENAREC_DATA names no folder of real data")
+        if not (Path(folder) / SOURCES[name].file).is_file():
+            pytest.skip(f"{SOURCES[name].file} is not in HYENAREC_DATA")
+        monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path))
+        return leave_one_out(prepare(name, SOURCES[name]).interactions)
+
+    return split_of
+
+
+def test_evaluator_reproduces_popularity_and_markov_on_ml_1m(real):
+    split = real("ml-1m")
+    found = popularity(split, "test").metrics
+    assert (found["hr@10"], found["ndcg@10"]) == pytest.approx((0.0369, 0.0180), abs=5e-5)
+    scorer = _Transitions()
+    scorer.fit(split.training())
+    found = rank_scorer(scorer, split, "test").metrics
+    assert (found["hr@10"], found["ndcg@10"]) == pytest.approx((0.2144, 0.1259), abs=5e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "reference", "hr10", "ndcg10"),
+    [
+        ("ml-1m", "popularity", 0.0369, 0.0180),
+        ("ml-1m", "markov", 0.2144, 0.1259),
+        ("ml-1m", "decayed-markov", 0.2502, 0.1446),
+        ("beauty", "popularity", 0.0120, 0.0056),
+        ("beauty", "markov", 0.0670, 0.0440),
+        ("beauty", "decayed-markov", 0.0720, 0.0456),
+    ],
+)
+def test_registered_references_reproduce_the_published_figures(real, dataset, reference, hr10, ndcg10):
+    split = real(dataset)
+    found = rank_scorer(fit(reference, split)[0], split, "test").metrics
+    assert (found["hr@10"], found["ndcg@10"]) == pytest.approx((hr10, ndcg10), abs=5e-5)

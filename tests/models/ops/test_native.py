@@ -1,0 +1,62 @@
+"""Building the C++ operators, and doing without."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from models.ops.build import native
+
+SCRIPT = """
+import torch
+from models.ops import native
+from models.ops.causal_convolution import causal_convolution, describe_backend
+from models.ops.kernels import LegendreKernel
+kernel = LegendreKernel(torch.ones(2, 3), 200)
+y = causal_convolution(torch.ones(2, 1, 200), kernel, backend="tree")
+print(native.status(), "|", describe_backend("tree", 200, y.device, kernel), "|", bool(y.isfinite().all()))
+"""
+
+
+def run(tmp_path, **variables):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **variables}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=True)
+    return [part.strip() for part in done.stdout.split("|")]
+
+
+@pytest.mark.skipif(native.build().library is None, reason=native.status())
+def test_builds_once_and_is_kept(tmp_path):
+    status, backend, finite = run(tmp_path)
+    assert status.startswith("built with")
+    assert (backend, finite) == ("tree (native)", "True")
+    (kept,) = (tmp_path / "cache" / "hyenarec-bench").iterdir()
+    time = kept.stat().st_mtime_ns
+    assert run(tmp_path)[1] == "tree (native)"
+    assert kept.stat().st_mtime_ns == time
+
+
+def test_can_be_turned_off(tmp_path):
+    assert run(tmp_path, HYENAREC_NATIVE="0") == ["off: HYENAREC_NATIVE=0", "tree (torch)", "True"]
+
+
+def test_without_a_compiler(tmp_path):
+    status, backend, finite = run(tmp_path, CXX="no-such-compiler", PATH=str(tmp_path))
+    assert status == "off: no C++ compiler found"
+    assert (backend, finite) == ("tree (torch)", "True")
+
+
+def test_with_a_compiler_that_fails(tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho no such target >&2\nexit 1\n')
+    broken.chmod(0o755)
+    status, backend, finite = run(tmp_path, CXX=str(broken))
+    assert status == "off: broken failed: no such target"
+    assert (backend, finite) == ("tree (torch)", "True")
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    status, backend, finite = run(tmp_path)
+    assert status.startswith("off: ")
+    assert (backend, finite) == ("tree (torch)", "True")

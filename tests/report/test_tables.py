@@ -1,0 +1,105 @@
+import msgspec
+import pytest
+from examples import MODELS, example, with_labels
+
+from harness.report.numbers import interval, number, window
+from harness.report.verdict_table import verdict_markdown, verdict_table
+
+
+def test_a_line_per_claim_and_variant_within_100_columns():
+    analysis = with_labels(example(tuple(MODELS)), {"gru4rec": "a-very-long-label-" * 8})
+    lines = verdict_table(analysis).split("\n")
+    assert max(map(len, lines)) <= 100
+    for claim in analysis.claims:
+        row = next(line for line in lines if line.startswith(f"{claim.id} "))
+        assert row.split()[1] == claim.overall.verdict
+    assert sum(line.startswith("  hstu ") for line in lines) == sum(len(c.variants) > 0 for c in analysis.claims)
+
+
+def test_columns_are_aligned():
+    lines = verdict_table(example()).split("\n")
+    place = lines[0].index("verdict")
+    rows = [line for line in lines[2:-1] if line and not line.startswith("    ")]
+    assert all(line[place:].split()[0] in {"supported", "refuted", "inconclusive", "missing"} for line in rows)
+
+
+def test_the_last_line_counts_the_verdicts():
+    analysis = example()
+    last = verdict_table(analysis).split("\n")[-1]
+    assert sum(int(part.split()[0]) for part in last.split(", ")) == len(analysis.claims)
+
+
+def test_what_is_missing_is_named():
+    assert "Missing: training cells of all models" in verdict_table(example(training=False))
+
+
+def test_a_model_that_sees_the_future_is_marked_in_every_row():
+    analysis = example(tuple(MODELS))
+    models = [msgspec.structs.replace(m, causal=m.label != "hstu") for m in analysis.models]
+    analysis = msgspec.structs.replace(analysis, models=models)
+    for table in (verdict_table(analysis), verdict_markdown(analysis)):
+        rows = [line for line in table.splitlines() if line.lstrip(" |–").startswith("hstu")]
+        assert rows
+        assert all("hstu (non-causal)" in row for row in rows)
+        assert table.count("(non-causal)") == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "words"),
+    [
+        (9, "processes", "About 9 processes would decide."),
+        (3, "processes", "At least 3 processes are needed."),
+        (5, "seeds", "At least 5 seeds are needed."),
+        (6, "lengths", "About 6 lengths would decide."),
+    ],
+)
+def test_an_undecided_claim_says_how_many_would_decide(size, unit, words):
+    analysis = example()
+    claim = analysis.claims[0]
+    overall = msgspec.structs.replace(claim.overall, verdict="inconclusive", sample_size=size, sample_unit=unit)
+    table = verdict_table(msgspec.structs.replace(analysis, claims=[msgspec.structs.replace(claim, overall=overall)]))
+    assert words in " ".join(table.split())
+
+
+def test_no_claims():
+    assert "no claim" in verdict_table(msgspec.structs.replace(example(), claims=[]))
+
+
+def test_markdown_has_a_row_per_claim_and_variant_and_escapes_bars():
+    analysis = example()
+    first = msgspec.structs.replace(analysis.claims[0], sentence="a|b")
+    table = verdict_markdown(msgspec.structs.replace(analysis, claims=[first, *analysis.claims[1:]]))
+    lines = table.splitlines()
+    variants = [v.variant for c in analysis.claims if len(c.variants) > 1 for v in c.variants]
+    assert variants
+    assert len(lines) == 2 + len(analysis.claims) + len(variants)
+    assert "a\\|b" in lines[2]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {6}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (1.1, "1.1"),
+        (0.01234, "0.0123"),
+        (8192, "8,192"),
+        (-5.127, "-5.13"),
+        (2.5e-7, "2.50e-07"),
+    ],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"),
+    [(None, "-"), ((None, None), "-"), ((1.0, None), ">= 1"), ((None, 2.0), "<= 2"), ((0.98, 1.25), "[0.98, 1.25]")],
+)
+def test_intervals(ends, text):
+    assert interval(ends) == text
+
+
+def test_windows():
+    assert [window(None), window((128, 8192)), window((64, 64))] == ["-", "128-8,192", "64"]

@@ -1,0 +1,219 @@
+"""Every status, produced for real: children that allocate, sleep, raise, are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from children import alive, one_cell, study, wait_until
+
+from harness.records import device_series as series
+from harness.records import schema as records
+from harness.records.schema import read
+from harness.run.supervisor import run_cell
+from harness.run.workers import Fresh
+from harness.study.schema import Study
+
+
+def child(tmp_path, body):
+    """A child command that runs `body` with `request` in scope."""
+    script = tmp_path / "child.py"
+    script.write_text(
+        "import json, os, signal, sys, time\nrequest = json.load(open(sys.argv[1]))\n" + textwrap.dedent(body)
+    )
+    return [sys.executable, str(script)]
+
+
+def test_ok(tmp_path):
+    value = study()
+    cell = one_cell(value)
+    path = tmp_path / cell.path
+    result = run_cell(value, cell, path, log=tmp_path / "cell.log")
+    assert result.status == "ok", result.detail
+    again = read(path)
+    assert again == result
+    sides = [b.side for b in result.timing.blocks]
+    assert sides[:4] == ["model", "partner", "partner", "model"]
+    assert result.environment.threads == 1
+    assert result.environment.allocator["MALLOC_MMAP_THRESHOLD_"] == "4294967296"
+    assert result.environment.allocator["MALLOC_MMAP_MAX_"] == "0"
+    assert 0 < result.provenance.import_seconds < result.provenance.elapsed_seconds
+    assert result.provenance.source_digest
+    assert result.model.parameters > 0
+
+
+def test_memory_pass_has_its_own_allocator_setting(tmp_path):
+    sweep = {"lengths": [16], "batch": 4, "replicates": 1, "measure": ["memory"]}
+    value = study(sweeps={"constant-batch": sweep})
+    result = run_cell(value, one_cell(value), tmp_path / "r.json")
+    assert result.status == "ok", result.detail
+    assert result.environment.allocator == {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    assert result.memory.peak_bytes >= result.memory.tiny_peak_bytes > 0
+
+
+def test_oom_by_a_child_that_allocates_past_the_limit(tmp_path):
+    command = child(tmp_path, "data = bytearray(400_000_000)\ntime.sleep(30)")
+    value = msgspec.structs.replace(study(), memory_limit_bytes=200_000_000)
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(command))
+    assert result.status == "oom"
+    assert "above the limit of 200000000" in result.detail
+    assert (tmp_path / "r.json").is_file()
+
+
+def test_oom_by_torch_itself(tmp_path):
+    # Torch alone needs a few hundred MB; the batch's activations cannot fit in what is left.
+    value = study(sweeps={"constant-tokens": {"lengths": [4096], "tokens": 4_194_304, "replicates": 1}})
+    value = msgspec.structs.replace(value, memory_limit_bytes=1_500_000_000)
+    result = run_cell(value, one_cell(value), tmp_path / "r.json")
+    assert result.status == "oom"
+    assert "allocate" in result.detail
+
+
+def test_timeout(tmp_path):
+    value = study(timeout_seconds=0.6)
+    begin = time.monotonic()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(child(tmp_path, "time.sleep(60)")))
+    assert time.monotonic() - begin < 40
+    assert result.status == "timeout"
+    assert "0.6 s" in result.detail
+    assert read(tmp_path / "r.json").status == "timeout"
+
+
+def test_killed_is_not_final(tmp_path):
+    command = child(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+    value = study()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(command))
+    assert result.status == "killed"
+    assert "SIGKILL" in result.detail
+    assert not (tmp_path / "r.json").exists()
+    assert read(tmp_path / "r.failed.json").status == "killed"
+
+
+def test_error_keeps_the_last_lines_and_a_later_success_clears_it(tmp_path):
+    value = study()
+    cell = one_cell(value)
+    result = run_cell(
+        value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, "raise ValueError('broken on purpose')"))
+    )
+    assert result.status == "error"
+    assert "broken on purpose" in result.detail
+    assert (tmp_path / "r.failed.json").exists()
+    run_cell(value, cell, tmp_path / "r.json")
+    assert not (tmp_path / "r.failed.json").exists()
+    assert read(tmp_path / "r.json").status == "ok"
+
+
+def test_a_time_series_lies_beside_its_record_and_goes_with_it(tmp_path):
+    columns = [name for name in series.DeviceSeries.__struct_fields__ if name not in _SCALARS]
+    one = {**_SCALARS, **{name: [] for name in columns}, "seconds": [0.0, 0.1]}
+    body = f"""
+        fields = {{"series": {[one]!r}, "flags": ["no timing: an example"]}}
+        result = {{"status": "ok", "detail": None, "fields": fields}}
+        json.dump(result, open(request["result"], "w"))
+    """
+    value = study()
+    cell = one_cell(value)
+    run_cell(value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, body)))
+    found = series.read(tmp_path / "r.series.json")
+    assert (found.label, found.spec_digest) == (cell.label, cell.digest)
+    assert found.passes[0].seconds == [0.0, 0.1]
+    run_cell(value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, body.replace(repr([one]), "[]"))))
+    assert read(tmp_path / "r.json").status == "ok"
+    assert not (tmp_path / "r.series.json").exists()
+
+
+_SCALARS = {"measure": "time", "device": "GPU-0", "period_seconds": 0.1, "baseline_bytes": 5}
+
+
+def test_a_child_that_leaves_no_result_is_an_error(tmp_path):
+    value = study()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(child(tmp_path, "pass")))
+    assert result.status == "error"
+    assert "no result" in result.detail
+
+
+def test_no_half_written_file_is_left(tmp_path):
+    with pytest.raises(TypeError):
+        records.write_atomic(tmp_path / "x.json", "not bytes")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_killed_supervisor_takes_its_child_along(tmp_path):
+    pid_file = tmp_path / "pid"
+    body = f"""
+        from harness.process import die_with_parent
+        die_with_parent(request["parent"])
+        open({str(pid_file)!r}, "w").write(str(os.getpid()))
+        time.sleep(120)
+    """
+    command = child(tmp_path, body)
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom test_supervisor import *\nvalue = study()\n"
+        f"run_cell(value, one_cell(value), Path({str(tmp_path / 'r.json')!r}), workers=Fresh({command!r}))\n"
+    )
+    root = str(Path(series.__file__).parents[2])
+    supervisor = subprocess.Popen([sys.executable, str(driver)], env={**os.environ, "PYTHONPATH": root})
+    assert wait_until(lambda: pid_file.exists() and pid_file.read_text())
+    pid = int(pid_file.read_text())
+    assert alive(pid)
+    supervisor.send_signal(signal.SIGKILL)
+    supervisor.wait()
+    assert wait_until(lambda: not alive(pid)), "the orphan keeps running"
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_training_that_diverges_at_once_is_final_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
+    training = {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": [], "learning_rate": 1e30}
+    value = msgspec.convert(
+        {
+            "name": "tiny",
+            "device": "cpu",
+            "threads": 1,
+            "data": {"mine": {"format": "pairs", "file": "mine.txt"}},
+            "data_folder": str(tmp_path),
+            "training": training,
+        },
+        Study,
+    )
+    result = run_cell(value, one_cell(value), tmp_path / "r.json")
+    assert result.status == "diverged"
+    assert "not finite" in result.detail
+    assert result.test is None
+    assert read(tmp_path / "r.json") == result
+    assert not (tmp_path / "r.failed.json").exists()
+    assert not (tmp_path / "r.checkpoint").exists()
+
+
+def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    value = {
+        "name": "tiny",
+        "device": "cpu",
+        "data": {"mine": {"format": "pairs", "file": "mine.txt"}},
+        "training": {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": []},
+    }
+    study_ = msgspec.convert(value, Study)
+    result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert result.status == "error"
+    assert "data set 'mine' is missing" in result.detail
+    assert "Traceback" not in result.detail
+    # The study's own folder is where it is looked for, without being part of the cell.
+    (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
+    training = msgspec.structs.replace(study_.training, epochs=1)
+    study_ = msgspec.structs.replace(study_, data_folder=str(tmp_path), training=training)
+    result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert result.status == "ok", result.detail
+    # What a finished cell no longer needs is gone.
+    assert not (tmp_path / "r.checkpoint").exists()
