@@ -21,12 +21,14 @@ from typing import Any
 import msgspec
 
 from harness import __version__
-from harness.arguments import Parser
-from harness.errors import UserError, unknown
+from harness.errors import INTERNAL, USAGE, Parser, UserError, unknown
 from harness.records import schema as records
 from harness.records.operator import FILE_NAME as OPERATOR_FILE
-from harness.run.process import INTERNAL, USAGE, die_with_parent
-from harness.study.schema import Cell, Study, cells, default_study, load_study
+from harness.run.process import die_with_parent
+from harness.study.cells import Cell, cells
+from harness.study.check import load_study
+from harness.study.find import default_study
+from harness.study.schema import Study
 from models.registry import RegistryError
 
 # What `bench --quick` takes at most on two cores.

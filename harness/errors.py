@@ -1,9 +1,15 @@
-"""Errors that are the user's to mend: reported in one line, never with a traceback."""
+"""Mistakes of the user: reported in one line, never with a traceback; exit codes and the parser of every command."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import sys
 from collections.abc import Iterable
+from typing import NoReturn
+
+# Exit codes of every command: wrong usage, and a fault of the harness itself.
+USAGE, INTERNAL = 64, 70
 
 
 class UserError(Exception):
@@ -17,3 +23,13 @@ def unknown(what: str, value: str, legal: Iterable[str], remedy: str = "") -> Us
     hint = f" Did you mean '{near[0]}'?" if near else ""
     tail = f" {remedy}" if remedy else ""
     return UserError(f"unknown {what} '{value}'.{hint} Legal: {', '.join(names) or 'none'}.{tail}")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, but wrong usage exits with 64: argparse's own 2 is a verdict's here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit."""
+        self.print_usage(sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(USAGE)

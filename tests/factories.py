@@ -30,8 +30,11 @@ from harness.records.schema import (
     write_atomic,
 )
 from harness.records.source_digest import cell_digest
+from harness.study.cells import Cell
+from harness.study.claim import Claim
 from harness.study.manifest import Manifest, load_claims
-from harness.study.schema import Cell, Claim, SpeedSection, Study, Sweep, TrainingSection
+from harness.study.schema import SpeedSection, Study, Sweep
+from harness.study.training import TrainingSection
 from models import registry
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)

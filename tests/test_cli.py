@@ -10,7 +10,7 @@ import yaml
 
 from harness import cli
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*arguments, cwd=None, **environment):

@@ -9,7 +9,8 @@ import yaml
 from harness import cli
 from harness.analysis.analyse import analyse
 from harness.report.verdict_table import verdict_markdown
-from harness.study.schema import find_study, load_study
+from harness.study.check import load_study
+from harness.study.find import find_study
 from harness.study.training import LOSSES, loss_spec
 
 ROOT = Path(__file__).resolve().parent.parent

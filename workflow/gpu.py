@@ -33,8 +33,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # The project need not be installed; these modules of it need nothing but Python.
 sys.path.insert(0, str(ROOT))
-from harness.arguments import Parser  # noqa: E402
-from harness.run.process import USAGE, die_with_parent  # noqa: E402
+from harness.errors import USAGE, Parser  # noqa: E402
+from harness.run.process import die_with_parent  # noqa: E402
 
 PHASES = ("tests", "speed", "training", "bench")
 # Import name → what pip calls it; nothing else is imported by what runs here.
@@ -66,7 +66,7 @@ def missing(phases: list[str], cuda: bool) -> list[str]:
 def mistake(options: argparse.Namespace, limits: list[float]) -> str | None:
     """What cannot be meant, in one line, before anything is begun or written."""
     from harness.errors import UserError
-    from harness.study.schema import load_study
+    from harness.study.check import load_study
 
     for minutes in (options.minutes, *limits):
         if not 0 < minutes < math.inf:

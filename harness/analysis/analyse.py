@@ -29,7 +29,7 @@ from harness.records import operator as operator_record
 from harness.records.operator import OperatorRecord
 from harness.records.schema import ModelFacts, SpeedRecord, encode, write_atomic
 from harness.records.source_digest import source_digest
-from harness.study.schema import Claim
+from harness.study.claim import Claim
 
 # What a law's challenge lets pass where no claim says otherwise.
 CHALLENGE_TOLERANCE = 0.10

@@ -14,8 +14,8 @@ from harness.errors import UserError
 from harness.records import device_series as series
 from harness.records import source_digest
 from harness.records.schema import FAILED_SUFFIX, FINAL, Ranking, Record, SpeedRecord, TrainingRecord, read
+from harness.study.cells import Cell
 from harness.study.manifest import Manifest, read_manifest
-from harness.study.schema import Cell
 
 _METRIC_TOLERANCE = 1e-6
 # Beyond what any clock resolves and any time limit allows.

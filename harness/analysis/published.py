@@ -22,8 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, t_quantile
-from harness.arguments import Parser
-from harness.errors import UserError
+from harness.errors import USAGE, Parser, UserError
 from harness.records.schema import (
     SCHEMA_VERSION,
     Block,
@@ -36,9 +35,10 @@ from harness.records.schema import (
     write,
     write_atomic,
 )
-from harness.run.process import USAGE
+from harness.study.cells import Cell
+from harness.study.claim import Claim
 from harness.study.manifest import FILE_NAME, Manifest
-from harness.study.schema import Cell, Claim, SpeedSection, Study, Sweep
+from harness.study.schema import SpeedSection, Study, Sweep
 
 SWEEP = "published"
 OOM: Literal["OOM"] = "OOM"

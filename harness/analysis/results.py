@@ -33,7 +33,8 @@ from harness.analysis.rows import (
     Trend,
 )
 from harness.records.operator import OperatorRecord
-from harness.study.schema import Study, Verdict
+from harness.study.claim import Verdict
+from harness.study.schema import Study
 
 __all__ = [
     "ANALYSIS_VERSION",

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.records import device_series as series
 from harness.records import source_digest
 from harness.records.schema import read
-from harness.study.schema import Cell
+from harness.study.cells import Cell
 
 _ASIDE = ".stale"
 

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.records.schema import encode, write_atomic
 from harness.report.figures import figures
 from harness.report.theme import font_folder, styles
-from harness.study.schema import resource
+from harness.study.find import resource
 
 TEMPLATE = "scaling.typ"
 # Archival and accessible: fonts embedded, figures and formulas described, tables tagged.

@@ -10,7 +10,7 @@ import msgspec
 
 from harness.analysis.results import Analysis, ClaimVerdict, Completeness, OpenInterval, RefusedFile
 from harness.analysis.rows import Row
-from harness.study.schema import Verdict
+from harness.study.claim import Verdict
 
 VERDICTS_SCHEMA = 1
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import UserError
+from harness.errors import USAGE, UserError
 from harness.records.environment import describe, usable_cores
 from harness.records.schema import encode, write_atomic
-from harness.run.process import USAGE, die_with_parent
+from harness.run.process import die_with_parent
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

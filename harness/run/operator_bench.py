@@ -16,13 +16,12 @@ from pathlib import Path
 import msgspec
 
 from harness.analysis.estimates.statistics import combine, estimate
-from harness.errors import UserError
+from harness.errors import USAGE, UserError
 from harness.records.environment import git_state
 from harness.records.operator import OPERATOR_SCHEMA, SOURCES, OperatorRecord, Row, Settings, Slope
 from harness.records.schema import Provenance, encode
 from harness.records.source_digest import source_digest
 from harness.run.operator_child import Measure, Request, Result
-from harness.run.process import USAGE
 from harness.run.supervisor import KEEP_BLOCKS, RETURN_BLOCKS, clean_environment
 
 MEASURES: tuple[Measure, ...] = ("time", "memory", "errors")

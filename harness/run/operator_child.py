@@ -12,11 +12,11 @@ from typing import Literal
 
 import msgspec
 
-from harness.errors import UserError
+from harness.errors import USAGE, UserError
 from harness.records.environment import describe
 from harness.records.operator import Error, Omission, PeakMemory, Row, Settings
 from harness.records.schema import Environment, encode, write_atomic
-from harness.run.process import USAGE, die_with_parent
+from harness.run.process import die_with_parent
 
 Measure = Literal["time", "memory", "errors"]
 

@@ -1,4 +1,4 @@
-"""How processes of the harness end: with which code, and never after the one that asked for them."""
+"""No process of the harness outlives the one that asked for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import signal
 import sys
 
-# Exit codes of every command: wrong usage, and a fault of the harness itself.
-USAGE, INTERNAL = 64, 70
 _PR_SET_PDEATHSIG = 1
 
 

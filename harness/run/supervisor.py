@@ -31,7 +31,8 @@ from harness.records.environment import describe, git_state, memory_bytes, usabl
 from harness.records.schema import Provenance, Record, SpeedRecord, TrainingRecord
 from harness.records.source_digest import cell_digest
 from harness.run.workers import Child, ForkServers, Fresh, Workers
-from harness.study.schema import Cell, Study
+from harness.study.cells import Cell
+from harness.study.schema import Study
 
 # glibc hands large freed blocks back to the system, and a model with large temporaries then times
 # page faults. Timing children keep their blocks; the memory pass must not, to read a true peak.

@@ -13,8 +13,9 @@ from harness.data.sources import prepare
 from harness.records import schema as records
 from harness.run.supervisor import OutOfTimeError, run_cell
 from harness.run.workers import ForkError, ForkServers, Fresh, Workers, can_fork
+from harness.study.cells import Cell
 from harness.study.manifest import FILE_NAME, Manifest, manifest
-from harness.study.schema import Cell, Study
+from harness.study.schema import Study
 
 # So many failures without a single success have one cause, which time on a lent machine must not be spent on.
 _HOPELESS = 5

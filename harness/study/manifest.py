@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import UserError
-from harness.study.schema import Cell, Claim, Study, cells, load_claims
+from harness.study.cells import Cell, cells
+from harness.study.claim import Claim, load_claims
+from harness.study.schema import Study
 
 FILE_NAME = "study.json"
 

@@ -15,8 +15,9 @@ from harness.analysis.claims.ruling import RULES, rule
 from harness.analysis.load import Counted, Folder
 from harness.errors import UserError
 from harness.records.schema import Block
+from harness.study.check import load_study
 from harness.study.manifest import Manifest, load_claims
-from harness.study.schema import Study, load_study
+from harness.study.schema import Study
 
 QUIET = {"process_noise": 0.002, "block_noise": 0.002, "drift": 0.002}
 CLAIMS = {c.id: c for c in load_claims()}

@@ -27,7 +27,7 @@ from collections.abc import Callable
 
 import torch
 
-from harness.arguments import Parser
+from harness.errors import Parser
 from harness.measure.speed import stopwatch
 from harness.measure.speed.stopwatch import Clock, Limits, Plan, Side
 from harness.records.environment import usable_cores

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from harness.arguments import Parser
+from harness.errors import Parser
 from harness.measure import runtime
 from harness.measure.device import nvml
 from harness.measure.device.sampler import Sampler
@@ -34,7 +34,8 @@ from harness.measure.speed.stopwatch import Clock
 from harness.records.environment import has_gpu
 from harness.records.schema import Record, SpeedRecord
 from harness.run.supervisor import run_cell
-from harness.study.schema import Cell, cells, load_study
+from harness.study.cells import Cell, cells
+from harness.study.check import load_study
 
 STEP_ALLOWED, CELL_ALLOWED_SECONDS = 0.01, 5.0
 CALL_SECONDS = 0.001

@@ -19,7 +19,7 @@ import time
 import numpy as np
 import torch
 
-from harness.arguments import Parser
+from harness.errors import Parser
 from models.ops.build import native
 from models.ops.scans.complex_diagonal import linear_recurrence
 from models.ops.scans.diagonal import diagonal_scan

@@ -8,9 +8,10 @@ from harness.records import environment
 
 def test_no_torch_for_study_records_analysis_and_report():
     code = (
-        "import sys, harness.cli, harness.study.schema, harness.run.supervisor, harness.run.sweep, harness.analysis.analyse, "
-        "harness.report.document, harness.report.verdict_table\n"
-        "from harness.study.manifest import manifest\nfrom harness.study.schema import load_study\nmanifest(load_study('cpu'))\n"
+        "import sys, harness.cli, harness.study.check, harness.run.supervisor, harness.run.sweep\n"
+        "import harness.analysis.analyse, harness.report.document, harness.report.verdict_table\n"
+        "from harness.study.manifest import manifest\nfrom harness.study.check import load_study\n"
+        "manifest(load_study('cpu'))\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

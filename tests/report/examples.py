@@ -41,7 +41,8 @@ from harness.analysis.results import (
     Versions,
 )
 from harness.study.manifest import load_claims
-from harness.study.schema import SpeedSection, Study, Sweep, TrainingSection
+from harness.study.schema import SpeedSection, Study, Sweep
+from harness.study.training import TrainingSection
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 TOKENS = 8192

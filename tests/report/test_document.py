@@ -173,7 +173,7 @@ def test_a_template_with_an_error_is_refused_and_leaves_the_old_pdf(tmp_path, mo
 
 def test_a_missing_template_names_the_remedy(tmp_path, monkeypatch):
     analysis = example(training=False, memory=False)
-    monkeypatch.setattr("harness.study.schema._resource_folders", lambda: (tmp_path,))
+    monkeypatch.setattr("harness.study.find._resource_folders", lambda: (tmp_path,))
     with pytest.raises(UserError, match=r"scaling\.typ.*reinstall"):
         build(analysis, tmp_path / "x.pdf")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from harness.study.schema import Study, cells
+from harness.study.cells import cells
+from harness.study.schema import Study
 
 SPEED = {
     "models": ["gru4rec"],

@@ -147,7 +147,7 @@ def test_no_half_written_file_is_left(tmp_path):
 def test_a_killed_supervisor_takes_its_child_along(tmp_path):
     pid_file = tmp_path / "pid"
     body = f"""
-        from harness.process import die_with_parent
+        from harness.run.process import die_with_parent
         die_with_parent(request["parent"])
         open({str(pid_file)!r}, "w").write(str(os.getpid()))
         time.sleep(120)

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
+from harness.study.cells import cells
+from harness.study.check import load_study
+from harness.study.find import find_study, study_names
 from harness.study.manifest import load_claims, manifest, read_manifest
-from harness.study.schema import Study, cells, find_study, load_study, study_names
+from harness.study.schema import Study
 from models import registry
 
 BASE = {

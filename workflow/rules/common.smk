@@ -10,7 +10,9 @@ from snakemake.exceptions import WorkflowError
 from harness.errors import UserError
 from harness.study.manifest import manifest_digest
 from harness.records.source_digest import source_digest
-from harness.study.schema import cells, default_study, load_study, resource
+from harness.study.cells import cells
+from harness.study.find import default_study, resource
+from harness.study.check import load_study
 from models.registry import RegistryError
 
 # Rules say `python`; it must be this one also when the environment is not activated.

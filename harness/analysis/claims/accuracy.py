@@ -13,7 +13,7 @@ from harness.analysis.estimates.accuracy import Runs
 from harness.analysis.estimates.statistics import ONE_SIDED, Estimate
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
 from harness.records.schema import TrainingRecord
-from harness.study.schema import Claim, Verdict
+from harness.study.claim import Claim, Verdict
 
 # Baselines that the sentence of the claim `accuracy` names.
 _FAMILIES = ("attention", "recurrent")

@@ -16,7 +16,7 @@ from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, ONE_SIDED, 
 from harness.analysis.estimates.timing import STREAM
 from harness.analysis.results import ClaimVerdict, Interval, SpeedupPoint
 from harness.analysis.rows import Challenge, Law, ScalingLaw
-from harness.study.schema import Claim, Verdict
+from harness.study.claim import Claim, Verdict
 
 Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
 

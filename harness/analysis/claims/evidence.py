@@ -15,7 +15,7 @@ from harness.analysis.load import Counted, Folder
 from harness.analysis.results import ClaimVerdict, OpenInterval
 from harness.analysis.rows import Censored, Crossover, MemoryPoint, NoiseFloor, ScalingLaw, SpeedupPoint, StreamPoint
 from harness.errors import UserError
-from harness.study.schema import Claim, Verdict
+from harness.study.claim import Claim, Verdict
 
 # The verdict that decides a conjunction, strongest first.
 _SEVERITY: tuple[Verdict, ...] = ("refuted", "inconclusive", "missing", "supported")

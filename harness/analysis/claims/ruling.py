@@ -14,7 +14,7 @@ from harness.analysis.claims import cost as claims_cost
 from harness.analysis.claims.evidence import Findings
 from harness.analysis.results import ClaimResult, ClaimVerdict
 from harness.errors import unknown
-from harness.study.schema import Claim
+from harness.study.claim import Claim
 
 Rule = Callable[[Claim, Findings], tuple[ClaimVerdict, list[ClaimVerdict]]]
 

@@ -26,11 +26,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.arguments import Parser
-from harness.errors import UserError
+from harness.errors import USAGE, Parser, UserError
 from harness.measure.device import nvml, sampler
 from harness.records.schema import write_atomic
-from harness.run.process import USAGE
 
 FORMAT = 1
 FUNCTION_NOT_FOUND = 13

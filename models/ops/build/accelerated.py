@@ -1,7 +1,7 @@
 """Whether Triton kernels, ours or an installed package's, can run here; says so without importing them.
 
-Our kernels are in models/ops/convolution/triton_dense.py (L ≤ 512) and models/ops/legendre/triton.py (Legendre kernels), each
-with a `supports` that says which shapes it runs; only who means to use them imports them.
+Our kernels are in models/ops/convolution/triton_dense.py (L ≤ 512) and models/ops/legendre/triton.py (Legendre
+kernels), each with a `supports` that says which shapes it runs; only who means to use them imports them.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_no_memory_for_the_states_is_said(monkeypatch):
         pytest.skip(native.status())
     script = """
 import resource, torch
-from models.ops import native
+from models.ops.build import native
 from models.ops.kernels import LegendreKernel
 from models.ops.legendre_tree import legendre_tree_convolution
 kernel = LegendreKernel(torch.ones(1, 16), 4096)

@@ -10,7 +10,7 @@ from models.ops.build import native
 
 SCRIPT = """
 import torch
-from models.ops import native
+from models.ops.build import native
 from models.ops.causal_convolution import causal_convolution, describe_backend
 from models.ops.kernels import LegendreKernel
 kernel = LegendreKernel(torch.ones(2, 3), 200)

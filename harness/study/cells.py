@@ -1,0 +1,189 @@
+"""From a study to its cells: every point of the grid with its resolved spec. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from harness.errors import UserError, unknown
+from harness.records.environment import has_gpu
+from harness.study.schema import SpeedSection, Study
+from harness.study.training import TrainingSection
+from harness.study.yaml_reading import Section
+from models import registry
+
+
+class Cell(Section, frozen=True):
+    """One point of the grid = one job = one child process = one record.
+
+    Attributes:
+        kind: `speed` or `training`.
+        label: Model as the study names it.
+        coordinates: Readable point, such as `constant-tokens-L1024-r0`.
+        digest: First 8 hex digits of the resolved spec's sha256.
+        rank: Lower is more informative; cells of one rank run in shuffled order.
+        spec: Everything that decides the result.
+    """
+
+    kind: Literal["speed", "training"]
+    label: str
+    coordinates: str
+    digest: str
+    rank: int
+    spec: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """`label/coordinates-digest`, how a command names a cell."""
+        return f"{self.label}/{self.coordinates}-{self.digest}"
+
+    @property
+    def path(self) -> str:
+        """Record path below the study's folder."""
+        return f"{self.kind}/{self.key}.json"
+
+    @property
+    def shuffle(self) -> int:
+        """Place in a shuffled, reproducible order, so that drift is not confounded with length."""
+        return int(hashlib.sha256(self.path.encode()).hexdigest()[:8], 16)
+
+
+def cells(study: Study) -> Iterator[Cell]:
+    """All cells of a study."""
+    device = study.device if study.device != "auto" else ("cuda" if has_gpu() else "cpu")
+    shared = {"device": device, "precision": study.precision, "threads": study.threads}
+    if study.memory_limit_bytes is not None:
+        shared["memory_limit_bytes"] = study.memory_limit_bytes
+    if study.speed:
+        yield from _speed_cells(study, study.speed, shared)
+    if study.training:
+        yield from _training_cells(study, study.training, shared)
+
+
+_SPEED_FIELDS = (
+    "phases",
+    "budget_seconds",
+    "minimum_seconds",
+    "minimum_steps",
+    "timeout_seconds",
+    "catalogue_items",
+    "negatives",
+    "learning_rate",
+    "compile",
+)
+
+
+def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) -> Iterator[Cell]:
+    for sweep_name, sweep in section.sweeps.items():
+        for label in sweep.models or section.models:
+            for length in sweep.lengths:
+                for replicate in range(sweep.replicates):
+                    measure = [m for m in sweep.measure if m == "time" or replicate == 0]
+                    if not measure:
+                        continue
+                    spec = {
+                        **shared,
+                        "kind": "speed",
+                        "model": resolve_model(study, label),
+                        "partner": resolve_model(study, study.timing_partner),
+                        "sweep": sweep_name,
+                        "constant": "batch" if sweep.batch is not None else "tokens",
+                        "length": length,
+                        "batch": sweep.batch_at(length),
+                        "replicate": replicate,
+                        "measure": measure,
+                        **{f: getattr(section, f) for f in _SPEED_FIELDS},
+                    }
+                    yield _cell(
+                        "speed", label, f"{sweep_name}-L{length}-r{replicate}", section.rank(label, replicate), spec
+                    )
+
+
+def _training_cells(study: Study, section: TrainingSection, shared: dict[str, Any]) -> Iterator[Cell]:
+    later = study.speed.delay() if study.speed else 0
+    for dataset in section.datasets:
+        source = msgspec.to_builtins(study.sources()[dataset])
+        common = {
+            **shared,
+            "kind": "training",
+            "dataset": dataset,
+            "source": {k: source[k] for k in ("format", "file", "sha256")},
+            "split": "leave-one-out",
+            "seen_items": "filtered",
+            "timed": section.timed,
+            # Cells that run side by side would fight for the cores that null stands for.
+            "threads": study.threads or (None if section.timed else 1),
+            "timeout_seconds": section.timeout_seconds,
+        }
+        for label in section.references:
+            model = {"label": label, "name": label, "options": {}}
+            yield _cell(
+                "training", label, f"{dataset}-all-s0", 0, {**common, "model": model, "length": None, "seed": 0}
+            )
+        for place, seed in enumerate(section.seeds):
+            for label in section.models:
+                for length in section.lengths:
+                    spec = {
+                        **common,
+                        "model": resolve_model(study, label),
+                        "length": length,
+                        "seed": seed,
+                        "objective": "declared",
+                        "optimiser": "adam",
+                        "loss": section.loss_spec(),
+                        **section.budget_spec(label),
+                    }
+                    yield _cell("training", label, f"{dataset}-L{length}-s{seed}", later + place + 1, spec)
+
+
+def _cell(kind: Literal["speed", "training"], label: str, coordinates: str, rank: int, spec: dict[str, Any]) -> Cell:
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return Cell(kind=kind, label=label, coordinates=coordinates, digest=digest, rank=rank, spec=spec)
+
+
+def resolve_model(study: Study, label: str) -> dict[str, Any]:
+    """`{"label", "name", "options"}` of a label, every option filled in.
+
+    Raises:
+        UserError: Unknown model, option or option value.
+    """
+    given = dict(study.variants.get(label, {"model": label}))
+    trained = registry.names(reference=False)
+    if "model" not in given:
+        raise UserError(f"variant '{label}' needs a 'model': one of {', '.join(trained)}")
+    name = given.pop("model")
+    if name not in trained:
+        legal = trained if label in study.variants else [*trained, *study.variants]
+        raise unknown("model", str(name), legal)
+    legal_options = registry.options(name)
+    values: dict[str, Any] = {k: o.default for k, o in legal_options.items()}
+    values.update(msgspec.structs.asdict(study.model))
+    for key, value in given.items():
+        if key not in legal_options:
+            raise unknown(f"option of {name} in variant '{label}'", key, legal_options)
+        option = legal_options[key]
+        if option.legal is not None and value not in option.legal:
+            raise unknown(f"{key} of {name} in variant '{label}'", str(value), [str(v) for v in option.legal])
+        if option.type_name in _SCALARS and not _fits(value, option.type_name):
+            raise UserError(f"{key} of {name} in variant '{label}' is {value!r}; it must be of type {option.type_name}")
+        values[key] = value
+    for key in ("hidden_size", "num_layers"):
+        if values[key] < 1:
+            raise UserError(f"{key} of '{label}' is {values[key]}; it must be at least 1")
+    if not 0 <= values["dropout"] < 1:
+        raise UserError(f"dropout of '{label}' is {values['dropout']}; it must be 0 or more and below 1")
+    return {"label": label, "name": name, "options": dict(sorted(values.items()))}
+
+
+_SCALARS = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+def _fits(value: Any, type_name: str) -> bool:
+    if isinstance(value, bool) and type_name != "bool":
+        return False
+    return isinstance(value, _SCALARS[type_name])  # type: ignore[arg-type]

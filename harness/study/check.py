@@ -1,0 +1,103 @@
+"""Reading a study and refusing what cannot be meant, before anything is measured. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from harness.errors import UserError, unknown
+from harness.study.cells import resolve_model
+from harness.study.claim import load_claims
+from harness.study.find import find_study
+from harness.study.schema import Study
+from harness.study.yaml_reading import read_yaml
+from models import registry
+
+
+def load_study(name_or_path: str) -> Study:
+    """Read and validate a study.
+
+    Raises:
+        UserError: One line that names the value, the legal values and the remedy.
+    """
+    path = find_study(name_or_path)
+    study: Study = read_yaml(path, Study)
+    _validate(study, str(path))
+    return study
+
+
+def _validate(study: Study, where: str) -> None:
+    def fail(message: str) -> UserError:
+        return UserError(f"{where}: {message}")
+
+    if study.speed is None and study.training is None:
+        raise fail("there is nothing to measure; give it a 'speed' or a 'training' section")
+    for what, names in (
+        ("name", [study.name]),
+        ("label in variants", study.variants),
+        ("name in data", study.data),
+        ("name in speed.sweeps", study.speed.sweeps if study.speed else ()),
+    ):
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise fail(f"{what} '{name}' must be letters, digits, '.', '_' or '-', since it names files")
+    labels = [*(study.speed.models if study.speed else []), *(study.training.models if study.training else [])]
+    for sweep in study.speed.sweeps.values() if study.speed else ():
+        labels += sweep.models or []
+    if study.speed:
+        timed = set(labels[: len(study.speed.models)]).union(*(s.models or [] for s in study.speed.sweeps.values()))
+        for label in study.speed.first:
+            if label not in timed:
+                raise fail(str(unknown("label in speed.first", label, timed)))
+        labels.append(study.timing_partner)
+    try:
+        for label in [*labels, *study.variants]:
+            resolve_model(study, label)
+        if study.training:
+            for reference in study.training.references:
+                if reference not in registry.names(reference=True):
+                    raise unknown("reference", reference, registry.names(reference=True))
+            for dataset in study.training.datasets:
+                if dataset not in study.sources():
+                    raise unknown("data set", dataset, study.sources())
+            study.training.check()
+        for claim in study.claims or ():
+            if claim not in (legal := [c.id for c in load_claims()]):
+                raise unknown("claim", claim, legal)
+    except UserError as error:
+        raise fail(str(error)) from None
+    for name, sweep in (study.speed.sweeps if study.speed else {}).items():
+        if (sweep.tokens is None) == (sweep.batch is None):
+            raise fail(f"speed.sweeps.{name} needs exactly one of 'tokens' and 'batch'")
+        _distinct(fail, f"speed.sweeps.{name}.lengths", sweep.lengths)
+        if sweep.tokens is not None:
+            for length in sweep.lengths:
+                if sweep.tokens % length:
+                    raise fail(f"speed.sweeps.{name}: {sweep.tokens} tokens are no multiple of length {length}")
+    for what, names in _lists(study):
+        if len(set(names)) < len(names):
+            # A repeated seed or model would pass for a replicate.
+            raise fail(f"{what} = {names} names something twice; name each once")
+    if study.speed and "step" not in study.speed.phases:
+        raise fail(f"speed.phases = {study.speed.phases} must name 'step': every claim about training rests on it")
+    if study.training:
+        _distinct(fail, "training.lengths", study.training.lengths)
+
+
+def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
+    yield "claims", study.claims or []
+    if study.speed:
+        yield "speed.models", study.speed.models
+        yield "speed.phases", study.speed.phases
+        yield "speed.first", study.speed.first
+        for name, sweep in study.speed.sweeps.items():
+            yield f"speed.sweeps.{name}.models", sweep.models or []
+    if study.training:
+        for field in ("models", "datasets", "references", "seeds"):
+            yield f"training.{field}", getattr(study.training, field)
+
+
+def _distinct(fail: Any, what: str, values: list[int]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise fail(f"{what} = {values} must be distinct, and one at least")
