@@ -154,8 +154,8 @@ def test_no_memory_for_the_states_is_said(monkeypatch):
     script = """
 import resource, torch
 from models.ops.build import native
-from models.ops.kernels import LegendreKernel
-from models.ops.legendre_tree import legendre_tree_convolution
+from models.ops.legendre.taps import LegendreKernel
+from models.ops.legendre.tree import legendre_tree_convolution
 kernel = LegendreKernel(torch.ones(1, 16), 4096)
 legendre_tree_convolution(torch.ones(1, 1, 4096), kernel)
 x = torch.ones(1, 512, 4096)

@@ -11,8 +11,8 @@ from models.ops.build import native
 SCRIPT = """
 import torch
 from models.ops.build import native
-from models.ops.causal_convolution import causal_convolution, describe_backend
-from models.ops.kernels import LegendreKernel
+from models.ops.convolution.causal import causal_convolution, describe_backend
+from models.ops.legendre.taps import LegendreKernel
 kernel = LegendreKernel(torch.ones(2, 3), 200)
 y = causal_convolution(torch.ones(2, 1, 200), kernel, backend="tree")
 print(native.status(), "|", describe_backend("tree", 200, y.device, kernel), "|", bool(y.isfinite().all()))
