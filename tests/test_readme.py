@@ -11,7 +11,7 @@ from harness.analysis.analyse import analyse
 from harness.report.verdict_table import verdict_markdown
 from harness.study.check import load_study
 from harness.study.find import find_study
-from harness.study.training import LOSSES, loss_spec
+from harness.study.loss import LOSSES, loss_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

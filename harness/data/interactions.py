@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _META = "meta.json"
+_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def store(
     Args:
         folder: Where items.npy, offsets.npy, meta.json and, with `times`, timestamps.npy go.
         histories: Item ids, user by user, oldest first.
-        meta: Further entries of meta.json; `num_items` is the highest item unless given.
+        meta: Further entries of meta.json, besides the arrays' checksum; `num_items` is the highest item
+            unless given.
         times: Unix seconds of the same events, user by user.
     """
     end = highest = 0
@@ -113,7 +116,20 @@ def store(
         with ArrayWriter(folder / "timestamps.npy", np.int64) as seconds:
             for history in times:
                 seconds.append(history)
-    (folder / _META).write_text(json.dumps({"num_items": highest, **meta}, indent=1), encoding="utf-8")
+    meta = {"num_items": highest, **meta, "arrays_sha256": checksum(folder)}
+    (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def checksum(folder: Path) -> str:
+    """sha256 over the arrays of a folder written by `store`, element by element."""
+    digest = hashlib.sha256()
+    for path in (folder / f"{name}.npy" for name in ("items", "offsets", "timestamps")):
+        if path.is_file():
+            values = np.load(path, mmap_mode="r")
+            digest.update(f"|{path.stem} {values.dtype.str} {len(values)}|".encode())
+            for start in range(0, len(values), _CHUNK):
+                digest.update(np.ascontiguousarray(values[start : start + _CHUNK]).data)
+    return digest.hexdigest()
 
 
 def load(folder: Path) -> tuple[StoredInteractions, dict[str, Any]]:

@@ -34,12 +34,14 @@ class Prepared:
         name: Name in the study.
         interactions: Memory-mapped events.
         data_sha256: Checksum of the file, or of the generated events.
+        arrays_sha256: Checksum of the arrays: what a training cell reads.
         folder: Where the arrays lie.
     """
 
     name: str
     interactions: StoredInteractions
     data_sha256: str
+    arrays_sha256: str
     folder: Path
 
 
@@ -74,7 +76,9 @@ def prepare(name: str, source: DataSource, data_folder: str | Path | None = None
             if not folder.is_dir():
                 _build(folder, name, source, data_folder)
     stored, meta = interactions.load(folder)
-    return Prepared(name, stored, meta["data_sha256"], folder)
+    # Arrays prepared before their checksum was kept have none.
+    arrays_sha256 = meta["arrays_sha256"] if "arrays_sha256" in meta else interactions.checksum(folder)
+    return Prepared(name, stored, meta["data_sha256"], arrays_sha256, folder)
 
 
 def locate(name: str, source: DataSource, data_folder: str | Path | None = None) -> Path:

@@ -8,7 +8,7 @@ the forward pass, chunk by chunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.study.training import loss_spec
+from harness.study.loss import filled
 
 # Large enough for fast matrix products, small enough to stay near the cache and off the peak.
 _LOGITS_PER_CHUNK = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -70,10 +70,10 @@ class Criterion:
         """The loss in a cell's spec.
 
         Args:
-            spec: What `training_section.loss_spec` gives.
+            spec: What `harness.study.loss.loss_spec` gives.
             declared: Loss that the model's objective names: the one meant by `declared`.
         """
-        chosen = loss_spec(declared) if spec["name"] == "declared" else spec
+        chosen = filled(declared) if spec["name"] == "declared" else spec
         return cls(
             name=chosen["name"],
             negatives=chosen.get("negatives", 0),
@@ -101,14 +101,53 @@ class Criterion:
         """
         with torch.autocast(hidden.device.type, enabled=False):
             states, table = self.scoring.states(hidden), self.scoring.table(weight)
-            if self.name == "cross-entropy":
-                return chunked_cross_entropy(states, table, targets, num_items)
-            if self.name == "sampled-softmax":
-                shared = torch.randint(1, num_items + 1, (self.negatives,), generator=generator, device=hidden.device)
-                return sampled_softmax(_precise(states), _precise(table), targets, shared)
-            drawn = other_items(targets, self.negatives, num_items, generator)
-            power = gbce_power(self.negatives, num_items, self.calibration)
-            return binary_cross_entropy(states, table, targets, drawn, power)
+            return LOSSES[self.name](self, states, table, targets, num_items, generator)
+
+
+def _cross_entropy(
+    criterion: Criterion,
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    num_items: int,
+    generator: torch.Generator,
+) -> Tensor:
+    return chunked_cross_entropy(states, table, targets, num_items)
+
+
+def _sampled_softmax(
+    criterion: Criterion,
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    num_items: int,
+    generator: torch.Generator,
+) -> Tensor:
+    shape = (criterion.negatives,)
+    shared = torch.randint(1, num_items + 1, shape, generator=generator, device=states.device)
+    return sampled_softmax(_precise(states), _precise(table), targets, shared)
+
+
+def _binary_cross_entropy(
+    criterion: Criterion,
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    num_items: int,
+    generator: torch.Generator,
+) -> Tensor:
+    drawn = other_items(targets, criterion.negatives, num_items, generator)
+    power = gbce_power(criterion.negatives, num_items, criterion.calibration)
+    return binary_cross_entropy(states, table, targets, drawn, power)
+
+
+# A cell's source digest covers the entry of its own loss alone.
+LOSSES: dict[str, Callable[[Criterion, Tensor, Tensor, Tensor, int, torch.Generator], Tensor]] = {
+    "cross-entropy": _cross_entropy,
+    "sampled-softmax": _sampled_softmax,
+    "bce": _binary_cross_entropy,
+    "gbce": _binary_cross_entropy,
+}
 
 
 def chunked_cross_entropy(

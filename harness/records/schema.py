@@ -112,6 +112,7 @@ class Provenance(_Frozen, frozen=True):
         started_at: UTC, ISO 8601.
         source_digest: sha256 over the sources that the cell executes, and only those.
         data_sha256: Checksum of the data file (or of the generator's parameters).
+        arrays_sha256: Checksum of the arrays that were read from it; null in records made before it was kept.
         split_sha256: Checksum of the split: which event is held out for whom.
         elapsed_seconds: Wall time of the whole cell, child start to record.
         import_seconds: Part of it that the children took to start and to import.
@@ -125,6 +126,7 @@ class Provenance(_Frozen, frozen=True):
     split_sha256: str | None = None
     elapsed_seconds: float | None = None
     import_seconds: float | None = None
+    arrays_sha256: str | None = None
 
 
 class Block(_Frozen, frozen=True):
@@ -268,7 +270,7 @@ class Ranking(_Frozen, frozen=True):
     """Full-catalogue ranking of one held-out event per user.
 
     Attributes:
-        metrics: `hr@k`, `ndcg@k`, `mrr@k` for k in 1, 5, 10, 20, means over the users.
+        metrics: `ndcg@10`, by which epochs are chosen; some records hold more. All others follow from the ranks.
         ranks: Per user in split order: 1 + number of items scored higher + half the ties.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         spec: Resolved spec of the cell.
         measure: `time` or `memory` for a speed cell, `training` for a training cell.
         result: Where to write the result.
+        arrays: Folder of a training cell's prepared data; null for a speed cell.
         checkpoint: Where a training cell keeps its checkpoint.
+        sources: Source digest of the cell.
         parent: The supervisor; a fresh child dies with it.
         started: The supervisor's monotonic clock, which is the machine's, when it asked.
         memory_limit_bytes: Private memory this process may allocate; null on a GPU, whose driver
@@ -37,7 +40,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     spec: dict[str, Any]
     measure: str
     result: str
+    arrays: str | None
     checkpoint: str
+    sources: str
     parent: int
     started: float
     memory_limit_bytes: int | None
@@ -88,17 +93,28 @@ def run(path: Path) -> None:
 
 
 def _measure(request: Request) -> dict[str, Any]:
-    if request.measure == "training":
-        from harness.measure.training import cell as training_cell
+    measure = MEASURES[request.measure](request)
+    imported = time.monotonic() - request.started
+    return {**measure(), "import_seconds": round(imported, 3)}
 
-        imported = time.monotonic() - request.started
-        fields = training_cell.run(request.spec, Path(request.checkpoint), _environment(request))
-    else:
-        from harness.measure.speed import cell as speed_cell
 
-        imported = time.monotonic() - request.started
-        fields = speed_cell.run(request.spec, request.measure, _environment(request))
-    return {**fields, "import_seconds": round(imported, 3)}
+def _speed(request: Request) -> Measurement:
+    from harness.measure.speed import cell
+
+    return lambda: cell.run(request.spec, request.measure, _environment(request))
+
+
+def _training(request: Request) -> Measurement:
+    from harness.measure.training import cell
+
+    assert request.arrays is not None
+    arrays, checkpoint = Path(request.arrays), Path(request.checkpoint)
+    return lambda: cell.run(request.spec, arrays, checkpoint, request.sources, _environment(request))
+
+
+Measurement = Callable[[], dict[str, Any]]
+# Imports what a measurement needs, which is timed apart, and returns it. A cell's source digest covers its own alone.
+MEASURES: dict[str, Callable[[Request], Measurement]] = {"time": _speed, "memory": _speed, "training": _training}
 
 
 def _environment(request: Request) -> Any:

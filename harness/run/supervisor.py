@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import msgspec
 
+from harness.data.sources import prepare
 from harness.records import cgroup
 from harness.records import device_series as series
 from harness.records import schema as records
@@ -86,6 +87,7 @@ def run_cell(
 
     Raises:
         OutOfTimeError: The deadline passed; nothing was written.
+        UserError: The data set of a training cell is missing or malformed; nothing was written.
     """
     started = datetime.datetime.now(datetime.UTC)
     begin = time.monotonic()
@@ -93,11 +95,15 @@ def run_cell(
     commit, dirty = git_state()
     digest = cell_digest(cell.spec)
     measures = cell.spec["measure"] if cell.kind == "speed" else ["training"]
+    # Here, not in the child: what a cell executes then depends on no reader of data.
+    source = study.sources()[cell.spec["dataset"]] if cell.kind == "training" else None
+    data = None if source is None else prepare(cell.spec["dataset"], source, study.data_folder)
+    inputs = {"sources": digest, "arrays": None if data is None else str(data.folder)}
     output.parent.mkdir(parents=True, exist_ok=True)
     fields: dict[str, Any] = {}
     outcome = Outcome("error", "nothing was measured", {})
     for measure in measures:
-        outcome = _run_child(cell, measure, output, log, _workers(workers, cell, measure), deadline, study.data_folder)
+        outcome = _run_child(cell, measure, inputs, output, log, _workers(workers, cell, measure), deadline)
         fields = _merge(fields, outcome.fields)
         if outcome.status != "ok":
             break
@@ -111,17 +117,26 @@ def run_cell(
         git_dirty=dirty,
         started_at=started.isoformat(timespec="seconds"),
         source_digest=digest,
-        data_sha256=fields.pop("data_sha256", None),
+        data_sha256=None if data is None else data.data_sha256,
+        arrays_sha256=None if data is None else data.arrays_sha256,
         split_sha256=fields.pop("split_sha256", None),
         elapsed_seconds=round(time.monotonic() - begin, 3),
         import_seconds=fields.pop("import_seconds", None),
     )
     fields.setdefault("environment", describe(cell.spec["threads"] or usable_cores(), _allocator(measures[0])))
+    if source is not None and _is_above(source.sentinel_ndcg10, fields):
+        fields["flags"].append("above-sentinel")
     result = _record(study, cell, outcome, provenance, fields)
     records.write(result, output)
     if result.status in records.FINAL:
         _checkpoint(output).unlink(missing_ok=True)
     return result
+
+
+def _is_above(sentinel: float | None, fields: dict[str, Any]) -> bool:
+    """Whether the test NDCG@10 is above what a right split of the data allows."""
+    test = fields.get("test")
+    return sentinel is not None and test is not None and test["metrics"]["ndcg@10"] > sentinel
 
 
 def _allocator(measure: str) -> dict[str, str]:
@@ -171,11 +186,11 @@ def _record(study: Study, cell: Cell, outcome: Outcome, provenance: Provenance, 
 def _run_child(
     cell: Cell,
     measure: str,
+    inputs: dict[str, str | None],
     output: Path,
     log: Path | None,
     workers: Workers,
     deadline: float | None,
-    data_folder: str | None,
 ) -> Outcome:
     limit = cell.spec.get("memory_limit_bytes") or int(0.9 * memory_bytes())
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
@@ -186,6 +201,7 @@ def _run_child(
                 {
                     "spec": cell.spec,
                     "measure": measure,
+                    **inputs,
                     "result": str(result),
                     "checkpoint": str(_checkpoint(output)),
                     "parent": os.getpid(),
@@ -194,7 +210,7 @@ def _run_child(
                 }
             )
         )
-        child = workers.start(request, {**clean_environment(data_folder), **_allocator(measure)})
+        child = workers.start(request, {**clean_environment(), **_allocator(measure)})
         assert child.stdout is not None
         tail: deque[str] = deque(maxlen=_DETAIL_LINES)
         reader = threading.Thread(target=_pump, args=(child.stdout, tail, log), daemon=True)
@@ -272,14 +288,12 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
                 handle.close()
 
 
-def clean_environment(data_folder: str | None = None) -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """This process's environment without what would silently change a measurement."""
     # Allocator settings and thread counts of the caller would silently become part of the
     # experiment; the harness sets its own.
     dropped = ("MALLOC_", "OMP_", "MKL_NUM_", "OPENBLAS_NUM_", "GOMP_", "KMP_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    # Where data lies is no part of a cell's spec: the same record must come from any machine.
-    return kept if data_folder is None else {"HYENAREC_DATA": data_folder, **kept}
+    return {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
 
 
 def _resident_bytes(pid: int) -> int:

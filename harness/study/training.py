@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
-from harness.errors import UserError, unknown
+from harness.errors import unknown
+from harness.study.loss import LossName, loss_spec
 from harness.study.yaml_reading import Count, Positive, Section, Seed
-
-LossName = Literal["declared", "cross-entropy", "sampled-softmax", "bce", "gbce"]
-
-_LOSS_DEFAULTS: dict[str, dict[str, Any]] = {
-    "declared": {},
-    "cross-entropy": {"normalise": False, "temperature": None},
-    "sampled-softmax": {"normalise": False, "temperature": None, "negatives": 256},
-    "bce": {"normalise": False, "temperature": None, "negatives": 1},
-    "gbce": {"normalise": False, "temperature": None, "negatives": 256, "calibration": 0.75},
-}
-LOSSES = tuple(name for name in _LOSS_DEFAULTS if name != "declared")
-# Cosines lie in [-1, 1], too flat for a softmax; 0.05 is what HSTU's published training divides by.
-_COSINE_TEMPERATURE = 0.05
 
 
 class Budget(Section, frozen=True):
@@ -104,39 +91,3 @@ class TrainingSection(Section, frozen=True):
         for label in self.budgets:
             if label not in self.models:
                 raise unknown("model in training.budgets", label, self.models)
-
-
-def loss_spec(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A loss with every option filled in; see `TrainingSection` for their meaning.
-
-    Args:
-        name: A `LossName`.
-        given: Options that differ from the loss's defaults.
-
-    Raises:
-        UserError: An unknown loss, an option that it does not take, or one out of its range.
-    """
-    if name not in _LOSS_DEFAULTS:
-        raise unknown("loss", name, _LOSS_DEFAULTS)
-    defaults, given = _LOSS_DEFAULTS[name], given or {}
-    for key in given:
-        if key not in defaults:
-            raise _unused(key, name, defaults)
-    spec = {"name": name, **defaults, **given}
-    if "temperature" in spec and spec["temperature"] is None:
-        spec["temperature"] = _COSINE_TEMPERATURE if spec["normalise"] else 1.0
-    if "temperature" in spec and not spec["temperature"] > 0:
-        raise UserError(f"training.temperature {spec['temperature']} must be above 0; 1 leaves scores as they are")
-    if spec.get("negatives", 1) < 1:
-        raise UserError(f"training.negatives {spec['negatives']} must be a whole number of at least 1")
-    if not 0 <= spec.get("calibration", 0) <= 1:
-        raise UserError(f"training.calibration {spec['calibration']} must be from 0 (plain BCE) to 1")
-    return spec
-
-
-def _unused(key: str, name: str, legal: Collection[str]) -> UserError:
-    takers = [loss for loss, options in _LOSS_DEFAULTS.items() if key in options]
-    return UserError(
-        f"training.{key} has no effect under loss '{name}', which takes {', '.join(legal) or 'no option'}; "
-        f"leave it out, or choose one of: {', '.join(takers)}"
-    )

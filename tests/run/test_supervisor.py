@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from children import alive, one_cell, study, wait_until
 
+from harness.errors import UserError
 from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.schema import read
@@ -195,25 +196,42 @@ def test_training_that_diverges_at_once_is_final_and_says_so(tmp_path, monkeypat
     assert not (tmp_path / "r.checkpoint").exists()
 
 
-def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
+def test_missing_data_is_the_users_mistake(tmp_path, monkeypatch):
     monkeypatch.delenv("HYENAREC_DATA", raising=False)
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    study_ = toy_study(None)
+    with pytest.raises(UserError, match="data set 'mine' is missing"):
+        run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists()
+    # The study's own folder is where it is looked for, without being part of the cell.
+    (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
+    study_ = toy_study(str(tmp_path))
+    result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert result.status == "ok", result.detail
+    # The data are named by what was read, so that no reader of them is part of what the cell executes.
+    names = ("data_sha256", "arrays_sha256", "split_sha256")
+    assert len({getattr(result.provenance, name) for name in names}) == 3
+    assert "above-sentinel" in result.flags
+    # What a finished cell no longer needs is gone.
+    assert not (tmp_path / "r.checkpoint").exists()
+
+
+def toy_study(folder):
     value = {
         "name": "tiny",
         "device": "cpu",
-        "data": {"mine": {"format": "pairs", "file": "mine.txt"}},
-        "training": {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": []},
+        "data": {"mine": {"format": "pairs", "file": "mine.txt", "sentinel_ndcg10": 1e-9}},
+        "data_folder": folder,
+        "training": {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": [], "epochs": 1},
     }
-    study_ = msgspec.convert(value, Study)
+    return msgspec.convert(value, Study)
+
+
+def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.txt").write_text("1 2\n2 3\n")
+    study_ = toy_study(str(tmp_path))
     result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
     assert result.status == "error"
-    assert "data set 'mine' is missing" in result.detail
+    assert "no user has 3 events" in result.detail
     assert "Traceback" not in result.detail
-    # The study's own folder is where it is looked for, without being part of the cell.
-    (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
-    training = msgspec.structs.replace(study_.training, epochs=1)
-    study_ = msgspec.structs.replace(study_, data_folder=str(tmp_path), training=training)
-    result = run_cell(study_, one_cell(study_), tmp_path / "r.json")
-    assert result.status == "ok", result.detail
-    # What a finished cell no longer needs is gone.
-    assert not (tmp_path / "r.checkpoint").exists()

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 import torch
 
-from harness.data import sources, splits
-from harness.data.catalogue import SOURCES, DataSource
+from harness.data import interactions, splits
 from harness.data.splits import Split
 from harness.errors import UserError
 from harness.measure import runtime
@@ -20,7 +19,6 @@ from harness.measure.peak_memory import Peak
 from harness.measure.training import loop, references
 from harness.measure.training.ranking import rank_model, rank_scorer
 from harness.records.schema import Environment, MemoryUse, Ranking
-from harness.records.source_digest import cell_digest
 from models import registry
 from models.base import SequenceModel
 
@@ -30,60 +28,50 @@ _DIVERGED = "training diverged before any evaluation: loss or scores are not fin
 _FIXED = {"split": "leave-one-out", "seen_items": "filtered", "objective": "declared", "optimiser": "adam"}
 
 
-def run(spec: dict[str, Any], checkpoint: Path, environment: Environment) -> dict[str, Any]:
+def run(spec: dict[str, Any], arrays: Path, checkpoint: Path, sources: str, environment: Environment) -> dict[str, Any]:
     """Train (or fit) and rank.
 
     Args:
         spec: Resolved spec of a training cell.
+        arrays: Folder of the prepared data set.
         checkpoint: Where the run continues from and keeps its state.
+        sources: Digest of the code; a checkpoint of other code is not continued.
         environment: Machine and software; completed here with what only torch knows.
 
     Returns:
-        The fields of a `TrainingRecord` that a run decides, and `data_sha256` and `split_sha256`
-        of its provenance. Ranks are kept for the test events only. Flags: `collapsed` (best
-        validation NDCG@10 at most 1.5 times that of ranking by popularity), `above-sentinel`
-        (test NDCG@10 above what a right split allows), `still-improving` (the best epoch is the
-        last one allowed), `diverged`, `resumed-elsewhere`. A run whose loss or scores were not finite
-        before any evaluation succeeded has no ranking, and the status `diverged`: with the same seed
-        it would diverge again.
+        The fields of a `TrainingRecord` that a run decides, and `split_sha256` of its provenance.
+        Ranks are kept for the test events only. Flags: `collapsed` (best validation NDCG@10 at most
+        1.5 times that of ranking by popularity), `still-improving` (the best epoch is the last one
+        allowed), `diverged`, `resumed-elsewhere`. A run whose loss or scores were not finite before
+        any evaluation succeeded has no ranking, and the status `diverged`: with the same seed it
+        would diverge again.
 
     Raises:
-        UserError: Missing or malformed data, an unknown rule, or a checkpoint of another run.
+        UserError: No user can be ranked, an unknown rule, or a checkpoint of another run.
     """
     for key, legal in _FIXED.items():
         if spec.get(key, legal) != legal:
             raise UserError(f"{key} '{spec[key]}' is unknown; legal: {legal}")
     device = runtime.prepare(spec)
     peak = Peak(device)
-    source = _source(spec)
-    prepared = sources.prepare(spec["dataset"], source)
-    split = splits.leave_one_out(prepared.interactions)
+    stored, _ = interactions.load(arrays)
+    split = splits.leave_one_out(stored)
     if not len(split.users):
         raise UserError(
             f"data set '{spec['dataset']}': no user has {splits.LEAST_EVENTS} events, so none can be ranked"
         )
     reference = registry.entries()[spec["model"]["name"]].reference
-    fields = _run_reference(spec, split) if reference else _run_model(spec, split, checkpoint, environment, peak)
-    test: Ranking | None = fields.get("test")
-    if source.sentinel_ndcg10 is not None and test is not None and test.metrics["ndcg@10"] > source.sentinel_ndcg10:
-        fields["flags"].append("above-sentinel")
+    fields = (
+        _run_reference(spec, split) if reference else _run_model(spec, split, checkpoint, sources, environment, peak)
+    )
     return {
         **fields,
         "environment": runtime.complete(environment, device),
-        "num_users": prepared.interactions.num_users,
-        "num_items": prepared.interactions.num_items,
-        "num_events": prepared.interactions.num_events,
-        "data_sha256": prepared.data_sha256,
+        "num_users": stored.num_users,
+        "num_items": stored.num_items,
+        "num_events": stored.num_events,
         "split_sha256": split.sha256,
     }
-
-
-def _source(spec: dict[str, Any]) -> DataSource:
-    """The source in the spec, with address and sentinel where the catalogue has the same file."""
-    given = msgspec.convert(spec["source"], DataSource)
-    known = SOURCES.get(spec["dataset"])
-    same = known is not None and (known.format, known.file, known.sha256) == (given.format, given.file, given.sha256)
-    return known if known is not None and same else given
 
 
 def _run_reference(spec: dict[str, Any], split: Split) -> dict[str, Any]:
@@ -99,7 +87,7 @@ def _run_reference(spec: dict[str, Any], split: Split) -> dict[str, Any]:
 
 
 def _run_model(
-    spec: dict[str, Any], split: Split, checkpoint: Path, environment: Environment, peak: Peak
+    spec: dict[str, Any], split: Split, checkpoint: Path, sources: str, environment: Environment, peak: Peak
 ) -> dict[str, Any]:
     settings = loop.Settings.of(spec)
     device = peak.device
@@ -114,7 +102,7 @@ def _run_model(
     store = loop.Store(
         path=checkpoint,
         identity=f"{digest[:8]}-{split.sha256[:8]}",
-        sources=cell_digest(spec),
+        sources=sources,
         machine=f"{environment.cpu}; {torch.get_num_threads()} threads; torch {torch.__version__}",
     )
     outcome = loop.train(model, split, settings, device, store, peak)

@@ -19,12 +19,11 @@ from harness.data.batches import TRANSFORMS, Batch, TrainingSequences
 from harness.data.splits import Split
 from harness.errors import UserError, unknown
 from harness.measure import runtime
-from harness.measure.losses import Criterion, Scoring
+from harness.measure.losses import LOSSES, Criterion, Scoring
 from harness.measure.peak_memory import Peak
 from harness.measure.training import checkpoint
 from harness.measure.training.ranking import NotFiniteError, rank_model
 from harness.records.schema import Epoch
-from harness.study.training import LOSSES
 from models.base import Objective, SequenceModel
 
 _SECONDS_BETWEEN_LINES = 20.0
@@ -35,7 +34,7 @@ class Settings:
     """How a model is trained; the fields are those of a training cell's spec.
 
     Attributes:
-        loss: What `training_section.loss_spec` gives.
+        loss: What `harness.study.loss.loss_spec` gives.
         compile: Whether torch.compile is applied to the model, in training and ranking alike.
     """
 

@@ -1,8 +1,8 @@
 """Ranking the whole catalogue for one held-out event per user.
 
-Rank r = 1 + number of items scored higher + half the ties. A hit at k when r < k + 1, with gain
-1 / log₂(r + 1) for NDCG (one relevant item, so the ideal gain is 1) and 1 / r for MRR. Sampled
-metrics are not offered: they order models differently (Krichene and Rendle, KDD 2020).
+Rank r = 1 + number of items scored higher + half the ties. Ranks are what is kept: of the metrics
+(harness/metrics.py) only the one that epochs are chosen by is computed here. Sampled metrics are not
+offered: they order models differently (Krichene and Rendle, KDD 2020).
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from harness.data.batches import Query, queries, with_mask
-from harness.data.interactions import Floats
 from harness.data.splits import HeldOut, Split
 from harness.measure import runtime
 from harness.measure.losses import Scoring
+from harness.metrics import ndcg
 from harness.records.schema import Ranking
 from models.base import Scorer, SequenceModel
 
-CUTOFFS = (1, 5, 10, 20)
 # 64 MiB of float32 scores a batch of users, so that a large catalogue does not set the peak.
 _SCORES_PER_BATCH = 1 << 24
 _MOST_USERS = 256
@@ -56,21 +55,6 @@ def ranks(scores: Tensor, query: Query) -> Tensor:
     greater = (scores > target).sum(dim=1)
     ties = (scores == target).sum(dim=1) - 1
     return 1.0 + greater.double() + ties.double() / 2
-
-
-def metrics(ranks: Floats) -> dict[str, float]:
-    """`hr@k`, `ndcg@k` and `mrr@k` for k in 1, 5, 10, 20, means over the users.
-
-    Args:
-        ranks: `[E]` ranks, E ≥ 1.
-    """
-    found: dict[str, float] = {}
-    for k in CUTOFFS:
-        hit = ranks < k + 1
-        found[f"hr@{k}"] = float(hit.mean())
-        found[f"ndcg@{k}"] = float(np.where(hit, 1 / np.log2(ranks + 1), 0.0).mean())
-        found[f"mrr@{k}"] = float(np.where(hit, 1 / ranks, 0.0).mean())
-    return found
 
 
 def rank_model(
@@ -148,4 +132,4 @@ def rank(score: Callable[[Query], Tensor], split: Split, held_out: HeldOut, leng
         for query in queries(split, held_out, length=length, batch_size=batch_size)
     ]
     joined: np.ndarray[Any, np.dtype[np.float64]] = np.concatenate(parts)
-    return Ranking(metrics=metrics(joined), ranks=joined.tolist())
+    return Ranking(metrics={"ndcg@10": ndcg(joined, 10)}, ranks=joined.tolist())

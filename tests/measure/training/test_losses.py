@@ -11,7 +11,7 @@ from harness.measure.losses import (
     other_items,
     sampled_softmax,
 )
-from harness.study.training import LOSSES, loss_spec
+from harness.study.loss import LOSSES, loss_spec
 
 
 def tensors(positions=37, items=23, width=5, extra=1, dtype=torch.float64):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from harness.data.catalogue import DataSource
+from harness.data.sources import prepare
 from harness.measure.training import cell
 from harness.records.environment import describe
 from models.hstu import HSTU
@@ -59,8 +61,9 @@ def test_a_model_is_told_the_time_where_the_data_has_it(tmp_path, monkeypatch, f
         return forward(self, items, timestamps)
 
     monkeypatch.setattr(HSTU, "forward", forward)
-    source = {"format": form, "file": "toy.txt", "sha256": None}
-    fields = cell.run({**SPEC, "source": source}, tmp_path / "run.ckpt", describe(1, {}))
+    source = DataSource(format=form, file="toy.txt")
+    arrays = prepare("toy", source).folder
+    fields = cell.run(SPEC, arrays, tmp_path / "run.ckpt", "sources", describe(1, {}))
     assert {training for training, _, _ in seen} == {True, False}
     timed = form == "ratings"
     assert fields["model"].backends["bias"] == ("position and time" if timed else "position")
