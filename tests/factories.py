@@ -35,7 +35,6 @@ from harness.study.claim import Claim
 from harness.study.manifest import Manifest, load_claims
 from harness.study.schema import SpeedSection, Study, Sweep
 from harness.study.training import TrainingSection
-from models import registry
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 MEMORY_LENGTHS = (256, 512, 1024, 2048)
@@ -143,17 +142,12 @@ def provenance(spec: Mapping[str, Any], **changes: Any) -> Provenance:
     return Provenance(**{**values, **changes})
 
 
-_DIGESTS: dict[tuple[Any, ...], str] = {}
-
-
 def _digest(spec: Mapping[str, Any]) -> str:
-    names = tuple(spec.get(side, {}).get("name") for side in ("model", "partner"))
-    if any(name is not None and name not in registry.entries() for name in names):
+    try:
+        return cell_digest(spec)
+    except KeyError:
+        # A model that exists in no registry.
         return "0" * 64
-    key = (spec["kind"], *names)
-    if key not in _DIGESTS:
-        _DIGESTS[key] = cell_digest(dict(spec))
-    return _DIGESTS[key]
 
 
 def facts(label: str, truth: Truth, batch: int | None = None, length: int | None = None) -> ModelFacts:

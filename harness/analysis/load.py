@@ -85,7 +85,6 @@ def load(folder: Path) -> Folder:
     manifest = read_manifest(folder)
     places = {cell.path: cell for cell in manifest.cells}
     identities: dict[tuple[str, str, str], str] = {(c.kind, c.label, c.digest): c.path for c in manifest.cells}
-    digests: dict[tuple[str, ...], str | None] = {}
     refused: list[RefusedFile] = []
     failed: list[FailedCell] = []
     failures: dict[str, Record] = {}
@@ -132,7 +131,7 @@ def load(folder: Path) -> Folder:
             status, detail = "refused", messages[cell.path]
         elif failure is not None:
             status, detail = failure.status, failure.detail
-        stale = None if record_of_cell is None else _stale(cell, record_of_cell, digests)
+        stale = None if record_of_cell is None else _stale(cell, record_of_cell)
         counted.append(Counted(cell, record_of_cell, status, detail, stale))
     return Folder(manifest, counted, failed, refused, orphans)
 
@@ -183,16 +182,12 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _stale(cell: Cell, record: Record, digests: dict[tuple[str, ...], str | None]) -> bool | None:
-    key = (cell.kind, *(cell.spec[side]["name"] for side in ("model", "partner") if side in cell.spec))
-    if key not in digests:
-        try:
-            digests[key] = source_digest.cell_digest(cell.spec)
-        except KeyError:
-            # A plugin that is not installed here: its sources cannot be compared.
-            digests[key] = None
-    current = digests[key]
-    return None if current is None else current != record.provenance.source_digest
+def _stale(cell: Cell, record: Record) -> bool | None:
+    try:
+        return source_digest.cell_digest(cell.spec) != record.provenance.source_digest
+    except KeyError:
+        # A plugin that is not installed here: its sources cannot be compared.
+        return None
 
 
 def _check(record: Record, cell: Cell) -> None:

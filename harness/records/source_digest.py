@@ -1,91 +1,166 @@
-"""sha256 over the sources that a cell executes, so that a record tells when it is out of date. Imports no torch."""
+"""sha256 over what a cell executes, so that a record tells when it is out of date. Imports no torch.
+
+What counts is said in harness/records/program/reach.py. Here is where a cell begins: with what its child process does
+and with the classes of its models. Of a table of alternatives only what the spec asks for counts. So a
+record stays fresh when a comment, a docstring, a module's name, or another model, loss, metric or data set changes.
+
+What else decides the numbers stands in fields of the record: the spec, the environment and the allocator's settings,
+and checksums of the data and of the split.
+"""
 
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
-import importlib.util
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from harness.records.environment import ROOT
+from harness.records.program.modules import Modules, Statement
+from harness.records.program.reach import Program, Reached
 from models import registry
 
-_PROJECT = ("harness", "models")
+PACKAGES = ("harness", "models")
+# What a child process does, and the tables of which a spec chooses entries.
+CHILD = "harness.run.child.run"
+MEASURES = "harness.run.child.MEASURES"
+LOSSES = ("harness.measure.losses.LOSSES", "harness.study.loss.DEFAULTS")
+_MEASURES_OF = {"speed": ("time", "memory"), "training": ("training",)}
+_REGISTERS = ("register", "register_reference")
+
+# A distribution and the top-level module by which it brings models.
+Plugin = tuple[str, str]
 
 
-def cell_digest(spec: dict[str, object]) -> str:
+@dataclass(frozen=True)
+class Executed:
+    """The fields of a cell's spec that decide what it executes; equal ones have one digest.
+
+    Attributes:
+        kind: `speed` or `training`.
+        models: Registered names of the models that are built.
+        loss: Loss of a training cell, where `declared` may be any; None for speed cells and references.
+    """
+
+    kind: str
+    models: tuple[str, ...]
+    loss: str | None
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Executed:
+        """The fields of a resolved spec."""
+        models = dict.fromkeys(spec[side]["name"] for side in ("model", "partner") if spec.get(side))
+        return cls(spec["kind"], tuple(models), spec["loss"]["name"] if spec.get("loss") else None)
+
+
+def cell_digest(spec: Mapping[str, Any]) -> str:
     """Source digest of one cell, from its resolved spec.
-
-    Follows the child's own module and the models it builds.
 
     Raises:
         KeyError: A model of the spec is not registered here.
     """
-    roots = ["harness.measure.speed.cell" if spec["kind"] == "speed" else "harness.measure.training.cell"]
-    plugins = set()
-    for side in ("model", "partner"):
-        model = spec.get(side)
-        if isinstance(model, dict):
-            entry = registry.entries()[model["name"]]
-            roots.append(entry.module)
-            if entry.distribution is not None:
-                plugins.add((entry.distribution, entry.module.split(".")[0]))
-    return source_digest(roots, sorted(plugins))
+    executed = Executed.of(spec)
+    entries = [registry.entries()[name] for name in executed.models]
+    plugins = {(e.distribution, e.module.split(".")[0]) for e in entries if e.distribution is not None}
+    return _sources(frozenset(plugins)).cell_digest(executed)
 
 
-def source_digest(modules: Iterable[str], plugins: Iterable[tuple[str, str]] = ()) -> str:
-    """sha256 over the sources that a cell executes, and only those.
+def source_digest(names: Iterable[str]) -> str:
+    """sha256 over what some parts of this project execute.
 
     Args:
-        modules: Roots, such as `harness.measure.speed.cell` and `models.sasrec`; what they import from
-            this project or from their plugin is followed, also inside functions, and so is the C++
-            of a module, the file of the same name.
-        plugins: Installed packages that bring some of the roots, by distribution and top-level
-            module; their versions count too.
+        names: Dotted names of definitions, or of modules and packages, which count whole.
+
+    Raises:
+        LookupError: There is nothing of such a name.
     """
-    digest, names = hashlib.sha256(), set(_PROJECT)
-    for distribution, top in plugins:
-        digest.update(f"{distribution} {metadata.version(distribution)}\0".encode())
-        names |= _modules_of(distribution, top)
-    for name, path in sorted(closure(modules, names).items()):
-        digest.update(f"{name}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return _sources(frozenset()).digest(names)
 
 
-def closure(modules: Iterable[str], names: Iterable[str] = _PROJECT) -> dict[str, Path]:
-    """Modules, the packages they lie in and what they import, as far as it lies under some top-level names.
+class Sources:
+    """The sources of this project and of the packages that bring models, as they are at one moment.
 
-    Returns:
-        Files by dotted names, which are the same wherever something is installed; C++ with `.cpp` after it.
+    Args:
+        root: The folder that holds the project's packages.
+        plugins: Installed packages that count too, with their versions.
     """
-    found: dict[str, Path] = {}
-    seen: set[str] = set()
-    queue, names = list(modules), frozenset(names)
-    while queue:
-        module = queue.pop()
-        if module in seen or module.split(".")[0] not in names:
-            continue
-        seen.add(module)
-        if (parent := module.rpartition(".")[0]) != "":
-            queue.append(parent)
-        path = _source(module)
-        if path is None:
-            continue
-        found[module] = path
-        if (native := path.with_suffix(".cpp")).is_file():
-            found[f"{module}.cpp"] = native
-        queue += _imports(path, module, path.stat().st_mtime_ns)
-    return found
+
+    def __init__(self, root: Path, plugins: Collection[Plugin] = ()) -> None:
+        names = {*PACKAGES, *(name for plugin in plugins for name in _modules_of(*plugin))}
+        self.program = Program(Modules(names, lambda module: _source(root, module)))
+        self.versions = [f"{name} {metadata.version(name)}" for name, _ in sorted(plugins)]
+        self._root = root
+        self._digests: dict[Executed, str] = {}
+
+    def is_current(self) -> bool:
+        """Whether what was read is still what is there."""
+        return self.program.modules.are_current()
+
+    def cell_digest(self, executed: Executed) -> str:
+        """Digest of the cells that execute this."""
+        if executed not in self._digests:
+            self._digests[executed] = self._with_versions(self.reach(executed))
+        return self._digests[executed]
+
+    def digest(self, names: Iterable[str]) -> str:
+        """Digest of definitions, modules and packages."""
+        return self._with_versions(self.program.reach([s for name in names for s in self._statements(name)]))
+
+    def reach(self, executed: Executed) -> Reached:
+        """All that such a cell executes."""
+        chosen = {MEASURES: _MEASURES_OF[executed.kind]}
+        if executed.loss != "declared":
+            chosen |= dict.fromkeys(LOSSES, () if executed.loss is None else (executed.loss,))
+        classes = [s for name in executed.models for s in self._registered(name)]
+        return self.program.reach([*self.program.definitions(CHILD), *classes], chosen)
+
+    def _registered(self, name: str) -> list[Statement]:
+        """What registers a model in its module; imported at run time, so it must be named here."""
+        module = self.program.modules.get(registry.entries()[name].module)
+        return [] if module is None else [s for s in module.statements if _registers(s.node, name)]
+
+    def _statements(self, name: str) -> list[Statement]:
+        module = self.program.modules.get(name)
+        if module is None:
+            return self.program.definitions(name)
+        if module.path.name != "__init__.py":
+            return module.statements
+        files = sorted(path.relative_to(self._root) for path in module.path.parent.rglob("*.py"))
+        inside = [".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files]
+        found = [self.program.modules.get(each) for each in inside]
+        return [statement for each in found if each is not None for statement in each.statements]
+
+    def _with_versions(self, reached: Reached) -> str:
+        return hashlib.sha256("\n".join([reached.digest(), *self.versions]).encode()).hexdigest()
 
 
-def _source(module: str) -> Path | None:
-    if module.split(".")[0] not in _PROJECT:
+_current: dict[frozenset[Plugin], Sources] = {}
+
+
+def _sources(plugins: frozenset[Plugin]) -> Sources:
+    # Parsing takes a second, which adds up where cells take seconds.
+    if plugins not in _current or not _current[plugins].is_current():
+        _current[plugins] = Sources(ROOT, plugins)
+    return _current[plugins]
+
+
+def _registers(node: ast.stmt, name: str) -> bool:
+    calls = [call for call in ast.walk(node) if isinstance(call, ast.Call) and call.args]
+    return any(
+        ast.unparse(call.func).rpartition(".")[2] in _REGISTERS
+        and isinstance(first := call.args[0], ast.Constant)
+        and first.value == name
+        for call in calls
+    )
+
+
+def _source(root: Path, module: str) -> Path | None:
+    if module.split(".")[0] not in PACKAGES:
         return registry.source_of(module)
-    base = ROOT.joinpath(*module.split("."))
+    base = root.joinpath(*module.split("."))
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
@@ -97,21 +172,3 @@ def _modules_of(distribution: str, top: str) -> set[str]:
         return {top, *listed}
     folder = source.parent.parent if source.name == "__init__.py" else source.parent
     return {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
-
-
-# Parsing takes a third of a second a cell, which adds up where cells take seconds.
-@functools.lru_cache(maxsize=1024)
-def _imports(path: Path, module: str, changed: int) -> list[str]:
-    """What a file imports, or may: of `from a import b` also `a.b`."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            source = "." * node.level + (node.module or "")
-            if node.level:
-                source = importlib.util.resolve_name(source, package)
-            found.append(source)
-            found += [f"{source}.{alias.name}" for alias in node.names]
-    return found

@@ -1,49 +1,206 @@
 """What a record's source digest covers: what the cell executes, in the project and in a plugin, and nothing else."""
 
+import ast
+import re
+import shutil
 import sys
 from importlib import metadata
 
 import pytest
 
 from harness.records import source_digest
+from harness.records.environment import ROOT
+from harness.records.source_digest import Executed, Sources
 from models import registry
 
-
-def make_project(folder):
-    for package in ("harness", "models"):
-        (folder / package).mkdir(parents=True)
-        (folder / package / "__init__.py").write_text("")
-    (folder / "harness" / "cell.py").write_text("def run():\n    from models import used\n")
-    (folder / "harness" / "report.py").write_text("colour = 1\n")
-    (folder / "models" / "used.py").write_text("import torch\n")
-    (folder / "models" / "unused.py").write_text("x = 1\n")
+SPEED = Executed("speed", ("sasrec", "hyenarec"), None)
+TRAINING = Executed("training", ("sasrec",), "cross-entropy")
+DECLARED = Executed("training", ("sasrec",), "declared")
+REFERENCE = Executed("training", ("markov",), None)
+CELLS = (SPEED, TRAINING, DECLARED, REFERENCE)
 
 
-def test_source_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch):
-    make_project(tmp_path)
-    monkeypatch.setattr(source_digest, "ROOT", tmp_path)
+@pytest.fixture
+def project(tmp_path):
+    """A copy of this project that may be edited."""
+    for package in source_digest.PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
 
+
+def digests(folder):
+    sources = Sources(folder)
+    return [sources.cell_digest(cell) for cell in CELLS]
+
+
+@pytest.fixture(scope="module")
+def before():
+    return digests(ROOT)
+
+
+def edit(folder, name, old, new):
+    text = (folder / name).read_text()
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+    (folder / name).write_text(text.replace(old, new))
+
+
+def test_a_copy_has_the_same_digests(before, project):
+    assert digests(project) == before
+    assert len(set(before)) == len(CELLS)
+
+
+def test_spelling_does_not_count(before, project):
+    for path in project.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        tree.body.append(ast.Expr(ast.Constant("Not a docstring.")))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+                node.body[0] = ast.Expr(ast.Constant("Another docstring."))
+        # Without comments, and with the format of `unparse`.
+        path.write_text(f"# A comment.\n{ast.unparse(tree)}\n")
+    assert digests(project) == before
+
+
+MOVED = {
+    "harness.measure.training.checkpoint": "harness.measure.training.kept",
+    "harness.measure.speed.layerless": "harness.measure.rest",
+    "harness.errors": "harness.mistakes",
+    "models.ops.attention.softmax": "models.ops.softmax",
+    "models.layers": "models.blocks",
+}
+
+
+def test_the_names_of_modules_do_not_count(before, project):
+    for old, new in MOVED.items():
+        file = project.joinpath(*old.split("."))
+        file.with_suffix(".py").rename(project.joinpath(*new.split(".")).with_suffix(".py"))
+        (above, name), (place, other) = old.rsplit(".", 1), new.rsplit(".", 1)
+        for path in project.rglob("*.py"):
+            text = path.read_text()
+            text = re.sub(rf"\b{re.escape(old)}\b", new, text)
+            lone = rf"from {re.escape(above)} import ((?:\w+, )*){name}\b"
+            text = re.sub(lone, lambda found: _import(found, above, place, other, name), text)  # noqa: B023
+            path.write_text(text)
+    assert not [p for p in project.rglob("*.py") if "harness.errors" in p.read_text()]
+    assert digests(project) == before
+
+
+def _import(found, above, place, other, name):
+    others = found[1].removesuffix(", ")
+    return (f"from {above} import {others}\n" if others else "") + f"from {place} import {other} as {name}"
+
+
+SAME = {
+    "another model": ("models/gru4rec.py", "nn.GRU(", "nn.LSTM("),
+    "a data set": ("harness/data/catalogue.py", "sentinel_ndcg10=0.25", "sentinel_ndcg10=0.5"),
+    "a download": ("harness/data/sources.py", "_FETCH_TIMEOUT_SECONDS = 60", "_FETCH_TIMEOUT_SECONDS = 90"),
+    "what a study may say": ("harness/study/training.py", "epochs: Count = 100", "epochs: Count = 10"),
+    "a claim's statistics": ("harness/analysis/estimates/scaling.py", "np.linspace(0.0, 4.0", "np.linspace(0.0, 5.0"),
+    "how a cell is supervised": ("harness/run/supervisor.py", "_POLL_SECONDS = 0.25", "_POLL_SECONDS = 0.5"),
+    "an error's wording": ("harness/measure/losses.py", "a catalogue of one item has no negatives", "no negatives"),
+}
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_a_cell_does_not_execute_does_not_count(before, project, change):
+    edit(project, *SAME[change])
+    assert digests(project) == before
+
+
+def test_a_metric_that_epochs_are_not_chosen_by_does_not_count(before, project):
+    with (project / "harness/metrics.py").open("a") as file:
+        file.write("\n\ndef mrr(ranks, k):\n    return 0.0\n\n\nMETRICS = {'ndcg': ndcg, 'mrr': mrr}\n")
+    assert digests(project) == before
+
+
+LOSSES = {
+    "its options": (
+        "harness/study/loss.py",
+        '"negatives": 256, "calibration": 0.75',
+        '"negatives": 9, "calibration": 1.0',
+    ),
+    "what it computes": ("harness/measure/losses.py", "rate * (calibration", "2 * rate * (calibration"),
+    "a new one": ("harness/measure/losses.py", '"gbce": _binary', '"new": gbce_power,\n    "gbce": _binary'),
+}
+
+
+@pytest.mark.parametrize("change", LOSSES)
+def test_a_loss_counts_only_where_it_may_be_used(before, project, change):
+    edit(project, *LOSSES[change])
+    changed = [a != b for a, b in zip(digests(project), before, strict=True)]
+    assert changed == [cell is DECLARED for cell in CELLS]
+
+
+TRAINED = {TRAINING, DECLARED, REFERENCE}
+OTHER = {
+    "the model": (
+        "models/sasrec.py",
+        '* width, "relu")',
+        '* width, "gelu")',
+        {SPEED, TRAINING, DECLARED},
+    ),
+    "the partner": ("models/hyenarec.py", "MAX_PREPARED = 4", "MAX_PREPARED = 5", {SPEED}),
+    "an operator of the partner": ("models/ops/legendre/taps.py", "return", "return 1 and", {SPEED}),
+    "a native source": ("models/ops/legendre/native.cpp", "#include <cstdint>", "#include <cstdint> //", {SPEED}),
+    "the metric that chooses": ("harness/metrics.py", "1 / np.log2", "2 / np.log2", TRAINED),
+    "the checkpoint": ("harness/measure/training/checkpoint.py", "copy=True", "copy=False", TRAINED),
+    "the stopwatch": ("harness/measure/speed/stopwatch.py", "_STABLE = 0.1", "_STABLE = 0.2", {SPEED}),
+    "the memory limit": ("harness/run/child.py", "min(limit, hard)", "max(limit, hard)", set(CELLS)),
+    "an effect of a package": ("harness/measure/__init__.py", '"""\n', '"""\nprint(1)\n', set(CELLS)),
+    "an effect of the catalogue": ("harness/data/catalogue.py", "_MCAULEY =", "print(1)\n_MCAULEY =", set()),
+}
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_what_a_cell_executes_counts_for_it_alone(before, project, change):
+    name, old, new, expected = OTHER[change]
+    text = (project / name).read_text()
+    assert old in text
+    (project / name).write_text(text.replace(old, new, 1))
+    changed = {cell for cell, a, b in zip(CELLS, digests(project), before, strict=True) if a != b}
+    assert changed == expected
+
+
+def test_functions_that_are_swapped_count(before, project):
+    path = project / "harness/measure/training/loop.py"
+    text = path.read_text()
+    assert "_save(model" in text
+    path.write_text(text.replace("checkpoint.save(", "checkpoint.load("))
+    assert [a != b for a, b in zip(digests(project), before, strict=True)] == [cell in TRAINED for cell in CELLS]
+
+
+def test_what_a_cell_reaches():
+    speed, training = ({s.module.name for s in Sources(ROOT).reach(cell).written} for cell in (SPEED, TRAINING))
+    never = ("harness.analysis", "harness.report", "harness.cli", "harness.data.sources", "harness.data.catalogue")
+    assert not [name for name in speed | training if name.startswith(never)]
+    assert not [
+        name for name in speed if name.startswith(("harness.study", "harness.data", "harness.measure.training"))
+    ]
+    assert not [name for name in training if name.startswith("harness.measure.speed")]
+    assert {name for name in training if name.startswith("harness.study")} == {"harness.study.loss"}
+
+
+def test_a_package_counts_whole(project):
     def digest():
-        return source_digest.source_digest(["harness.cell"])
+        return Sources(project).digest(["harness.report"])
 
-    first = digest()
-    (tmp_path / "models" / "unused.py").write_text("x = 2\n")
-    (tmp_path / "harness" / "report.py").write_text("colour = 2\n")
-    assert digest() == first
-    (tmp_path / "models" / "used.py").write_text("import torch  # changed\n")
-    assert digest() != first
+    before = digest()
+    (project / "harness/report/sections/new.py").write_text("colour = 1\n")
+    assert digest() != before
 
 
-def test_a_speed_cell_does_not_execute_analysis_reporting_or_cli():
-    spec = {"kind": "speed", "model": {"name": "sasrec"}, "partner": {"name": "hyenarec"}}
-    names = set(source_digest.closure(["harness.measure.speed.cell", "harness.measure.training.cell", "models.sasrec"]))
-    assert {"harness", "harness.measure.speed.stopwatch", "models.sasrec"} <= names
-    assert not names & {"models.gru4rec", "models.ops.legendre.native.cpp"}
-    assert "models.ops.legendre.native.cpp" in source_digest.closure(["models.hyenarec"])
-    assert not [n for n in names if n.startswith(("harness.analysis", "harness.reporting", "harness.cli"))]
-    assert len(source_digest.cell_digest(spec)) == 64
+def test_a_model_that_is_not_here_has_no_digest():
+    with pytest.raises(KeyError):
+        source_digest.cell_digest({"kind": "speed", "model": {"name": "unicorn"}, "partner": None})
 
 
+CLASS = """
+
+@register('fossil', family='recurrent', causal=True, citation='none')
+class Fossil:
+    def f(self):
+        return 1
+"""
 FILES = {
     "one file and a helper beside it": ("fossil", ["fossil.py", "fossil_helper.py"], "from fossil_helper import width"),
     "a package": (
@@ -61,9 +218,9 @@ def test_a_plugin_counts_with_its_files_and_its_version(tmp_path, monkeypatch, l
     module, files, line = FILES[layout]
     for name in [*files, "neighbour.py"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("import neighbour\nwidth = 4\n" if in_place else "width = 4\n")
+        (tmp_path / name).write_text("print(4)\n")
     source = tmp_path / f"{module.replace('.', '/')}.py"
-    source.write_text(f"import neighbour\nfrom models.ops.build.toeplitz import toeplitz\n{line}\n")
+    source.write_text(f"import neighbour\nfrom models.base import register\n{line}\n{CLASS}")
     version = ["1.0"]
     listed = [] if in_place else [metadata.PackagePath(name) for name in files]
     monkeypatch.syspath_prepend(tmp_path)
@@ -72,17 +229,21 @@ def test_a_plugin_counts_with_its_files_and_its_version(tmp_path, monkeypatch, l
     monkeypatch.setattr(registry, "entries", lambda: {"fossil": registry.Entry("fossil", module, source, False, "dig")})
 
     def digest():
-        source_digest._imports.cache_clear()
-        return source_digest.cell_digest({"kind": "training", "model": {"name": "fossil"}})
+        return source_digest.Sources(ROOT, [("dig", module.split(".")[0])]).cell_digest(
+            Executed("training", ("fossil",), "bce")
+        )
 
     seen = [digest()]
     for name in files:
-        (tmp_path / name).write_text((tmp_path / name).read_text() + "# changed\n")
+        (tmp_path / name).write_text((tmp_path / name).read_text() + "# A comment.\n")
+        assert digest() == seen[-1]
+        (tmp_path / name).write_text((tmp_path / name).read_text() + "print(5)\n")
         seen.append(digest())
+    source.write_text(source.read_text().replace("return 1", "return 2"))
+    seen.append(digest())
     version[0] = "1.1"
     seen.append(digest())
     assert len(set(seen)) == len(seen)
-    (tmp_path / "neighbour.py").write_text("width = 5\n")
+    (tmp_path / "neighbour.py").write_text("print(6)\n")
     assert (digest() == seen[-1]) == (not in_place)
-    assert "models.ops.build.toeplitz" in source_digest.closure([module], {"models", *module.split(".")[:1]})
     assert module not in sys.modules, "found without being imported"

@@ -27,7 +27,7 @@ rule analyse:
         f"logs/{STUDY.name}/analyse.log",
     localrule: True
     params:
-        source=source_digest(["harness.analysis.analyse"]),
+        source=source_digest(["harness.analysis"]),
     shell:
         f"exec python -m harness analyse results/{STUDY.name} --output {{output}} 2> {{log}}"
 
@@ -42,6 +42,6 @@ rule report:
         f"logs/{STUDY.name}/report.log",
     localrule: True
     params:
-        source=source_digest(["harness.report.document"]),
+        source=source_digest(["harness.report"]),
     shell:
         "exec python -m harness report {input.analysis} --output {output} > {log} 2>&1"
