@@ -81,6 +81,22 @@ def entries() -> dict[str, Entry]:
     return found
 
 
+def family(name: str) -> str | None:
+    """Family of a registered name, read without importing it; None for an unknown name or one not written plainly."""
+    entry = entries().get(name)
+    if entry is None:
+        return None
+    if entry.reference:
+        return "reference"
+    for call in _registrations(entry.path):
+        first = call.args[0] if call.args else None
+        if isinstance(first, ast.Constant) and first.value == name:
+            for keyword in call.keywords:
+                if keyword.arg == "family" and isinstance(keyword.value, ast.Constant):
+                    return str(keyword.value.value)
+    return None
+
+
 def source_of(module: str) -> Path | None:
     """The file of a module, found without importing it or a package around it; None without one."""
     top, *rest = module.split(".")

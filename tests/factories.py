@@ -31,8 +31,8 @@ from harness.records.schema import (
 )
 from harness.records.source_digest import cell_digest
 from harness.study.cells import Cell
-from harness.study.claim import Claim
-from harness.study.manifest import Manifest, load_claims
+from harness.study.claim import Card, load_cards
+from harness.study.manifest import Manifest
 from harness.study.schema import SpeedSection, Study, Sweep
 from harness.study.training import TrainingSection
 
@@ -409,7 +409,7 @@ def make_folder(
     training_flags: Mapping[tuple[str, int], list[str]] | None = None,
     stale: Collection[str] = (),
     dirty: Collection[str] = (),
-    claims: Sequence[Claim] | None = None,
+    claims: Sequence[Card] | None = None,
 ) -> Path:
     """Write study.json and records of a whole study.
 
@@ -420,7 +420,7 @@ def make_folder(
             (a `.failed.json`), `absent` (no file), `unpaired` and `flags` likewise.
         training_flags: (label, seed) → flags of training records.
         stale: Labels whose records carry another source digest; `dirty` another tree.
-        claims: Default: those of workflow/claims.yaml.
+        claims: Default: those of workflow/claims/hyenarec.yaml.
 
     Returns:
         `path`.
@@ -504,7 +504,7 @@ def make_folder(
         if training
         else None,
     )
-    manifest = Manifest(study=study, claims=list(load_claims() if claims is None else claims), cells=cells)
+    manifest = Manifest(study=study, claims=list(load_cards() if claims is None else claims), cells=cells)
     write_atomic(path / "study.json", encode(manifest))
     for name, record in found.items():
         records.write(record, path / name)

@@ -7,32 +7,28 @@ from pathlib import Path
 
 import msgspec
 
-from harness.analysis.claims.evidence import Findings
-from harness.analysis.claims.ruling import rule
-from harness.analysis.estimates import accuracy, memory, scaling, speedup, streams, timing
-from harness.analysis.estimates.scaling import Series
-from harness.analysis.estimates.timing import Group
+from harness.analysis.estimates import accuracy, memory, scaling, speedup, timing
+from harness.analysis.evidence import Evidence, against
 from harness.analysis.load import Counted, Folder, load
 from harness.analysis.problems import completeness, machines, other_split, record_rows, threats, versions
 from harness.analysis.results import (
     ANALYSIS_VERSION,
     AccuracyDifference,
     Analysis,
+    ClaimResult,
     ModelRow,
     Problems,
     RefusedFile,
 )
-from harness.analysis.rows import Censored, Law, ScalingLaw, SpeedupPoint, Trend
+from harness.analysis.rows import SpeedupPoint, Trend
+from harness.analysis.ruling import rule, tolerances
 from harness.analysis.stale import stale
 from harness.errors import UserError
 from harness.records import operator as operator_record
 from harness.records.operator import OperatorRecord
 from harness.records.schema import ModelFacts, SpeedRecord, encode, write_atomic
 from harness.records.source_digest import source_digest
-from harness.study.claim import Claim
-
-# What a law's challenge lets pass where no claim says otherwise.
-CHALLENGE_TOLERANCE = 0.10
+from harness.study.claim import Card
 
 
 def analyse(folder: Path) -> Analysis:
@@ -43,55 +39,34 @@ def analyse(folder: Path) -> Analysis:
             record is no error: it stands in `problems.refused`.
     """
     loaded = load(folder)
-    manifest = loaded.manifest
-    partner = manifest.study.timing_partner
-    groups = timing.groups(loaded)
-    steps = [g for g in groups if g.phase != timing.STREAM]
-    series = _series(steps)
-    controls = speedup.controls(groups, partner)
-    floors = speedup.noise_floors(controls)
-    speedups = speedup.speedups(groups, partner, floors)
-    arms = _by_arm(speedups)
-    crossovers = [speedup.crossover(points) for points in arms]
-    censored = timing.censored(loaded)
-    laws = _laws(series, censored, _tolerances(manifest.claims))
-    memory_points = memory.points(loaded)
-    stream_points = streams.points(groups)
-    runs = accuracy.runs(loaded)
+    cards = loaded.manifest.claims
+    claims, views = _rule(loaded, cards)
+    main = Card(id="", rule="", sentence="", source="")
+    evidence = views.get(_view(main)) or Evidence(against(loaded, main), tolerances([]))
+    partner = evidence.challenger
+    steps = [g for g in evidence.groups if g.phase != timing.STREAM]
+    series, runs = evidence.series, evidence.runs
     rows = accuracy.rows(runs, partner)
     learning = accuracy.learning(runs)
     operator, operator_refused, operator_stale = _operator(folder)
-    findings = Findings(
-        folder=loaded,
-        groups=groups,
-        series=series,
-        speedups=speedups,
-        floors=floors,
-        crossovers=crossovers,
-        laws=laws,
-        memory=memory_points,
-        censored=censored,
-        runs=runs,
-        streams=stream_points,
-    )
     return Analysis(
         version=ANALYSIS_VERSION,
-        study=manifest.study,
+        study=loaded.manifest.study,
         machines=machines(loaded),
         versions=versions(loaded),
         completeness=completeness(loaded),
-        claims=[rule(claim, findings) for claim in manifest.claims],
+        claims=claims,
         models=_models(loaded),
         times=timing.time_points(steps),
-        speedups=speedups,
-        controls=controls,
-        noise_floors=floors,
-        crossovers=crossovers,
-        trends=_trends(arms),
-        laws=laws,
+        speedups=evidence.speedups,
+        controls=evidence.controls,
+        noise_floors=evidence.floors,
+        crossovers=evidence.crossovers,
+        trends=_trends(evidence.arms),
+        laws=evidence.laws,
         exponents=[
             *(e for (a, s, phase), own in series.items() if phase == "step" and (e := scaling.exponent(a, s, own))),
-            *memory.exponents(memory_points),
+            *memory.exponents(evidence.memory),
         ],
         local_slopes=[
             *(
@@ -100,11 +75,11 @@ def analyse(folder: Path) -> Analysis:
                 if phase == "step"
                 for slope in scaling.local_slopes(a, s, own)
             ),
-            *memory.local_slopes(memory_points),
+            *memory.local_slopes(evidence.memory),
         ],
-        memory=memory_points,
-        energy=timing.energy_points(groups),
-        censored=censored,
+        memory=evidence.memory,
+        energy=timing.energy_points(evidence.groups),
+        censored=evidence.censored,
         accuracy=rows,
         accuracy_differences=_differences(runs, partner),
         learning=learning,
@@ -115,11 +90,11 @@ def analyse(folder: Path) -> Analysis:
             refused=[*loaded.refused, *operator_refused],
             orphans=loaded.orphans,
             stale=[*stale(loaded), *operator_stale],
-            threats=threats(loaded, controls, floors, rows),
+            threats=threats(loaded, evidence.controls, evidence.floors, rows),
             other_split=other_split(loaded),
         ),
         operator=operator,
-        streams=stream_points,
+        streams=evidence.streams,
     )
 
 
@@ -173,43 +148,27 @@ def read(path: Path) -> Analysis:
         raise UserError(f"{path}: not a valid analysis: {error}; run `python -m harness analyse DIR` again") from None
 
 
-def _series(groups: Sequence[Group]) -> dict[tuple[str, str, str], Series]:
-    keys = dict.fromkeys((g.label, g.sweep, g.phase) for g in groups)
-    return {key: timing.series(g for g in groups if (g.label, g.sweep, g.phase) == key) for key in keys}
-
-
-def _by_arm(speedups: Sequence[SpeedupPoint]) -> list[list[SpeedupPoint]]:
-    arms = dict.fromkeys((p.label, p.sweep) for p in speedups)
-    return [[p for p in speedups if (p.label, p.sweep) == arm] for arm in arms]
-
-
 def _trends(arms: Sequence[Sequence[SpeedupPoint]]) -> list[Trend]:
     return [found[0] for points in arms if (found := speedup.trend(points)) is not None]
 
 
-def _tolerances(claims: Sequence[Claim]) -> dict[Law, float]:
-    """Relative error that each law's challenge lets pass, from the claims that rest on it."""
-    found: dict[Law, float] = dict.fromkeys(scaling.LAWS, CHALLENGE_TOLERANCE)
-    for claim in claims:
-        if claim.id == "linear-time" and claim.threshold is not None:
-            found["constant"] = claim.threshold - 1
-        if claim.id == "quadratic-attention" and claim.margin is not None:
-            found["linear"] = claim.margin
-    return found
+# What a ruling rests on: the card's challenger, its lengths, and the phase.
+View = tuple[str | None, object, str]
 
 
-def _laws(
-    series: dict[tuple[str, str, str], Series], censored: Sequence[Censored], tolerances: dict[Law, float]
-) -> list[ScalingLaw]:
-    result = []
-    for (label, sweep, phase), own in series.items():
-        if phase == "step":
-            lost = {c.length for c in censored if (c.kind, c.label, c.where) == ("speed", label, sweep)}
-            lengths = sorted(length for length in lost if length is not None)
-            law = scaling.scaling_law(label, sweep, own, tolerances=tolerances, censored_lengths=lengths)
-            if law is not None:
-                result.append(law)
-    return result
+def _view(card: Card) -> View:
+    return card.challenger, card.lengths, card.phase
+
+
+def _rule(loaded: Folder, cards: Sequence[Card]) -> tuple[list[ClaimResult], dict[View, Evidence]]:
+    """Rule on all cards; cards about the same cells share one view of the records, and its tolerances."""
+    partner = loaded.manifest.study.timing_partner
+    cards = [msgspec.structs.replace(c, challenger=None) if c.challenger == partner else c for c in cards]
+    views: dict[View, Evidence] = {}
+    for view in dict.fromkeys(_view(card) for card in cards):
+        own = [card for card in cards if _view(card) == view]
+        views[view] = Evidence(against(loaded, own[0]), tolerances(own), own[0].phase)
+    return [rule(card, views[_view(card)]) for card in cards], views
 
 
 def _differences(runs: Sequence[accuracy.Runs], partner: str) -> list[AccuracyDifference]:

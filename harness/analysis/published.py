@@ -36,7 +36,7 @@ from harness.records.schema import (
     write_atomic,
 )
 from harness.study.cells import Cell
-from harness.study.claim import Claim
+from harness.study.claim import Card
 from harness.study.manifest import FILE_NAME, Manifest
 from harness.study.schema import SpeedSection, Study, Sweep
 
@@ -86,7 +86,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     assumed_error: float
     lengths: list[int]
     columns: dict[str, Column]
-    claims: list[Claim]
+    claims: list[Card]
 
 
 def read_table(path: Path) -> Table:

@@ -77,7 +77,7 @@ __all__ = [
     "Versions",
 ]
 
-ANALYSIS_VERSION = 2
+ANALYSIS_VERSION = 3
 
 CellStatus = Literal["ok", "oom", "timeout", "diverged", "killed", "error", "refused", "missing"]
 Comparison = Literal["better", "worse", "undecided"]
@@ -272,6 +272,8 @@ class ClaimVerdict(Row, frozen=True):
         id: Claim.
         variant: Label or data set it is about; "" for a claim's overall ruling.
         statistic: The decisive number; null where nothing was measured.
+        measured: The statistic with its interval and its unit, in words.
+        allowed: What it is held against, in words.
         window: Lengths that the ruling covers.
         evidence: Paths of the records used, below the study's folder.
         detail: One plain sentence with the numbers.
@@ -288,6 +290,8 @@ class ClaimVerdict(Row, frozen=True):
     interval: OpenInterval | None = None
     threshold: float | None = None
     margin: float | None = None
+    measured: str = ""
+    allowed: str = ""
     window: tuple[int, int] | None = None
     evidence: list[str] = msgspec.field(default_factory=list)
     detail: str = ""
@@ -297,13 +301,23 @@ class ClaimVerdict(Row, frozen=True):
 
 
 class ClaimResult(Row, frozen=True):
-    """A claim as published, with its overall verdict and those of its variants."""
+    """A claim as published, with its overall verdict and those of its variants.
+
+    Attributes:
+        rule: Rule that decided it.
+        challenger: Label that the sentence praises.
+        statistic: What was computed, in words; `records` the records it needs.
+        marks_speedup: Whether its threshold is a speed-up, to be drawn into its figure.
+    """
 
     id: str
+    rule: str
+    challenger: str
     sentence: str
     source: str
     statistic: str
     records: str
+    marks_speedup: bool
     overall: ClaimVerdict
     variants: list[ClaimVerdict]
 

@@ -15,8 +15,9 @@ from matplotlib.ft2font import FT2Font
 from harness.analysis.results import Analysis
 from harness.errors import UserError
 from harness.records.schema import encode, write_atomic
+from harness.report.drawing import looks_of
 from harness.report.figures import figures
-from harness.report.theme import font_folder, styles
+from harness.report.theme import font_folder
 from harness.study.find import resource
 
 TEMPLATE = "scaling.typ"
@@ -54,8 +55,7 @@ def assemble(analysis: Analysis, folder: Path) -> Path:
     template = resource(f"reports/{TEMPLATE}")
     analysis = msgspec.convert(_displayable(msgspec.to_builtins(analysis)), Analysis)
     drawn = [path.stem for path in figures(analysis, folder, ("svg",))]
-    labels = [m.label for m in analysis.models] + [r.label for r in analysis.records]
-    colours = {label: style.colour for label, style in styles(labels).items()}
+    colours = {label: style.colour for label, style in looks_of(analysis).items()}
     (folder / "analysis.json").write_bytes(encode(analysis))
     (folder / "looks.json").write_bytes(encode({"figures": drawn, "colours": colours}))
     return Path(shutil.copyfile(template, folder / TEMPLATE))

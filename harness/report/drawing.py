@@ -11,11 +11,17 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
 from harness.analysis.results import Analysis, Interval
-from harness.report.theme import INK, MUTED, TEXT_WIDTH_INCHES, Style
+from harness.report.theme import INK, MUTED, TEXT_WIDTH_INCHES, Style, styles
 
 DIRECT_LABELS = 5
 _LINE_INCHES = 0.135
 _WORDS = {"oom": "OOM", "timeout": "time-out"}
+
+
+def looks_of(analysis: Analysis) -> dict[str, Style]:
+    """How each label of a report is drawn, in all its figures."""
+    labels = [*(m.label for m in analysis.models), *(r.label for r in analysis.records)]
+    return styles(labels, analysis.study.timing_partner)
 
 
 def panels(count: int, height: float, *, columns: int | None = None) -> tuple[Figure, list[Axes]]:

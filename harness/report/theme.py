@@ -25,29 +25,13 @@ ACCENT = "#d55e00"
 SALT = "hyenarec-bench"
 _CHARACTER_INCHES = 0.055
 
-# Okabe and Ito's and Tol's colours. Close hues within a family differ in lightness and always in
-# marker, so no pair of models is told apart by hue alone.
-_FIXED: dict[str, tuple[str, str]] = {
-    "hyenarec": (ACCENT, "o"),
-    "sasrec": ("#0072b2", "s"),
-    "sasrec-sdpa": ("#0072b2", "s"),
-    "sasrec-math": ("#332288", "D"),
-    "sasrec-flash": ("#56b4e9", "^"),
-    "hstu": ("#44aa99", "X"),
-    "bert4rec": ("#7a6fac", "v"),
-    "linear-attention": ("#7fa3d1", "<"),
-    "gru4rec": ("#009e73", "^"),
-    "mingru": ("#999933", ">"),
-    "lrurec": ("#cc79a7", "P"),
-    "mamba4rec": ("#882255", "h"),
-    "fmlp-rec": ("#e69f00", "d"),
-    "nextitnet": ("#8c6d1f", "p"),
-    "popularity": ("#8a8f98", "8"),
-    "markov": ("#6b7280", "*"),
-    "decayed-markov": ("#3f4650", "H"),
-}
-_COLOURS = ("#117733", "#aa4499", "#0b7a99", "#b8860b", "#661100", "#5566aa", "#7d8b1f", "#4d4d4d")
-_MARKERS = ("s", "D", "^", "v", "P", "X", "<", ">", "h", "p")
+# Okabe and Ito's and Tol's colours. Close hues differ in lightness, and labels in marker too, so no pair of models is
+# told apart by hue alone. The accent is for the label that the study is about.
+_COLOURS = (
+    "#0072b2", "#332288", "#56b4e9", "#44aa99", "#7a6fac", "#7fa3d1", "#009e73", "#999933", "#cc79a7", "#882255",
+    "#e69f00", "#8c6d1f", "#8a8f98", "#3f4650", "#117733", "#aa4499", "#0b7a99", "#b8860b", "#661100", "#5566aa",
+)  # fmt: skip
+_MARKERS = ("s", "D", "^", "v", "P", "X", "<", ">", "h", "p", "d", "8", "*", "H")
 
 
 @dataclass(frozen=True)
@@ -64,24 +48,34 @@ class Style:
         return 2.0 if self.emphasis else 1.3
 
 
-def styles(labels: Iterable[str]) -> dict[str, Style]:
+def styles(labels: Iterable[str], emphasised: str) -> dict[str, Style]:
     """A style per label, no two alike.
 
-    Known labels have fixed styles. An unknown label's is taken from a hash of its name, so that it
-    does not change when other models join; only labels whose hashes meet move on to the next free
-    one, in alphabetical order.
+    Colour and marker come from a hash of the label, so that they hardly change when other models join: only where two
+    labels' hashes meet, the later one moves on to the next free colour or marker.
+
+    Args:
+        labels: All labels of a report, so that each looks the same in all its figures.
+        emphasised: The label that the study is about.
     """
-    wanted = set(labels)
-    found = {name: Style(*_FIXED[name], emphasis=name == "hyenarec") for name in wanted if name in _FIXED}
-    taken = {(s.colour, s.marker) for s in found.values()}
-    looks = [(colour, marker) for marker in _MARKERS for colour in _COLOURS]
-    for name in sorted(wanted - found.keys()):
-        start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % len(looks)
-        order = looks[start:] + looks[:start]
-        look = next((one for one in order if one not in taken), order[0])
-        taken.add(look)
-        found[name] = Style(*look, emphasis=False)
+    found: dict[str, Style] = {}
+    taken: list[tuple[str, str]] = []
+    for name in dict.fromkeys(labels):
+        if name == emphasised:
+            found[name] = Style(ACCENT, "o", emphasis=True)
+            continue
+        place = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+        colours, markers = [look[0] for look in taken], [look[1] for look in taken]
+        colour = min(_from(_COLOURS, place), key=colours.count)
+        marker = min(_from(_MARKERS, place // len(_COLOURS)), key=lambda m: ((colour, m) in taken, markers.count(m)))
+        taken.append((colour, marker))
+        found[name] = Style(colour, marker, emphasis=False)
     return found
+
+
+def _from(looks: Sequence[str], place: int) -> Sequence[str]:
+    start = place % len(looks)
+    return [*looks[start:], *looks[:start]]
 
 
 def font_folder() -> Path:

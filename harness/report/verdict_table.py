@@ -49,7 +49,7 @@ def verdict_table(analysis: Analysis) -> str:
 
 def verdict_markdown(analysis: Analysis) -> str:
     """Verdicts as a Markdown table, one row per claim and variant; ends with a newline."""
-    lines = ["| claim | verdict | statistic | threshold | lengths |", "|---|---|---|---|---|"]
+    lines = ["| claim | verdict | measured | allowed | lengths |", "|---|---|---|---|---|"]
     for claim in analysis.claims:
         lines.append(_markdown_row(claim.sentence, claim.overall))
         if len(claim.variants) > 1:
@@ -106,14 +106,11 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _markdown_row(name: str, verdict: ClaimVerdict) -> str:
-    statistic = number(verdict.statistic)
-    if verdict.interval not in (None, (None, None)):
-        statistic += f", {interval(verdict.interval)}"
     cells = (
         name,
         f"{_SHAPES[verdict.verdict]} **{verdict.verdict}**",
-        statistic,
-        _threshold(verdict),
+        verdict.measured or "-",
+        verdict.allowed or "-",
         window(verdict.window),
     )
     return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"

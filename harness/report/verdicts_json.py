@@ -20,11 +20,15 @@ class ClaimEntry(Row, frozen=True):
 
     Attributes:
         id: Claim.
+        rule: Rule that decided it.
+        challenger: Label that the sentence praises.
         variant: "", as this is the overall ruling; in `variants` the label or data set.
         verdict: `supported`, `refuted`, `inconclusive` or `missing`.
         statistic: The decisive number.
         interval: Its 95 % interval.
         threshold: What it is held against; `margin` the tolerance or non-inferiority margin.
+        measured: The statistic with its interval and its unit, in words.
+        allowed: What it is held against, in words.
         window: Shortest and longest length that the ruling covers.
         evidence: Paths of the records used, below the folder.
         detail: The reason, with the numbers.
@@ -35,6 +39,8 @@ class ClaimEntry(Row, frozen=True):
     """
 
     id: str
+    rule: str
+    challenger: str
     sentence: str
     source: str
     variant: str
@@ -43,6 +49,8 @@ class ClaimEntry(Row, frozen=True):
     interval: OpenInterval | None
     threshold: float | None
     margin: float | None
+    measured: str
+    allowed: str
     window: tuple[int, int] | None
     evidence: list[str]
     detail: str
@@ -85,6 +93,8 @@ def verdicts(analysis: Analysis) -> Verdicts:
         stale=analysis.problems.stale,
         claims=[
             ClaimEntry(
+                rule=claim.rule,
+                challenger=claim.challenger,
                 sentence=claim.sentence,
                 source=claim.source,
                 variants=claim.variants,

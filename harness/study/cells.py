@@ -11,6 +11,7 @@ import msgspec
 
 from harness.errors import UserError, unknown
 from harness.records.environment import has_gpu
+from harness.study.claim import load_cards, opponents
 from harness.study.schema import SpeedSection, Study
 from harness.study.training import TrainingSection
 from harness.study.yaml_reading import Section
@@ -77,30 +78,61 @@ _SPEED_FIELDS = (
 )
 
 
+def challenges(study: Study) -> dict[str, list[str]]:
+    """Labels to pair with each challenger of the study's claims; all are paired with the timing partner.
+
+    Raises:
+        UserError: An unknown claim, or a challenger or opponent that the study does not time.
+    """
+    section = study.speed
+    timed = dict.fromkeys([study.timing_partner, *(section.models if section else [])])
+    for sweep in section.sweeps.values() if section else ():
+        timed.update(dict.fromkeys(sweep.models or ()))
+    models = {label: resolve_model(study, label)["name"] for label in timed}
+    labels = {label: (name, registry.family(name)) for label, name in models.items()}
+    found: dict[str, list[str]] = {}
+    for card in load_cards(study.claims):
+        challenger = card.challenger
+        if challenger is None or challenger == study.timing_partner:
+            continue
+        if challenger not in labels:
+            raise unknown(f"challenger of claim '{card.id}'", challenger, labels, "It must be timed in this study.")
+        if card.opponents is None:
+            attention = [label for label, names in labels.items() if "attention" in names]
+        others = attention if card.opponents is None else opponents(card, labels)
+        found.setdefault(challenger, [challenger])
+        found[challenger] += [label for label in others if label not in found[challenger]]
+    return found
+
+
 def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) -> Iterator[Cell]:
+    others = challenges(study)
     for sweep_name, sweep in section.sweeps.items():
         for label in sweep.models or section.models:
+            partners = [study.timing_partner, *(c for c, labels in others.items() if label in labels)]
             for length in sweep.lengths:
                 for replicate in range(sweep.replicates):
-                    measure = [m for m in sweep.measure if m == "time" or replicate == 0]
-                    if not measure:
-                        continue
-                    spec = {
-                        **shared,
-                        "kind": "speed",
-                        "model": resolve_model(study, label),
-                        "partner": resolve_model(study, study.timing_partner),
-                        "sweep": sweep_name,
-                        "constant": "batch" if sweep.batch is not None else "tokens",
-                        "length": length,
-                        "batch": sweep.batch_at(length),
-                        "replicate": replicate,
-                        "measure": measure,
-                        **{f: getattr(section, f) for f in _SPEED_FIELDS},
-                    }
-                    yield _cell(
-                        "speed", label, f"{sweep_name}-L{length}-r{replicate}", section.rank(label, replicate), spec
-                    )
+                    for partner in partners:
+                        # A memory pass is of the label alone: once, but a challenger's own goes with its claims.
+                        once = replicate == 0 and partner in (study.timing_partner, label)
+                        measure = [m for m in sweep.measure if m == "time" or once]
+                        if not measure:
+                            continue
+                        spec = {
+                            **shared,
+                            "kind": "speed",
+                            "model": resolve_model(study, label),
+                            "partner": resolve_model(study, partner),
+                            "sweep": sweep_name,
+                            "constant": "batch" if sweep.batch is not None else "tokens",
+                            "length": length,
+                            "batch": sweep.batch_at(length),
+                            "replicate": replicate,
+                            "measure": measure,
+                            **{f: getattr(section, f) for f in _SPEED_FIELDS},
+                        }
+                        coordinates = f"{sweep_name}-L{length}-r{replicate}"
+                        yield _cell("speed", label, coordinates, section.rank(label, replicate), spec)
 
 
 def _training_cells(study: Study, section: TrainingSection, shared: dict[str, Any]) -> Iterator[Cell]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.study.cells import resolve_model
-from harness.study.claim import load_claims
+from harness.study.cells import challenges, resolve_model
+from harness.study.claim import load_cards
 from harness.study.find import find_study
 from harness.study.schema import Study
 from harness.study.yaml_reading import read_yaml
@@ -62,9 +62,10 @@ def _validate(study: Study, where: str) -> None:
                 if dataset not in study.sources():
                     raise unknown("data set", dataset, study.sources())
             study.training.check()
-        for claim in study.claims or ():
-            if claim not in (legal := [c.id for c in load_claims()]):
-                raise unknown("claim", claim, legal)
+        if study.speed:
+            challenges(study)
+        else:
+            load_cards(study.claims)
     except UserError as error:
         raise fail(str(error)) from None
     for name, sweep in (study.speed.sweeps if study.speed else {}).items():

@@ -1,39 +1,165 @@
-"""Claims: published sentences that a study rules on. Imports no torch."""
+"""Claims: published sentences as cards over rules. Imports no torch.
+
+A rule is a file in harness/analysis/claims; a card says which rule decides a sentence, about whom, at which
+lengths, and against which number. Cards lie in workflow/claims/*.yaml, one file a paper.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from harness.study.find import resource
-from harness.study.yaml_reading import Section, read_yaml
+import msgspec
+
+from harness.errors import UserError, unknown
+from harness.study.find import named, resource
+from harness.study.yaml_reading import Count, Section, read_yaml
 
 Verdict = Literal["supported", "refuted", "inconclusive", "missing"]
 
+FOLDER = "workflow/claims"
+DEFAULT_FILE = "hyenarec"
+ENTRY_POINT_GROUP = "hyenarec_bench.rules"
+_RULES = Path(__file__).resolve().parents[1] / "analysis" / "claims"
 
-class Claim(Section, frozen=True):
-    """A published sentence and the rule that decides it; fixed before measuring.
+
+class From(Section, frozen=True):
+    """Lengths from one on, as `{from: 1024}`."""
+
+    start: Count = msgspec.field(name="from")
+
+
+class Card(Section, frozen=True):
+    """A published sentence and what decides it; to be fixed before measuring.
 
     Attributes:
-        id: Short name.
+        id: Short name, by which studies and scripts name the claim.
+        rule: File in harness/analysis/claims that decides it.
         sentence: The claim as published.
         source: Where it was published.
-        statistic: What is computed, in words.
-        records: Which records it needs, in words.
-        threshold: Value the statistic is held against; null where the claim needs none.
+        threshold: Value the rule's statistic is held against; null where the rule needs none.
         margin: Tolerance or non-inferiority margin.
+        challenger: Label that the sentence praises; null: the study's timing partner.
+        opponents: Whom it is compared with: labels, models or families; null: those the rule names.
+        lengths: `all`, one length, or `{from: LENGTH}`.
+        phase: What was timed.
     """
 
     id: str
+    rule: str
     sentence: str
     source: str
-    statistic: str
-    records: str
     threshold: float | None = None
     margin: float | None = None
+    challenger: str | None = None
+    opponents: list[str] | None = None
+    lengths: Literal["all"] | Count | From = "all"
+    phase: Literal["step", "forward"] = "step"
+
+    def covers(self, length: int) -> bool:
+        """Whether the claim is about a length."""
+        if isinstance(self.lengths, From):
+            return length >= self.lengths.start
+        return self.lengths in ("all", length)
 
 
-def load_claims(path: Path | None = None) -> list[Claim]:
-    """Read workflow/claims.yaml (or another file of the same form)."""
-    claims: list[Claim] = read_yaml(path or resource("workflow/claims.yaml"), list[Claim])
-    return claims
+def rules() -> dict[str, str]:
+    """Every rule with its module: the files of harness/analysis/claims, and those of installed packages.
+
+    Raises:
+        UserError: A package's rule takes the name of another.
+    """
+    files = [path.stem for path in sorted(_RULES.glob("*.py")) if not path.stem.startswith("_")]
+    found = {stem.replace("_", "-"): f"harness.analysis.claims.{stem}" for stem in files}
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in found:
+            raise UserError(
+                f"entry point '{point.name} = {point.value}': rule '{point.name}' is {found[point.name]} already; "
+                "choose another name, or uninstall its package"
+            )
+        found[point.name] = point.value
+    return found
+
+
+def rule_module(name: str) -> str:
+    """The module of a rule.
+
+    Raises:
+        UserError: There is no such rule.
+    """
+    found = rules()
+    if name not in found:
+        raise unknown("rule", name, found, "A rule is a file in harness/analysis/claims.")
+    return found[name]
+
+
+def card_files() -> list[str]:
+    """Files of cards that can be named without a path."""
+    return named(FOLDER)
+
+
+def load_cards(names: Sequence[str] | None = None) -> list[Card]:
+    """The cards that a study rules on, in the order of their files.
+
+    Args:
+        names: Files in workflow/claims, paths of YAML files, or ids of cards in the files of workflow/claims;
+            None: all cards of workflow/claims/hyenarec.yaml.
+
+    Raises:
+        UserError: An unknown file or id, two cards of one id, or a card with a rule that does not exist.
+    """
+    wanted = [DEFAULT_FILE] if names is None else list(names)
+    shipped = {name: _read(resource(f"{FOLDER}/{name}.yaml")) for name in card_files()}
+    found: list[Card] = []
+    ids: list[str] = []
+    for name in wanted:
+        if name in shipped:
+            found += shipped[name]
+        elif name.endswith((".yaml", ".yml")):
+            found += _read(Path(name))
+        else:
+            ids.append(name)
+    known = {card.id: card for cards in shipped.values() for card in cards}
+    for name in ids:
+        if name not in known:
+            files = f"Or name a file of cards: {', '.join([*shipped, 'the path of a YAML file'])}."
+            raise unknown("claim", name, known, files)
+    found += [card for card in known.values() if card.id in ids]
+    for card in found:
+        if sum(other.id == card.id for other in found) > 1:
+            raise UserError(f"two cards have the id '{card.id}'; give one of them another")
+    return found
+
+
+def _read(path: Path) -> list[Card]:
+    if not path.is_file():
+        raise UserError(f"no file of cards '{path}'; name an existing YAML file or one of: {', '.join(card_files())}")
+    cards: list[Card] = read_yaml(path, list[Card])
+    for card in cards:
+        try:
+            rule_module(card.rule)
+        except UserError as error:
+            raise UserError(f"{path}: card '{card.id}': {error}") from None
+    return cards
+
+
+def opponents(card: Card, labels: Mapping[str, Collection[str | None]]) -> list[str]:
+    """Labels that a card's `opponents` mean.
+
+    Args:
+        card: A card that names opponents.
+        labels: Label → its model and its family, of all labels that may be meant.
+
+    Raises:
+        UserError: A word that names none of these.
+    """
+    found: dict[str, None] = {}
+    for word in card.opponents or ():
+        own = [label for label, names in labels.items() if word == label or word in names]
+        if not own:
+            legal = {*labels, *(name for names in labels.values() for name in names if name is not None)}
+            raise unknown(f"opponent of claim '{card.id}'", word, legal, "Name a label, a model or a family.")
+        found.update(dict.fromkeys(own))
+    return list(found)

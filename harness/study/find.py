@@ -12,7 +12,7 @@ def resource(name: str) -> Path:
     """A file shipped with the project: of the working directory, the checkout, or the wheel.
 
     Args:
-        name: Path such as `workflow/claims.yaml`.
+        name: Path such as `workflow/studies/cpu.yaml`.
     """
     for folder in _resource_folders():
         if (folder / name).is_file():
@@ -25,9 +25,18 @@ def _resource_folders() -> tuple[Path, ...]:
     return Path.cwd(), package.parent, package / "_resources"
 
 
+def named(folder: str) -> list[str]:
+    """YAML files that can be named without a path.
+
+    Args:
+        folder: Such as `workflow/studies`.
+    """
+    return sorted({p.stem for place in _resource_folders() for p in (place / folder).glob("*.yaml")})
+
+
 def study_names() -> list[str]:
     """Studies that can be named without a path."""
-    return sorted({p.stem for folder in _resource_folders() for p in (folder / "workflow/studies").glob("*.yaml")})
+    return named("workflow/studies")
 
 
 def default_study() -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from harness.errors import UserError
 from harness.study.cells import Cell, cells
-from harness.study.claim import Claim, load_claims
+from harness.study.claim import Card, load_cards
 from harness.study.schema import Study
 
 FILE_NAME = "study.json"
@@ -19,16 +19,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A study, the claims it is to decide, and the cells it asks for."""
 
     study: Study
-    claims: list[Claim]
+    claims: list[Card]
     cells: list[Cell]
 
 
 def manifest(study: Study) -> Manifest:
     """The study with its claims and cells, as written beside its records."""
-    claims = load_claims()
-    if study.claims is not None:
-        claims = [c for c in claims if c.id in study.claims]
-    return Manifest(study=study, claims=claims, cells=list(cells(study)))
+    return Manifest(study=study, claims=load_cards(study.claims), cells=list(cells(study)))
 
 
 def manifest_digest(study: Study) -> str:

@@ -98,7 +98,8 @@ class Study(Section, frozen=True):
         variants: Label → `{model: name, option: value, …}`; a registered name needs none.
         data: Further data sets by name.
         data_folder: Where real data lies; the environment variable HYENAREC_DATA wins.
-        claims: Ids of the claims to rule on; null: all.
+        claims: Files of workflow/claims, paths of such files, or ids of single claims to rule on; null: hyenarec.
+            A claim whose challenger is another label than the timing partner pairs its opponents with that label too.
         operator: Whether the workflow also times the convolution operator by itself (`bench --quick`).
     """
 

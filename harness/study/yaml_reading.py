@@ -82,8 +82,9 @@ def _explain(message: str, kind: Any, raw: Any) -> str:
     if match := _OUT_OF_RANGE.match(message):
         words, fits = _RELATIONS[match[1]]
         found = [(place, v) for place, v in _leaves(raw) if _fits_path(match[3], place) and isinstance(v, int | float)]
-        place, value = next((place, v) for place, v in found if not fits(v, float(match[2])))
-        return f"{place} is {value}; it must be {words} {match[2]}"
+        for place, value in found:
+            if not fits(value, float(match[2])):
+                return f"{place} is {value}; it must be {words} {match[2]}"
     if match := _EMPTY.match(message):
         return f"{match[1].removeprefix('$.')} is empty; name at least one, or leave its section out"
     return message.replace("$.", "").replace("`$`", "the file")
@@ -103,7 +104,8 @@ def _leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 def _fits_path(path: str, place: str) -> bool:
     """Whether a place is what msgspec means, who writes `$.a[...]` for any value of a mapping."""
-    pattern = re.escape(path.removeprefix("$.")).replace(r"\[\.\.\.\]", r"(\.[^.\[]+|\[\d+\])")
+    # A key of a mapping may itself hold dots and brackets.
+    pattern = re.escape(path.removeprefix("$").removeprefix(".")).replace(r"\[\.\.\.\]", r"(\..+|\[\d+\])")
     return re.fullmatch(pattern, place) is not None
 
 

@@ -127,7 +127,7 @@ def test_machine_and_versions(found):
         ("{", "not a complete JSON file"),
         ("[]", "no analysis; name its folder"),
         ('{"version": 99}', "analysis version 99"),
-        ('{"version": 2}', "not a valid analysis"),
+        ('{"version": 3}', "not a valid analysis"),
     ],
 )
 def test_reading_something_else(tmp_path, content, words):

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis import analyse as analysis_module
 from harness.analysis.analyse import analyse
-from harness.analysis.claims.evidence import Findings
-from harness.analysis.claims.ruling import RULES, rule
+from harness.analysis.evidence import Evidence
 from harness.analysis.load import Counted, Folder
+from harness.analysis.ruling import rule, tolerances
 from harness.errors import UserError
 from harness.records.schema import Block
 from harness.study.check import load_study
-from harness.study.manifest import Manifest, load_claims
+from harness.study.claim import load_cards, rules
+from harness.study.manifest import Manifest
 from harness.study.schema import Study
 
 QUIET = {"process_noise": 0.002, "block_noise": 0.002, "drift": 0.002}
-CLAIMS = {c.id: c for c in load_claims()}
-PLACES = {c.id: place for place, c in enumerate(load_claims())}
+CLAIMS = {c.id: c for c in load_cards()}
+PLACES = {c.id: place for place, c in enumerate(load_cards())}
 
 
 def verdict(found, claim):
@@ -49,8 +49,7 @@ def quiet(tmp_path_factory):
 
 
 def test_every_published_claim_has_a_rule():
-    # hyena-100x is ruled on by the published table alone (test_published.py).
-    assert set(RULES) == {*CLAIMS, "hyena-100x"}
+    assert {card.rule for card in CLAIMS.values()} == set(rules())
 
 
 # --- linear time ----------------------------------------------------------------------------------
@@ -217,8 +216,8 @@ def test_unpaired_lengths_are_named(tmp_path):
     assert "one after the other at 8,192" in own.detail
 
 
-def in_memory(rng, chosen, process_noise, block_noise=0.01, *, laws=False):
-    """Findings of a speed study that never touches the disk; without its laws unless asked for."""
+def in_memory(rng, chosen, process_noise, block_noise=0.01):
+    """Evidence of a speed study that never touches the disk."""
     counted = []
     for label in chosen:
         for length in factories.LENGTHS:
@@ -230,12 +229,7 @@ def in_memory(rng, chosen, process_noise, block_noise=0.01, *, laws=False):
                 record = factories.speed_record(place, chosen, rng, noise=noise)
                 counted.append(Counted(place, record, "ok", None, False))
     folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
-    groups = analysis_module.timing.groups(folder)
-    speed = analysis_module.speedup
-    floors = speed.noise_floors(speed.controls(groups, "hyenarec"))
-    series = analysis_module._series(groups) if laws else {}
-    found = analysis_module._laws(series, [], analysis_module._tolerances(list(CLAIMS.values())))
-    return Findings(folder, groups, series, speed.speedups(groups, "hyenarec", floors), floors, [], found, [], [], [])
+    return Evidence(folder, tolerances(CLAIMS.values()))
 
 
 @pytest.mark.parametrize(
@@ -271,10 +265,7 @@ def test_a_false_claim_is_supported_in_at_most_two_and_a_half_percent(claim, tri
     chosen = {label: factories.TRUTHS[label] for label in ("hyenarec", "sasrec-math")}
     chosen |= {label: with_law(label, law) for label, law in FALSE[claim].items()}
     rng = np.random.default_rng(43)
-    verdicts = [
-        rule(CLAIMS[claim], in_memory(rng, chosen, spread, spread, laws=claim != "long-sequences")).overall.verdict
-        for _ in range(trials)
-    ]
+    verdicts = [rule(CLAIMS[claim], in_memory(rng, chosen, spread, spread)).overall.verdict for _ in range(trials)]
     false = verdicts.count("supported")
     assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
 
@@ -680,10 +671,10 @@ def test_another_threshold_gives_another_verdict(tmp_path):
     assert analyse(folder).claims[0].overall.verdict == "supported"
 
 
-def test_an_unknown_claim_names_the_known_ones(tmp_path):
-    odd = msgspec.structs.replace(CLAIMS["accuracy"], id="acuracy")
+def test_an_unknown_rule_names_the_known_ones(tmp_path):
+    odd = msgspec.structs.replace(CLAIMS["accuracy"], rule="ranks-beter")
     folder = factories.make_folder(tmp_path, lengths=(256,), claims=[odd])
-    with pytest.raises(UserError, match="Did you mean 'accuracy'"):
+    with pytest.raises(UserError, match="Did you mean 'ranks-better'"):
         analyse(folder)
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from harness.analysis.analyse import analyse
-from harness.analysis.claims.evidence import Findings
-from harness.analysis.claims.ruling import rule
-from harness.analysis.estimates import memory
+from harness.analysis.evidence import Evidence
 from harness.analysis.load import Counted, Folder
-from harness.study.manifest import Manifest, load_claims
+from harness.analysis.ruling import rule
+from harness.study.claim import load_cards
+from harness.study.manifest import Manifest
 from harness.study.schema import Study
 
 
@@ -49,8 +49,8 @@ def ruled(bytes_at, lengths=(256, 512, 1024, 2048, 4096)):
         used = msgspec.structs.replace(record.memory, peak_bytes=exact)
         counted.append(Counted(cell, msgspec.structs.replace(record, memory=used), "ok", None, False))
     folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
-    claim = next(c for c in load_claims() if c.id == "linear-memory")
-    return rule(claim, Findings(folder, [], {}, [], [], [], [], memory.points(folder), [], [])).overall
+    claim = next(c for c in load_cards() if c.id == "linear-memory")
+    return rule(claim, Evidence(folder, {})).overall
 
 
 @pytest.mark.parametrize("constant", [0, 300, 1e5])

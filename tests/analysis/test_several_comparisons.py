@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.claims.accuracy import _over_kernels, _Pair, _rule
-from harness.analysis.claims.evidence import conjunction
+from harness.analysis.claims._ranking import Pair, weakest
+from harness.analysis.claims.no_sacrifice import over_kernels
 from harness.analysis.estimates import accuracy, statistics
 from harness.analysis.estimates.statistics import Estimate
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
-from harness.study.manifest import load_claims
+from harness.analysis.ruling import conjunction
+from harness.study.claim import load_cards
 
-CLAIMS = {c.id: c for c in load_claims()}
+CLAIMS = {c.id: c for c in load_cards()}
 SEEDS = 5
 
 
@@ -25,11 +26,11 @@ def pair(mean, error, label="x", seeds=SEEDS, of_users=0.0):
         users=100, difference=mean, interval=estimate.interval(), relative=mean, relative_interval=estimate.interval(),
         method="t over seeds", p_better=None, p_worse=None, verdict="undecided",
     )  # fmt: skip
-    return _Pair(row, estimate, estimate, ("p",), below_reference=False)
+    return Pair(row, estimate, estimate, ("p",), below_reference=False)
 
 
 def ruled(pairs, bound=0.0, absent=()):
-    return _rule(
+    return weakest(
         CLAIMS["accuracy"], "", pairs, list(absent), bound=bound, value=lambda p: p.absolute, words="difference"
     )
 
@@ -85,29 +86,29 @@ def test_non_inferiority_against_a_margin(mean, expected):
     assert ruled([pair(mean, 0.008)], bound=-margin).verdict == expected
 
 
-def over_kernels(means, errors):
+def kernels(means, errors):
     """The overall ruling on a loss of accuracy against so many kernels, each trained."""
     claim = CLAIMS["no-sacrifice"]
     pairs = [pair(m, e, f"kernel-{i}") for i, (m, e) in enumerate(zip(means, errors, strict=True))]
     variants = [
         msgspec.structs.replace(ruled([p], bound=-claim.margin), id=claim.id, variant=p.row.label) for p in pairs
     ]
-    return _over_kernels(claim, variants, pairs), variants
+    return over_kernels(claim, variants, pairs), variants
 
 
 def test_accuracy_is_given_up_by_one_kernel_of_four_only_after_holm():
     just = -0.05 + below(0.02)
-    overall, variants = over_kernels([just, 0.1, 0.1, 0.1], [0.01] * 4)
+    overall, variants = kernels([just, 0.1, 0.1, 0.1], [0.01] * 4)
     assert [v.verdict for v in variants] == ["refuted", *["supported"] * 3]
     assert overall.verdict == "inconclusive"
     assert "Among 4 comparisons one such is not enough (Holm's correction)." in overall.detail
-    assert over_kernels([-0.05 + below(0.005), 0.1, 0.1, 0.1], [0.01] * 4)[0].verdict == "refuted"
+    assert kernels([-0.05 + below(0.005), 0.1, 0.1, 0.1], [0.01] * 4)[0].verdict == "refuted"
 
 
 def test_kernels_that_share_a_training_are_one_comparison():
     claim, shared = CLAIMS["no-sacrifice"], pair(-0.05 + below(0.02), 0.01)
     variants = [ruled([shared], bound=-claim.margin)] * 4
-    assert _over_kernels(claim, variants, [shared] * 4).verdict == "refuted"
+    assert over_kernels(claim, variants, [shared] * 4).verdict == "refuted"
 
 
 def test_no_loss_beyond_the_margin_is_found_in_at_most_two_and_a_half_percent_over_four_kernels():
@@ -115,7 +116,7 @@ def test_no_loss_beyond_the_margin_is_found_in_at_most_two_and_a_half_percent_ov
     found = []
     for _ in range(trials):
         values = [statistics.estimate(-0.05 + rng.normal(0, 0.02, SEEDS)) for _ in range(4)]
-        found.append(over_kernels([e.mean for e in values], [e.error for e in values]))
+        found.append(kernels([e.mean for e in values], [e.error for e in values]))
     false = sum(overall.verdict == "refuted" for overall, _ in found)
     assert stats.binomtest(false, trials, 0.025, alternative="greater").pvalue > 1e-3
     some = sum("refuted" in {v.verdict for v in variants} for _, variants in found)

@@ -40,7 +40,7 @@ from harness.analysis.results import (
     Trend,
     Versions,
 )
-from harness.study.manifest import load_claims
+from harness.study.claim import load_cards
 from harness.study.schema import SpeedSection, Study, Sweep
 from harness.study.training import TrainingSection
 
@@ -88,7 +88,7 @@ def example(
 ):
     """An analysis of the given labels; `oom` labels run out of memory at the two longest lengths."""
     others = [label for label in labels if label != PARTNER]
-    claims = load_claims()
+    claims = load_cards()
     study = Study(
         name="example",
         description="Two-core study on built-in data.",
@@ -576,7 +576,7 @@ def _claim(claim, others, speed, training):
             detail=f"Largest simultaneous lower bound 4.81 at 8,192 events against {variant or 'all'}."
             if found
             else "No records.",
-            missing=[] if found else [claim.records],
+            missing=[] if found else ["training cells of all models"],
             sample_size=9 if word == "inconclusive" else None,
             sample_unit="processes" if word == "inconclusive" else "",
         )
@@ -587,8 +587,11 @@ def _claim(claim, others, speed, training):
         id=claim.id,
         sentence=claim.sentence,
         source=claim.source,
-        statistic=claim.statistic,
-        records=claim.records,
+        rule=claim.rule,
+        challenger=PARTNER,
+        marks_speedup=claim.rule == "speedup",
+        statistic="a statistic",
+        records="records",
         overall=verdict("", word),
         variants=variants,
     )

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.study.cells import cells
 from harness.study.check import load_study
+from harness.study.claim import load_cards
 from harness.study.find import find_study, study_names
-from harness.study.manifest import load_claims, manifest, read_manifest
+from harness.study.manifest import manifest, read_manifest
 from harness.study.schema import Study
 from models import registry
 
@@ -156,7 +157,7 @@ def test_a_key_given_twice_is_refused(tmp_path):
 
 
 def test_the_shipped_claims_are_those_of_the_design():
-    assert [c.id for c in load_claims()] == [
+    assert [c.id for c in load_cards()] == [
         "linear-time",
         "quadratic-attention",
         "speedup-6x",
@@ -174,7 +175,7 @@ def test_foreign_folders_of_the_same_name_do_not_hide_the_shipped_studies(tmp_pa
     (tmp_path / "reports").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_study("cpu").name == "cpu"
-    assert load_claims()
+    assert load_cards()
 
 
 def digests(study):

@@ -54,11 +54,11 @@ def log_estimate(group: Group) -> Estimate | None:
     return statistics.estimate(values) if values else None
 
 
-def controls(groups: Sequence[Group], partner: str) -> list[ControlPoint]:
+def controls(groups: Sequence[Group], partner: str, phase: str = "step") -> list[ControlPoint]:
     """The A/A control per sweep and length: the partner's own cells."""
     found: list[ControlPoint] = []
     for sweep in dict.fromkeys(g.sweep for g in groups):
-        own = [g for g in groups if g.sweep == sweep and g.label == partner and g.phase == "step"]
+        own = [g for g in groups if g.sweep == sweep and g.label == partner and g.phase == phase]
         estimates = [(g, e) for g in own if (e := log_estimate(g)) is not None]
         for group, estimate in estimates:
             interval = statistics.exponential(estimate.interval(len(estimates)))
@@ -98,11 +98,13 @@ def noise_floors(found: Sequence[ControlPoint]) -> list[NoiseFloor]:
     return result
 
 
-def speedups(groups: Sequence[Group], partner: str, floors: Sequence[NoiseFloor]) -> list[SpeedupPoint]:
+def speedups(
+    groups: Sequence[Group], partner: str, floors: Sequence[NoiseFloor], phase: str = "step"
+) -> list[SpeedupPoint]:
     """Speed-up of the partner over every other label; simultaneous over the lengths of a sweep."""
     result = []
     noise = {f.sweep: f.factor for f in floors}
-    others = [g for g in groups if g.label != partner and g.phase == "step"]
+    others = [g for g in groups if g.label != partner and g.phase == phase]
     for sweep, label in dict.fromkeys((g.sweep, g.label) for g in others):
         own = [g for g in others if (g.sweep, g.label) == (sweep, label)]
         estimates = [(g, e) for g in own if (e := log_estimate(g)) is not None]

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.analysis.results import AccuracyRow, Analysis
-from harness.report.drawing import legend, name_lines, panels, present, rule, widen
+from harness.report.drawing import legend, looks_of, name_lines, panels, present, rule, widen
 from harness.report.numbers import number
-from harness.report.theme import MUTED, Style, length_axis, styles
+from harness.report.theme import MUTED, Style, length_axis
 
 METRIC = "ndcg@10"
 _PAGE_INCHES = 8.4
@@ -31,7 +31,7 @@ def accuracy(analysis: Analysis) -> Figure | None:
     groups = _longest((r.dataset, r.length) for r in trained)
     if not groups:
         return None
-    looks = styles(r.label for r in analysis.accuracy)
+    looks = looks_of(analysis)
     most = max(sum((r.dataset, r.length) == g for r in trained) for g in groups)
     references = max(sum(r.is_reference and r.dataset == g[0] for r in analysis.accuracy) for g in groups)
     height = min(0.175 * (most + references) + 0.85, _PAGE_INCHES / -(-len(groups) // 2))
@@ -101,7 +101,7 @@ def accuracy_length(analysis: Analysis) -> Figure | None:
     if not datasets:
         return None
     labels = present(analysis, (r.label for r in rows if r.dataset in datasets))
-    looks = styles(labels)
+    looks = looks_of(analysis)
     figure, axes = panels(len(datasets), 2.6, columns=min(2, len(datasets)))
     ends: list[dict[str, tuple[float, float]]] = []
     for one, dataset in zip(axes, datasets, strict=True):
@@ -145,7 +145,7 @@ def learning(analysis: Analysis) -> Figure | None:
     if not groups:
         return None
     labels = present(analysis, (p.label for p in points))
-    looks = styles(labels)
+    looks = looks_of(analysis)
     height = min(2.7, _PAGE_INCHES / -(-len(groups) // 2))
     figure, axes = panels(len(groups), height, columns=min(2, len(groups)))
     for one, (dataset, length) in zip(axes, groups, strict=True):

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.results import Analysis, Challenge, TimePoint
-from harness.report.drawing import censored_marks, legend, name_lines, panels, present, series, widen
+from harness.report.drawing import censored_marks, legend, looks_of, name_lines, panels, present, series, widen
 from harness.report.numbers import number
-from harness.report.theme import MUTED, Style, length_axis, log_axis, styles
+from harness.report.theme import MUTED, Style, length_axis, log_axis
 
 _PHASES = {"step": "Training step", "forward": "Forward pass"}
 _MEBIBYTE = 2**20
@@ -33,7 +33,7 @@ def time(analysis: Analysis) -> Figure | None:
     if not groups:
         return None
     labels = present(analysis, (p.label for p in analysis.times))
-    looks = styles([*labels, *(c.label for c in analysis.censored)])
+    looks = looks_of(analysis)
     figure, axes = panels(len(groups), 2.9 if len(groups) == 1 else 2.5)
     ends, rows = [], []
     for one, ((sweep, phase), points) in zip(axes, groups.items(), strict=True):
@@ -89,7 +89,7 @@ def memory(analysis: Analysis) -> Figure | None:
     if not points:
         return None
     labels = present(analysis, (p.label for p in points))
-    looks = styles([*labels, *(c.label for c in analysis.censored)])
+    looks = looks_of(analysis)
     sweeps = list(dict.fromkeys(p.sweep for p in points))
     figure, axes = panels(len(sweeps), 2.7)
     ends, rows = [], []
@@ -139,7 +139,7 @@ def energy(analysis: Analysis) -> Figure | None:
     if not points:
         return None
     labels = present(analysis, (p.label for p in points))
-    looks = styles(labels)
+    looks = looks_of(analysis)
     sweeps = list(dict.fromkeys(p.sweep for p in points))
     figure, axes = panels(len(sweeps), 2.5)
     ends: list[dict[str, tuple[float, float]]] = []
@@ -166,7 +166,7 @@ def laws(analysis: Analysis) -> Figure | None:
     if not shown:
         return None
     labels = present(analysis, (law.label for law in shown))
-    looks = styles(labels)
+    looks = looks_of(analysis)
     trials = [(law.label, trial) for law in shown for trial in law.challenges]
     figure, axes = panels(2 if trials else 1, max(2.5, 0.155 * len(trials) + 1.0), columns=2 if trials else 1)
     left = axes[0]

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from harness.analysis.results import Analysis
-from harness.report.drawing import censored_marks, name_lines, panels, present, rule, series, widen
+from harness.report.drawing import censored_marks, looks_of, name_lines, panels, present, rule, series, widen
 from harness.report.numbers import number
 from harness.report.sections.cost import lost_cells
-from harness.report.theme import MUTED, Style, length_axis, log_axis, styles
+from harness.report.theme import MUTED, Style, length_axis, log_axis
 
 
 def speedup(analysis: Analysis) -> Figure | None:
@@ -23,7 +23,7 @@ def speedup(analysis: Analysis) -> Figure | None:
     if not points:
         return None
     labels = present(analysis, (p.label for p in points))
-    looks = styles([*labels, *(c.label for c in analysis.censored)])
+    looks = looks_of(analysis)
     sweeps = list(dict.fromkeys(p.sweep for p in points))
     figure, axes = panels(len(sweeps), 3.1)
     ends, rows = [], []
@@ -66,7 +66,8 @@ def _speedup_panel(
     length_axis(axes, lengths)
     widen(axes, lengths)
     axes.set_yscale("log")
-    threshold = next((c.overall.threshold for c in analysis.claims if c.id == "speedup-6x"), None)
+    marked = (c.overall.threshold for c in analysis.claims if c.marks_speedup and c.challenger == partner)
+    threshold = next(marked, None)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.8), max(high, 1.35 * threshold if threshold else 1.5))
     log_axis(axes, f"speed-up of {partner} over the model (×)")
@@ -91,7 +92,7 @@ def noise(analysis: Analysis) -> Figure | None:
     if not points:
         return None
     sweeps = list(dict.fromkeys(p.sweep for p in points))
-    look = styles([analysis.study.timing_partner])[analysis.study.timing_partner]
+    look = looks_of(analysis)[analysis.study.timing_partner]
     figure, axes = panels(len(sweeps), 2.1)
     for one, sweep in zip(axes, sweeps, strict=True):
         mine = [p for p in points if p.sweep == sweep]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from harness.analysis.results import Analysis, Interval
-from harness.report.drawing import name_lines, panels, present, series, widen
-from harness.report.theme import length_axis, log_axis, styles
+from harness.report.drawing import looks_of, name_lines, panels, present, series, widen
+from harness.report.theme import length_axis, log_axis
 
 
 def streaming(analysis: Analysis) -> Figure | None:
@@ -17,7 +17,7 @@ def streaming(analysis: Analysis) -> Figure | None:
     if not analysis.streams:
         return None
     labels = present(analysis, (p.label for p in analysis.streams))
-    looks = styles(labels)
+    looks = looks_of(analysis)
     sweeps = list(dict.fromkeys(p.sweep for p in analysis.streams))
     figure, axes = panels(len(sweeps), 2.5)
     ends: list[dict[str, tuple[float, float]]] = []

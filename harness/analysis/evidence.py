@@ -1,54 +1,142 @@
-"""What the rules of the claims read, and the helpers they share."""
+"""What the rules of the claims read: all rows of an analysis, for one challenger, some lengths and one phase."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
+from harness.analysis.estimates import accuracy, memory, scaling, speedup, streams, timing
 from harness.analysis.estimates.accuracy import Runs
 from harness.analysis.estimates.scaling import Series
 from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Counted, Folder
-from harness.analysis.results import ClaimVerdict, OpenInterval
-from harness.analysis.rows import Censored, Crossover, MemoryPoint, NoiseFloor, ScalingLaw, SpeedupPoint, StreamPoint
-from harness.errors import UserError
-from harness.study.claim import Claim, Verdict
-
-# The verdict that decides a conjunction, strongest first.
-_SEVERITY: tuple[Verdict, ...] = ("refuted", "inconclusive", "missing", "supported")
-
+from harness.analysis.rows import (
+    Censored,
+    ControlPoint,
+    Crossover,
+    Law,
+    MemoryPoint,
+    NoiseFloor,
+    ScalingLaw,
+    SpeedupPoint,
+    StreamPoint,
+)
+from harness.errors import unknown
+from harness.study.cells import Cell
+from harness.study.claim import Card, opponents
 
 # What a backend costs where that stands in the way of a claim of linear time.
 _ORDER = {"fft": ", which is O(n log n)", "dense": ", which is O(n²)"}
-
 
 # Over 64 times the length softmax attention's declared operations per token grow several times.
 _DECLARED_GROWTH = 0.02
 
 
 @dataclass(frozen=True)
-class Findings:
-    """All rows of an analysis, before it is ruled on."""
+class Evidence:
+    """All rows that a ruling may rest on, each made from the records when it is first asked for.
+
+    Attributes:
+        folder: What counts; its timing partner is the challenger.
+        tolerances: Relative error that each law's challenge lets pass.
+        phase: What was timed.
+    """
 
     folder: Folder
-    groups: list[Group]
-    series: dict[tuple[str, str, str], Series]
-    speedups: list[SpeedupPoint]
-    floors: list[NoiseFloor]
-    crossovers: list[Crossover]
-    laws: list[ScalingLaw]
-    memory: list[MemoryPoint]
-    censored: list[Censored]
-    runs: list[Runs]
-    streams: Sequence[StreamPoint] = ()
+    tolerances: Mapping[Law, float]
+    phase: str = "step"
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Timed points, streamed ones among them."""
+        return timing.groups(self.folder)
+
+    @cached_property
+    def series(self) -> dict[tuple[str, str, str], Series]:
+        """Cost against length, by label, sweep and phase."""
+        steps = [g for g in self.groups if g.phase != timing.STREAM]
+        keys = dict.fromkeys((g.label, g.sweep, g.phase) for g in steps)
+        return {key: timing.series(g for g in steps if (g.label, g.sweep, g.phase) == key) for key in keys}
+
+    @cached_property
+    def controls(self) -> list[ControlPoint]:
+        """The challenger against itself."""
+        return speedup.controls(self.groups, self.challenger, self.phase)
+
+    @cached_property
+    def floors(self) -> list[NoiseFloor]:
+        """Noise floor of every sweep."""
+        return speedup.noise_floors(self.controls)
+
+    @cached_property
+    def speedups(self) -> list[SpeedupPoint]:
+        """The challenger over every other label."""
+        return speedup.speedups(self.groups, self.challenger, self.floors, self.phase)
+
+    @cached_property
+    def arms(self) -> list[list[SpeedupPoint]]:
+        """Speed-ups by label and sweep, lengths increasing."""
+        keys = dict.fromkeys((p.label, p.sweep) for p in self.speedups)
+        return [self.points(*key) for key in keys]
+
+    @cached_property
+    def crossovers(self) -> list[Crossover]:
+        """Where the challenger becomes faster."""
+        return [speedup.crossover(points) for points in self.arms]
+
+    @cached_property
+    def laws(self) -> list[ScalingLaw]:
+        """How each label's cost grows, per sweep."""
+        found = []
+        for (label, sweep, phase), own in self.series.items():
+            if phase != self.phase:
+                continue
+            lost = {c.length for c in self.censored if (c.kind, c.label, c.where) == ("speed", label, sweep)}
+            lengths = sorted(length for length in lost if length is not None)
+            law = scaling.scaling_law(label, sweep, own, tolerances=self.tolerances, censored_lengths=lengths)
+            if law is not None:
+                found.append(law)
+        return found
+
+    @cached_property
+    def memory(self) -> list[MemoryPoint]:
+        """Peaks against length."""
+        return memory.points(self.folder)
+
+    @cached_property
+    def censored(self) -> list[Censored]:
+        """Cells that ended out of memory or time."""
+        return timing.censored(self.folder)
+
+    @cached_property
+    def runs(self) -> list[Runs]:
+        """Trainings, by data set, label and length."""
+        return accuracy.runs(self.folder)
+
+    @cached_property
+    def streams(self) -> list[StreamPoint]:
+        """Streamed steps by history."""
+        return streams.points(self.groups)
 
     @property
-    def partner(self) -> str:
-        """Label of the timing partner."""
+    def challenger(self) -> str:
+        """Label that the claims praise."""
         return self.folder.manifest.study.timing_partner
+
+    def opponents(self, card: Card) -> list[str]:
+        """Labels that a card compares with; where it names none, the kernels of attention."""
+        if card.opponents is None:
+            return self.attention()
+        labels = {
+            label: (self.model_name(label), self.family(label))
+            for label in self.folder.labels()
+            if label != self.challenger
+        }
+        return opponents(card, labels)
 
     def family(self, label: str) -> str | None:
         """Family of a label, from its records or those of another variant of its model."""
@@ -101,7 +189,7 @@ class Findings:
             )
         )
 
-    def arms(
+    def named_arms(
         self, labels: Iterable[str], constant: str = "tokens", measure: str = "time"
     ) -> list[tuple[str, str, str]]:
         """(variant's name, label, sweep): the label alone where the study has it in one sweep only.
@@ -129,10 +217,10 @@ class Findings:
         """Scaling law of one label in one sweep."""
         return next((w for w in self.laws if (w.label, w.sweep) == (label, sweep)), None)
 
-    def evidence(self, labels: Iterable[str], sweep: str, phase: str = "step") -> list[str]:
+    def paths(self, labels: Iterable[str], sweep: str) -> list[str]:
         """Paths of the records that timed these labels."""
         wanted = set(labels)
-        found = [g for g in self.groups if g.label in wanted and g.sweep == sweep and g.phase == phase]
+        found = [g for g in self.groups if g.label in wanted and g.sweep == sweep and g.phase == self.phase]
         return [path for g in found for path in g.paths]
 
     def ran(self, label: str, sweep: str) -> str:
@@ -184,93 +272,19 @@ def describe(cells: Sequence[Counted], what: str) -> list[str]:
     return [f"{len(cells)} {what}{at} ({states}), for instance {cells[0].path}"]
 
 
-def threshold(claim: Claim) -> float:
-    """The claim's threshold.
+def against(folder: Folder, card: Card) -> Folder:
+    """The part of a folder that a card is about: its challenger's cells and those paired with it, at its lengths."""
+    challenger = card.challenger or folder.manifest.study.timing_partner
+    if card.challenger is not None and challenger not in folder.labels():
+        raise unknown(f"challenger of claim '{card.id}'", challenger, folder.labels())
 
-    Raises:
-        UserError: The claim has none.
-    """
-    if claim.threshold is None:
-        raise UserError(f"claim '{claim.id}' has no threshold; its rule needs one: give it a number in claims.yaml")
-    return claim.threshold
+    def counts(cell: Cell) -> bool:
+        length = cell.spec["length"]
+        if length is not None and not card.covers(length):
+            return False
+        return cell.kind == "training" or cell.spec["partner"]["label"] == challenger
 
-
-def margin(claim: Claim) -> float:
-    """The claim's margin.
-
-    Raises:
-        UserError: The claim has none.
-    """
-    if claim.margin is None:
-        raise UserError(f"claim '{claim.id}' has no margin; its rule needs one: give it a number in claims.yaml")
-    return claim.margin
-
-
-def missing(claim: Claim, variant: str, what: Sequence[str]) -> ClaimVerdict:
-    """The verdict where nothing that could decide was measured."""
-    return ClaimVerdict(
-        id=claim.id,
-        variant=variant,
-        verdict="missing",
-        threshold=claim.threshold,
-        margin=claim.margin,
-        detail=f"Nothing to rule on: {'; '.join(what)}.",
-        missing=list(what),
-    )
-
-
-def conjunction(
-    claim: Claim, variants: Sequence[ClaimVerdict], nothing: str, *, larger_is_stronger: bool = True
-) -> ClaimVerdict:
-    """The overall verdict of a claim that must hold for every one of its variants.
-
-    Refuted if any variant is refuted; supported if all are supported; missing if all are missing; else
-    inconclusive. The numbers are those of the variant that decides: of those with the verdict that
-    counts, the one that speaks least for the claim.
-
-    Args:
-        claim: The claim.
-        variants: Verdicts on its variants.
-        nothing: What is missing where there are none.
-        larger_is_stronger: Whether a larger statistic speaks more for the claim.
-    """
-    if not variants:
-        return missing(claim, "", [nothing])
-    verdicts = [v.verdict for v in variants]
-    verdict: Verdict = "inconclusive"
-    if "refuted" in verdicts:
-        verdict = "refuted"
-    elif len(set(verdicts)) == 1:
-        verdict = verdicts[0]
-
-    def strength(v: ClaimVerdict) -> tuple[int, float]:
-        value = math.inf if v.statistic is None else v.statistic if larger_is_stronger else -v.statistic
-        return _SEVERITY.index(v.verdict), value
-
-    deciding = min(variants, key=strength)
-    if len(variants) == 1:
-        return msgspec.structs.replace(deciding, variant="")
-    sizes = [v.sample_size for v in variants if v.sample_size is not None]
-    parts = ", ".join(f"{v.variant}: {v.verdict}{number(v.statistic)}" for v in variants)
-    return msgspec.structs.replace(
-        deciding,
-        variant="",
-        verdict=verdict,
-        detail=f"{parts}. {deciding.variant}: {deciding.detail}",
-        evidence=list(dict.fromkeys(path for v in variants for path in v.evidence)),
-        missing=list(dict.fromkeys(what for v in variants for what in v.missing)),
-        sample_size=max(sizes) if verdict == "inconclusive" and sizes else None,
-    )
-
-
-def number(value: float | None) -> str:
-    """A statistic in brackets, or nothing."""
-    return "" if value is None else f" ({value:.3g})"
-
-
-def span(interval: OpenInterval | None, unit: str = "") -> str:
-    """An interval in words."""
-    if interval is None:
-        return "no interval"
-    low, high = ("open" if end is None else f"{end:.3g}{unit}" for end in interval)
-    return f"95 % interval {low} to {high}"
+    study = msgspec.structs.replace(folder.manifest.study, timing_partner=challenger)
+    cells = [cell for cell in folder.manifest.cells if counts(cell)]
+    manifest = msgspec.structs.replace(folder.manifest, study=study, cells=cells)
+    return dataclasses.replace(folder, manifest=manifest, counted=[c for c in folder.counted if counts(c.cell)])

@@ -1,0 +1,106 @@
+"""The challenger's cost per token does not rise with length."""
+
+from __future__ import annotations
+
+import math
+
+from harness.analysis.estimates.scaling import rise
+from harness.analysis.evidence import Evidence
+from harness.analysis.rows import Law, ScalingLaw
+from harness.analysis.ruling import (
+    Rule,
+    Ruling,
+    brackets,
+    challenge,
+    challenge_words,
+    missing,
+    not_contradicted,
+    processes,
+    ruled,
+    settled,
+    single,
+    span,
+    threshold,
+    window,
+)
+from harness.study.claim import Card, Verdict
+
+
+def decide(card: Card, evidence: Evidence) -> Ruling:
+    """The timing partner's cost per token does not rise with length.
+
+    Supported when over the upper 8× of lengths it rises by at most the threshold (whole interval) and
+    the constant law, fitted up to a quarter of the largest length and with the same tolerance, is not
+    contradicted by the largest. Refuted when the whole interval of the rise lies above the threshold.
+    """
+    limit = threshold(card)
+    partner = evidence.challenger
+    variants = []
+    for name, label, sweep in evidence.named_arms([partner]):
+        law, series = evidence.law(label, sweep), evidence.series.get((label, sweep, evidence.phase))
+        gaps = evidence.gaps(label, sweep)
+        if law is None or series is None:
+            variants.append(missing(card, name, gaps or [f"three lengths of {label} in {sweep}"]))
+            continue
+        risen = rise(series)
+        check = challenge(law, "constant")
+        bounds = law.rise_interval
+        verdict: Verdict = "inconclusive"
+        size = None
+        if risen is None:
+            why = "The lengths do not span a factor of eight."
+        else:
+            why = (
+                f"Over {window(law.rise_window)} the cost per token changes by a factor of {law.rise:.3g} "
+                f"({span(bounds)}), allowed {limit:.3g}; {challenge_words(check)}."
+            )
+        if bounds is not None and bounds[0] > limit:
+            verdict = "refuted"
+        elif bounds is not None and bounds[1] <= limit and not_contradicted(check):
+            verdict = "supported"
+        elif risen is not None and (bounds is None or bounds[1] > limit):
+            size = processes(risen[0], abs(math.log(limit) - risen[0].mean))
+        variants.append(
+            ruled(
+                card,
+                name,
+                settled(verdict, gaps),
+                statistic=law.rise,
+                interval=bounds,
+                measured=""
+                if law.rise is None
+                else f"cost per token × {law.rise:.3g}{brackets(bounds)} from {window(law.rise_window)}",
+                allowed=f"≤ × {limit:.3g}",
+                window=law.rise_window or (law.lengths[0], law.lengths[-1]),
+                evidence=evidence.paths([label], sweep),
+                detail=why + _fixed_words(law) + evidence.ran(label, sweep) + evidence.bounded(label, sweep),
+                missing=gaps,
+                size=size,
+            )
+        )
+    return single(card, variants, f"speed cells of {partner} at constant tokens")
+
+
+def _fixed_words(law: ScalingLaw) -> str:
+    """A clause on the fixed cost where the lengths tell it from the cost per token."""
+    fit = next(f for f in law.fits if f.law == law.best)
+    if fit.fixed_seconds is None or fit.fixed_interval is None or fit.fixed_interval[0] <= 0:
+        return ""
+    low, high = fit.fixed_interval
+    return (
+        f" {fit.fixed_seconds:.3g} s a step are fixed cost (95 % interval {low:.3g} to {high:.3g}), "
+        f"{fit.fixed_seconds / fit.fitted_seconds[0]:.0%} of the step at {law.lengths[0]:,} and "
+        f"{fit.fixed_seconds / fit.fitted_seconds[-1]:.0%} at {law.lengths[-1]:,}."
+    )
+
+
+def _tolerances(card: Card) -> dict[Law, float]:
+    return {} if card.threshold is None else {"constant": card.threshold - 1}
+
+
+RULE = Rule(
+    decide,
+    statistic="rise of the cost per token over the upper 8x of lengths, and the constant law's challenge",
+    records="speed cells of the challenger at constant tokens",
+    tolerances=_tolerances,
+)

@@ -1,0 +1,96 @@
+"""The paired speed-up over the opponents reaches a factor somewhere."""
+
+from __future__ import annotations
+
+import math
+
+from harness.analysis.estimates import speedup
+from harness.analysis.evidence import Evidence
+from harness.analysis.ruling import (
+    Rule,
+    Ruling,
+    brackets,
+    conjunction,
+    control_gaps,
+    missing,
+    processes,
+    ruled,
+    span,
+    threshold,
+    unpaired,
+)
+from harness.study.claim import Card, Verdict
+
+
+def decide(card: Card, evidence: Evidence) -> Ruling:
+    """The paired speed-up over attention reaches the threshold somewhere, per kernel.
+
+    Supported when the largest simultaneous lower bound over the lengths reaches the threshold and the
+    speed-up is above the A/A noise floor; refuted, within the measured lengths, when all upper bounds
+    lie below and every length of the study was measured: where attention ran out of memory or time
+    the speed-up may be largest.
+
+    A speed-up over `math` is another claim than one over `flash`: each kernel has its verdict, and the
+    overall card, "than attention", holds only if it holds over every kernel measured and is refuted
+    by any.
+    """
+    limit = threshold(card)
+    variants = []
+    for name, label, sweep in evidence.named_arms(evidence.opponents(card)):
+        points, gaps = evidence.points(label, sweep), evidence.gaps(label, sweep)
+        if not points:
+            variants.append(missing(card, name, gaps or [f"paired speed cells of {label} in {sweep}"]))
+            continue
+        estimates = speedup.estimates(points)
+        bounds = [p.simultaneous for p in points]
+        complete = [b for b in bounds if b is not None]
+        if complete:
+            place = max(range(len(points)), key=lambda i: (bounds[i] or (0.0, 0.0))[0])
+        else:
+            place = max(range(len(points)), key=lambda i: points[i].speedup)
+        best, floor = points[place], evidence.floor(sweep)
+        lacks = [*gaps, *control_gaps(evidence, sweep)]
+        all_below = len(complete) == len(points) and all(b[1] < limit for b in complete)
+        verdict: Verdict = "inconclusive"
+        if (
+            best.simultaneous is not None
+            and best.simultaneous[0] >= limit
+            and floor is not None
+            and best.speedup > floor
+        ):
+            verdict = "supported"
+        elif all_below and not gaps and not evidence.bounded(label, sweep) and floor is not None:
+            verdict = "refuted"
+        size = None
+        # Where only a length that could not be measured keeps it open, no number of processes decides.
+        if verdict == "inconclusive" and floor is not None and not all_below:
+            size = processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
+        cross = next((c.sentence for c in evidence.crossovers if (c.label, c.sweep) == (label, sweep)), "")
+        within = " within the measured lengths" if verdict == "refuted" else ""
+        variants.append(
+            ruled(
+                card,
+                name,
+                verdict,
+                statistic=best.speedup,
+                interval=best.simultaneous,
+                measured=f"{best.speedup:.3g}×{brackets(best.simultaneous)} over {label} at {best.length:,} events",
+                allowed=f"≥ {limit:.3g}×",
+                window=(points[0].length, points[-1].length),
+                evidence=evidence.paths([label, evidence.challenger], sweep),
+                detail=f"Largest speed-up over {label}{within}: {best.speedup:.3g}× at length {best.length:,} "
+                f"(simultaneous {span(best.simultaneous, '×')}{unpaired(points)}). {cross}"
+                f"{evidence.bounded(label, sweep)}",
+                missing=lacks,
+                size=size,
+            )
+        )
+    return conjunction(card, variants, "paired speed cells of an attention model at constant tokens"), variants
+
+
+RULE = Rule(
+    decide,
+    statistic="largest simultaneous lower bound of the paired speed-up over the lengths; per opponent",
+    records="paired speed cells of the opponents at constant tokens",
+    marks_speedup=True,
+)

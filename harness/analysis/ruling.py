@@ -1,0 +1,299 @@
+"""From a card to its verdict: which rule decides it, and what rules share.
+
+Supported, refuted or inconclusive where there is something to rule on, else missing. A refuted claim is
+a result. Fewer than three processes, or one seed, is at most inconclusive; only peak
+memory, which hardly varies between processes, is ruled on by the scatter about its line over lengths.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from harness.analysis.estimates import statistics
+from harness.analysis.estimates.scaling import LAWS
+from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, Estimate
+from harness.analysis.evidence import Evidence
+from harness.analysis.results import ClaimResult, ClaimVerdict, Interval, OpenInterval, SpeedupPoint
+from harness.analysis.rows import Challenge, Law, ScalingLaw
+from harness.errors import UserError
+from harness.study.claim import Card, Verdict, rule_module
+
+Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
+
+# What a law's challenge lets pass where no claim says otherwise.
+_CHALLENGE_TOLERANCE = 0.10
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How claims of one kind are decided.
+
+    Attributes:
+        decide: From a card and the evidence to the overall verdict and those of its variants.
+        statistic: What is computed, in words.
+        records: Which records it needs, in words.
+        tolerances: Relative error that the challenge of a scaling law lets pass under a card, by law.
+        marks_speedup: Whether the card's threshold is a speed-up, to be drawn into its figure.
+    """
+
+    decide: Callable[[Card, Evidence], Ruling]
+    statistic: str
+    records: str
+    tolerances: Callable[[Card], Mapping[Law, float]] = lambda card: {}
+    marks_speedup: bool = False
+
+
+def find_rule(name: str) -> Rule:
+    """The rule of a name.
+
+    Raises:
+        UserError: There is none, its module cannot be imported, or it defines no `RULE`.
+    """
+    module = rule_module(name)
+    try:
+        found = getattr(importlib.import_module(module), "RULE", None)
+    except Exception as error:
+        # A package's code may raise anything; our own is a fault of ours.
+        if module.startswith("harness."):
+            raise
+        raise UserError(
+            f"rule '{name}': module '{module}' cannot be imported ({type(error).__name__}: {error}); "
+            "fix or uninstall its package"
+        ) from error
+    if not isinstance(found, Rule):
+        raise UserError(f"rule '{name}': module '{module}' defines no RULE; see harness/analysis/claims/_template.py")
+    return found
+
+
+def tolerances(cards: Iterable[Card]) -> dict[Law, float]:
+    """Relative error that each law's challenge lets pass, from the claims that rest on it."""
+    found: dict[Law, float] = dict.fromkeys(LAWS, _CHALLENGE_TOLERANCE)
+    for card in cards:
+        found.update(find_rule(card.rule).tolerances(card))
+    return found
+
+
+def rule(card: Card, evidence: Evidence) -> ClaimResult:
+    """Rule on one card.
+
+    Raises:
+        UserError: There is no such rule, or the card lacks the number that its rule needs.
+    """
+    chosen = find_rule(card.rule)
+    overall, variants = chosen.decide(card, evidence)
+    return ClaimResult(
+        id=card.id,
+        rule=card.rule,
+        challenger=evidence.challenger,
+        sentence=card.sentence,
+        source=card.source,
+        statistic=chosen.statistic,
+        records=chosen.records,
+        marks_speedup=chosen.marks_speedup,
+        overall=overall,
+        variants=variants,
+    )
+
+
+def ruled(
+    card: Card,
+    variant: str,
+    verdict: Verdict,
+    *,
+    statistic: float | None,
+    interval: OpenInterval | None,
+    measured: str,
+    allowed: str,
+    window: tuple[int, int] | None,
+    evidence: Sequence[str],
+    detail: str,
+    missing: Sequence[str] = (),
+    size: int | None = None,
+    unit: Literal["processes", "seeds", "lengths"] = "processes",
+) -> ClaimVerdict:
+    """A verdict on one variant of a card: its fields are those of `ClaimVerdict`, `size` its sample size."""
+    return ClaimVerdict(
+        id=card.id,
+        variant=variant,
+        verdict=verdict,
+        statistic=statistic,
+        interval=interval,
+        threshold=card.threshold,
+        margin=card.margin,
+        measured=measured,
+        allowed=allowed,
+        window=window,
+        evidence=list(evidence),
+        detail=detail,
+        missing=list(missing),
+        sample_size=size,
+        sample_unit=unit if size else "",
+    )
+
+
+def brackets(interval: OpenInterval | None) -> str:
+    """An interval in brackets with a blank before it, or nothing."""
+    if interval is None or interval == (None, None):
+        return ""
+    low, high = ("open" if end is None else f"{end:.3g}" for end in interval)
+    return f" [{low}, {high}]"
+
+
+# The verdict that decides a conjunction, strongest first.
+_SEVERITY: tuple[Verdict, ...] = ("refuted", "inconclusive", "missing", "supported")
+
+
+def threshold(card: Card) -> float:
+    """The claim's threshold.
+
+    Raises:
+        UserError: The claim has none.
+    """
+    if card.threshold is None:
+        raise UserError(f"claim '{card.id}' has no threshold; its rule needs one; write it on its card")
+    return card.threshold
+
+
+def margin(card: Card) -> float:
+    """The claim's margin.
+
+    Raises:
+        UserError: The claim has none.
+    """
+    if card.margin is None:
+        raise UserError(f"claim '{card.id}' has no margin; its rule needs one; write it on its card")
+    return card.margin
+
+
+def missing(card: Card, variant: str, what: Sequence[str]) -> ClaimVerdict:
+    """The verdict where nothing that could decide was measured."""
+    return ClaimVerdict(
+        id=card.id,
+        variant=variant,
+        verdict="missing",
+        threshold=card.threshold,
+        margin=card.margin,
+        detail=f"Nothing to rule on: {'; '.join(what)}.",
+        missing=list(what),
+    )
+
+
+def conjunction(
+    card: Card, variants: Sequence[ClaimVerdict], nothing: str, *, larger_is_stronger: bool = True
+) -> ClaimVerdict:
+    """The overall verdict of a claim that must hold for every one of its variants.
+
+    Refuted if any variant is refuted; supported if all are supported; missing if all are missing; else
+    inconclusive. The numbers are those of the variant that decides: of those with the verdict that
+    counts, the one that speaks least for the card.
+
+    Args:
+        card: The claim.
+        variants: Verdicts on its variants.
+        nothing: What is missing where there are none.
+        larger_is_stronger: Whether a larger statistic speaks more for the card.
+    """
+    if not variants:
+        return missing(card, "", [nothing])
+    verdicts = [v.verdict for v in variants]
+    verdict: Verdict = "inconclusive"
+    if "refuted" in verdicts:
+        verdict = "refuted"
+    elif len(set(verdicts)) == 1:
+        verdict = verdicts[0]
+
+    def strength(v: ClaimVerdict) -> tuple[int, float]:
+        value = math.inf if v.statistic is None else v.statistic if larger_is_stronger else -v.statistic
+        return _SEVERITY.index(v.verdict), value
+
+    deciding = min(variants, key=strength)
+    if len(variants) == 1:
+        return msgspec.structs.replace(deciding, variant="")
+    sizes = [v.sample_size for v in variants if v.sample_size is not None]
+    parts = ", ".join(f"{v.variant}: {v.verdict}{number(v.statistic)}" for v in variants)
+    return msgspec.structs.replace(
+        deciding,
+        variant="",
+        verdict=verdict,
+        detail=f"{parts}. {deciding.variant}: {deciding.detail}",
+        evidence=list(dict.fromkeys(path for v in variants for path in v.evidence)),
+        missing=list(dict.fromkeys(what for v in variants for what in v.missing)),
+        sample_size=max(sizes) if verdict == "inconclusive" and sizes else None,
+    )
+
+
+def number(value: float | None) -> str:
+    """A statistic in brackets, or nothing."""
+    return "" if value is None else f" ({value:.3g})"
+
+
+def span(interval: OpenInterval | None, unit: str = "") -> str:
+    """An interval in words."""
+    if interval is None:
+        return "no interval"
+    low, high = ("open" if end is None else f"{end:.3g}{unit}" for end in interval)
+    return f"95 % interval {low} to {high}"
+
+
+def settled(verdict: Verdict, gaps: Sequence[str]) -> Verdict:
+    """Nothing is supported while a cell is missing: it may be the one that would say no."""
+    return "inconclusive" if verdict == "supported" and gaps else verdict
+
+
+def single(card: Card, variants: list[ClaimVerdict], nothing: str) -> Ruling:
+    """A claim about one label: the overall verdict says it all unless there are several sweeps."""
+    overall = conjunction(card, variants, nothing, larger_is_stronger=False)
+    return overall, variants if len(variants) > 1 else []
+
+
+def processes(found: Estimate, gap: float, comparisons: int = 1) -> int | None:
+    """Processes that would decide; the least that can where the spread is not known yet."""
+    return MINIMUM_PROCESSES if found.error is None else statistics.sample_size(found, gap, comparisons)
+
+
+def challenge(law: ScalingLaw, name: Law) -> Challenge | None:
+    """How a law met the largest length; None where it was not challenged."""
+    return next((c for c in law.challenges if c.law == name), None)
+
+
+def not_contradicted(check: Challenge | None) -> bool:
+    """What support asks of a challenge: an interval, and that it meets the tolerance."""
+    return check is not None and check.interval is not None and check.outcome != "contradicted"
+
+
+def challenge_words(check: Challenge | None) -> str:
+    """How a challenge ended, in words."""
+    if check is None:
+        return "too few small lengths to challenge the law"
+    return (
+        f"challenge {check.outcome}: the {check.law} law fitted up to {check.fitted_lengths[-1]:,} meets "
+        f"{check.ratio:.3g} times its prediction at {check.length:,} ({span(check.interval)}, "
+        f"tolerance {check.tolerance:.0%})"
+    )
+
+
+def control_gaps(evidence: Evidence, sweep: str) -> list[str]:
+    """What the A/A control of a sweep lacks."""
+    if evidence.floor(sweep) is not None:
+        return []
+    return [
+        f"the A/A control: {MINIMUM_PROCESSES} processes of {evidence.challenger} at every length of {sweep}",
+        *evidence.gaps(evidence.challenger, sweep),
+    ]
+
+
+def unpaired(points: Sequence[SpeedupPoint]) -> str:
+    """A clause on lengths whose sides were not timed in pairs."""
+    apart = [f"{p.length:,}" for p in points if not p.paired]
+    return f"; timed one after the other at {', '.join(apart)}" if apart else ""
+
+
+def window(lengths: Interval | tuple[int, int] | None) -> str:
+    """Shortest and longest length, in words."""
+    return "no window" if lengths is None else f"{lengths[0]:,} to {lengths[1]:,}"

@@ -1,0 +1,147 @@
+"""Cards and rules as a stranger adds them: a card of a few lines, and a rule as one file or from a package."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import factories
+import pytest
+import yaml
+
+from harness import cli
+from harness.analysis.analyse import analyse
+from harness.errors import UserError
+from harness.study import claim as cards
+from harness.study.cells import cells
+from harness.study.check import load_study
+from harness.study.claim import Card, load_cards, rules
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "harness" / "analysis" / "claims" / "_template.py"
+
+
+def card(**fields):
+    return Card(**{"id": "mine", "rule": "speedup", "sentence": "It is fast.", "source": "a paper", **fields})
+
+
+def ruled(folder, *wanted):
+    return analyse(factories.make_folder(folder, claims=list(wanted))).claims
+
+
+def test_cards_may_share_a_rule_and_each_is_held_to_its_own_number(tmp_path):
+    twice, often = ruled(tmp_path, card(id="twice", threshold=2.0), card(id="often", threshold=1000.0))
+    assert (twice.overall.verdict, often.overall.verdict) == ("supported", "refuted")
+    assert twice.overall.allowed == "≥ 2×"
+    assert twice.overall.measured.endswith("events")
+
+
+def test_opponents_are_labels_models_or_families(tmp_path):
+    def variants(*names):
+        folder = tmp_path / "-".join(names)
+        return {v.variant for v in ruled(folder, card(threshold=2.0, opponents=list(names)))[0].variants}
+
+    assert variants("gru4rec") == {"gru4rec"}
+    assert variants("sasrec") == variants("attention") == {"sasrec-math", "sasrec-sdpa"}
+    assert variants("recurrent", "sasrec-math") == {"gru4rec", "sasrec-math"}
+    with pytest.raises(UserError, match=r"opponent of claim 'mine' 'gru4re'\. Did you mean 'gru4rec'"):
+        variants("gru4re")
+
+
+def test_lengths_bound_what_a_card_is_about(tmp_path):
+    given = factories.LENGTHS
+    everything = ruled(tmp_path / "all", card(threshold=2.0))[0].overall.window
+    assert everything == (given[0], given[-1])
+    one = ruled(tmp_path / "one", card(threshold=2.0, lengths=given[1]))[0].overall
+    assert one.window == (given[1], given[1])
+    start = cards.From(start=given[-2])
+    late = ruled(tmp_path / "from", card(threshold=2.0, lengths=start))[0].overall
+    assert late.window == (given[-2], given[-1])
+
+
+def write_study(folder, claims, **more):
+    file = folder / "cards.yaml"
+    file.write_text(yaml.safe_dump(claims))
+    speed = {
+        "models": ["hyenarec", "gru4rec", "lrurec", "sasrec"],
+        "sweeps": {"t": {"tokens": 64, "lengths": [16], "replicates": 2, "measure": ["time", "memory"]}},
+    }
+    study = {"name": "mine", "device": "cpu", "speed": speed, "claims": [str(file)], **more}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(study))
+    return str(folder / "mine.yaml")
+
+
+PLAIN = {"id": "mine", "rule": "speedup", "sentence": "It is fast.", "source": "a paper", "threshold": 2.0}
+
+
+def test_a_challenger_of_its_own_is_paired_with_its_opponents_and_itself(tmp_path):
+    before = {c.key for c in cells(load_study(write_study(tmp_path, [PLAIN])))}
+    other = {**PLAIN, "id": "other", "challenger": "lrurec", "opponents": ["gru4rec"]}
+    study = load_study(write_study(tmp_path, [PLAIN, other]))
+    more = [c for c in cells(study) if c.key not in before]
+    assert before <= {c.key for c in cells(study)}
+    assert sorted({(c.label, c.spec["partner"]["label"]) for c in more}) == [
+        ("gru4rec", "lrurec"),
+        ("lrurec", "lrurec"),
+    ]
+    assert [c.spec["measure"] for c in more if c.label == "gru4rec"] == [["time"], ["time"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rule": "speedupp"}, "card 'mine': unknown rule 'speedupp'. Did you mean 'speedup'?"),
+        ({"challenger": "lrurc"}, "unknown challenger of claim 'mine' 'lrurc'. Did you mean 'lrurec'?"),
+        ({"challenger": "lrurec", "opponents": ["recurent"]}, "'recurent'. Did you mean 'recurrent'?"),
+        ({"threshhold": 2.0}, "threshhold"),
+        ({"lengths": 0}, "lengths"),
+    ],
+)
+def test_what_a_card_cannot_mean_is_refused_when_the_study_is_read(tmp_path, capsys, change, message):
+    study = write_study(tmp_path, [{**PLAIN, **change}])
+    assert cli.main(["cells", study]) == 64
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_files_and_ids_choose_cards():
+    nine = load_cards()
+    assert load_cards(["hyenarec"]) == nine
+    assert [c.id for c in load_cards(["kernel", "linear-time"])] == ["linear-time", "kernel"]
+    with pytest.raises(UserError, match="two cards have the id 'kernel'"):
+        load_cards(["hyenarec", "kernel"])
+    with pytest.raises(UserError, match=r"unknown claim 'kernell'.*Did you mean 'kernel'"):
+        load_cards(["kernell"])
+    with pytest.raises(UserError, match=r"no file of cards 'nowhere\.yaml'"):
+        load_cards(["nowhere.yaml"])
+
+
+def test_a_file_in_the_folder_is_a_rule(tmp_path):
+    for name in ("harness", "models", "workflow"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TEMPLATE, tmp_path / "harness" / "analysis" / "claims" / "fast_at_last.py")
+    folder = factories.make_folder(tmp_path / "records", claims=[card(rule="fast-at-last", threshold=2.0)])
+    command = [sys.executable, "-m", "harness", "verify", str(folder), "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    claims = json.loads(done.stdout)["claims"]
+    assert [(c["rule"], c["verdict"]) for c in claims] == [("fast-at-last", "supported")]
+    assert "≥ 2×" in claims[0]["allowed"]
+
+
+def test_a_package_brings_a_rule_by_an_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "my_rules.py").write_text(TEMPLATE.read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    point = metadata.EntryPoint("from-a-package", "my_rules", cards.ENTRY_POINT_GROUP)
+    broken = metadata.EntryPoint("broken", "no_such_module", cards.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(cards.metadata, "entry_points", lambda group: [point, broken])
+    assert rules()["from-a-package"] == "my_rules"
+    assert ruled(tmp_path / "a", card(rule="from-a-package", threshold=2.0))[0].overall.verdict == "supported"
+    with pytest.raises(UserError, match=r"rule 'broken': module 'no_such_module' cannot be imported"):
+        ruled(tmp_path / "b", card(rule="broken", threshold=2.0))
+    taken = metadata.EntryPoint("speedup", "my_rules", cards.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(cards.metadata, "entry_points", lambda group: [taken])
+    with pytest.raises(UserError, match=r"rule 'speedup' is harness\.analysis\.claims\.speedup already"):
+        rules()
