@@ -22,6 +22,7 @@ import msgspec
 
 from harness import __version__
 from harness.errors import INTERNAL, USAGE, Parser, UserError, unknown
+from harness.metrics import SELECTION
 from harness.records import schema as records
 from harness.records.operator import FILE_NAME as OPERATOR_FILE
 from harness.run.process import die_with_parent
@@ -202,7 +203,7 @@ def _outcome(result: records.Record) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.detail}"
     if isinstance(result, records.TrainingRecord):
-        test = result.test.metrics["ndcg@10"] if result.test else float("nan")
+        test = result.test.metrics[SELECTION] if result.test else float("nan")
         return f"ok, test NDCG@10 {test:.4f}"
     parts = []
     if result.timing is not None:

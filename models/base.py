@@ -10,10 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.streaming import State
@@ -182,11 +183,11 @@ class Interactions(Protocol):
         """Catalogue size V."""
 
     @property
-    def items(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+    def items(self) -> NDArray[np.int32]:
         """`[N]` item of every event, users one after the other."""
 
     @property
-    def offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def offsets(self) -> NDArray[np.int64]:
         """`[U + 1]`: user u owns `items[offsets[u]:offsets[u + 1]]`."""
 
 
@@ -205,9 +206,9 @@ class Scorer(ABC):
     @abstractmethod
     def scores(
         self,
-        items: np.ndarray[Any, np.dtype[np.int64]],
-        lengths: np.ndarray[Any, np.dtype[np.int64]],
-    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        items: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
         """Scores of every item as the next event.
 
         Args:

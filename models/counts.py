@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Interactions
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 def popularity_share(interactions: Interactions) -> Floats:

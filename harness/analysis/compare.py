@@ -27,6 +27,7 @@ from harness.analysis.estimates.timing import Group
 from harness.analysis.results import AccuracyDifference, RefusedFile
 from harness.analysis.rows import Interval, Row
 from harness.errors import UserError
+from harness.metrics import SELECTION
 
 COMPARISON_SCHEMA = 1
 # The usual tolerance between two replications of one result.
@@ -281,7 +282,7 @@ def _accuracy(one: Set, two: Set) -> Iterator[Change]:
                 continue
             if before.split != after.split:
                 yield Change(
-                    quantity="ndcg@10",
+                    quantity=SELECTION,
                     label=before.label,
                     where=before.dataset,
                     length=before.length,
@@ -317,9 +318,9 @@ def _difference(
         changed = not simultaneous[0] <= 0 <= simultaneous[1]
     else:
         detail = f"no interval: {row.method}"
-    values = [[r.test.metrics[accuracy.DECIDING] for r in own.records if r.test] for own in (before, after)]
+    values = [[r.test.metrics[SELECTION] for r in own.records if r.test] for own in (before, after)]
     return Change(
-        quantity="ndcg@10",
+        quantity=SELECTION,
         label=before.label,
         where=before.dataset,
         length=before.length,

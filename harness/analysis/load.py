@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.analysis.results import CellStatus, FailedCell, RefusedFile
 from harness.errors import UserError
+from harness.metrics import SELECTION, gains
 from harness.records import device_series as series
 from harness.records import source_digest
-from harness.records.schema import FAILED_SUFFIX, FINAL, Ranking, Record, SpeedRecord, TrainingRecord, read
+from harness.records.schema import FAILED_SUFFIX, FINAL, Record, SpeedRecord, TrainingRecord, read
 from harness.study.cells import Cell
 from harness.study.manifest import Manifest, read_manifest
 
@@ -225,14 +228,10 @@ def _check_training(record: TrainingRecord) -> None:
         raise UserError("status ok, but no test ranking; delete the file")
     if any(not (rank >= 1 and math.isfinite(rank)) for rank in record.test.ranks):
         raise UserError("a rank below 1, which no ranking gives; delete the file")
-    if "ndcg@10" not in record.test.metrics:
-        raise UserError("the test ranking has no ndcg@10; delete the file")
-    stated, found = record.test.metrics["ndcg@10"], _ndcg10(record.test)
-    if found is not None and abs(found - stated) > _METRIC_TOLERANCE:
-        raise UserError(f"ndcg@10 is {stated:.6f}, but its ranks give {found:.6f}; delete the file")
-
-
-def _ndcg10(ranking: Ranking) -> float | None:
-    if not ranking.ranks:
-        return None
-    return math.fsum(1 / math.log2(rank + 1) for rank in ranking.ranks if rank < 11) / len(ranking.ranks)
+    if SELECTION not in record.test.metrics:
+        raise UserError(f"the test ranking has no {SELECTION}; delete the file")
+    if not record.test.ranks:
+        return
+    stated, found = record.test.metrics[SELECTION], float(gains(SELECTION, np.array(record.test.ranks)).mean())
+    if abs(found - stated) > _METRIC_TOLERANCE:
+        raise UserError(f"{SELECTION} is {stated:.6f}, but its ranks give {found:.6f}; delete the file")

@@ -13,6 +13,7 @@ from harness.analysis.load import Counted, Folder
 from harness.analysis.results import AccuracyRow, Completeness, Machine, RecordRow, RefusedFile, Versions
 from harness.analysis.rows import ControlPoint, NoiseFloor
 from harness.analysis.stale import stale, untold
+from harness.metrics import SELECTION
 from harness.records.schema import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
 
 
@@ -124,7 +125,7 @@ def _row(counted: Counted) -> RecordRow:
         if record.memory is not None:
             net = record.memory.peak_bytes - record.memory.tiny_peak_bytes
     elif isinstance(record, TrainingRecord) and record.test is not None:
-        ndcg = record.test.metrics["ndcg@10"]
+        ndcg = record.test.metrics[SELECTION]
     return RecordRow(
         kind=cell.kind,
         label=cell.label,

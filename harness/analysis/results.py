@@ -168,7 +168,7 @@ class AccuracyRow(Row, frozen=True):
     Attributes:
         length: Longest history; null for references, which see all of it.
         seeds: Seeds averaged (collapsed ones left out, listed in `collapsed_seeds`).
-        metrics: `hr@k`, `ndcg@k`, `mrr@k` for k in 1, 5, 10, 20.
+        metrics: Those of harness/metrics.py, such as `hr@1`, in its order.
         interval_method: How the intervals came about: `seeds and users`, `users only (one seed)`, or
             `t over seeds` where a record has no ranks per user.
         training_seconds: Mean over seeds, evaluation excluded; null where cells ran side by side.

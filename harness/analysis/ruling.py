@@ -7,7 +7,6 @@ memory, which hardly varies between processes, is ruled on by the scatter about 
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from harness import doors
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.scaling import LAWS
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, Estimate
@@ -55,19 +55,7 @@ def find_rule(name: str) -> Rule:
     Raises:
         UserError: There is none, its module cannot be imported, or it defines no `RULE`.
     """
-    module = rule_module(name)
-    try:
-        found = getattr(importlib.import_module(module), "RULE", None)
-    except Exception as error:
-        # A package's code may raise anything; our own is a fault of ours.
-        if module.startswith("harness."):
-            raise
-        raise UserError(
-            f"rule '{name}': module '{module}' cannot be imported ({type(error).__name__}: {error}); "
-            "fix or uninstall its package"
-        ) from error
-    if not isinstance(found, Rule):
-        raise UserError(f"rule '{name}': module '{module}' defines no RULE; see harness/analysis/claims/_template.py")
+    found: Rule = doors.load("rule", name, rule_module(name), "RULE", "harness/analysis/claims/_template.py")
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.conformance.learning_task import LEARNING_ACCURACY, LEARNING_DIGITS, LEARNING_LENGTH, LEARNING_STEPS, learn
@@ -422,7 +423,7 @@ def _fitted(kind: type[Scorer]) -> Scorer:
     return scorer
 
 
-def _histories() -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+def _histories() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Five histories, from one event to fifteen; the last item of one was never seen in training."""
     lengths = np.array([1, 3, 15, 7, 11], dtype=np.int64)
     items = np.random.default_rng(1).integers(1, NUM_ITEMS + 1, size=(5, 15))

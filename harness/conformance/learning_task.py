@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from harness.data.batches import TrainingSequences
 from harness.data.interactions import StoredInteractions
@@ -21,9 +20,7 @@ LEARNING_BATCH, LEARNING_ROUND, LEARNING_STEPS = 64, 50, 800
 LEARNING_ACCURACY = 0.7
 
 
-def second_order(
-    users: int, length: int, digits: int, random: np.random.Generator
-) -> np.ndarray[Any, np.dtype[np.int32]]:
+def second_order(users: int, length: int, digits: int, random: np.random.Generator) -> NDArray[np.int32]:
     """Histories whose next item is a function of the last two, but for one event in ten, which is any.
 
     An item is a pair of digits; the next one has the last one's first digit plus one and the second

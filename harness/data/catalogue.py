@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
-
-Format = Literal["synthetic", "pairs", "sequences", "ratings"]
 
 
 class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where one data set comes from.
 
     Attributes:
-        format: `synthetic` (generated), `pairs` (`user item` a line, grouped by user, oldest
-            first), `sequences` (`user item item …` a line, oldest first) or `ratings` (`user item
-            rating unix_seconds` a line, in any order).
+        format: `synthetic` (generated), or a file of harness/data/formats such as `pairs`.
         file: Path below the data folder.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
@@ -23,7 +17,7 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         sentinel_ndcg10: NDCG@10 above which a result means a wrong split, where one is known.
     """
 
-    format: Format
+    format: str
     file: str | None = None
     sha256: str | None = None
     url: str | None = None
@@ -31,6 +25,8 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sentinel_ndcg10: float | None = None
 
 
+# The format of generated data, which have no file.
+SYNTHETIC = "synthetic"
 _MCAULEY = "McAuley et al., Image-based recommendations on styles and substitutes, SIGIR 2015"
 
 SOURCES: dict[str, DataSource] = {

@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-Items = np.ndarray[Any, np.dtype[np.int32]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
-Booleans = np.ndarray[Any, np.dtype[np.bool_]]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+Items = NDArray[np.int32]
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 _META = "meta.json"
 _CHUNK = 1 << 22

@@ -15,9 +15,11 @@ from typing import Any
 
 import filelock
 
-from harness.data import interactions, readers, synthetic
-from harness.data.catalogue import DataSource
+from harness.data import interactions, synthetic
+from harness.data.catalogue import SYNTHETIC, DataSource
+from harness.data.formats import find_format
 from harness.data.interactions import StoredInteractions
+from harness.data.lines import ItemIds
 from harness.errors import UserError
 
 DATA_VARIABLE = "HYENAREC_DATA"
@@ -64,12 +66,12 @@ def prepare(name: str, source: DataSource, data_folder: str | Path | None = None
     Raises:
         UserError: The file is missing, has another checksum, or a malformed line.
     """
-    if source.format == "synthetic":
+    if source.format == SYNTHETIC:
         parameters = hashlib.sha256(repr(synthetic.Parameters()).encode()).hexdigest()
         folder = _folder(name, parameters, synthetic.GENERATOR_VERSION)
     else:
         expected = source.sha256 or sha256_of(locate(name, source, data_folder))
-        folder = _folder(name, expected, readers.READER_VERSION)
+        folder = _folder(name, expected, find_format(source.format).version)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
@@ -122,17 +124,14 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
         meta: dict[str, Any] = {"name": name, "format": source.format}
         histories: Iterable[list[int]]
         times: Iterable[list[int]] | None = None
-        if source.format == "synthetic":
+        if source.format == SYNTHETIC:
             generated = synthetic.generate()
             bounds = zip(generated.offsets[:-1], generated.offsets[1:], strict=True)
             histories = (generated.items[start:end].tolist() for start, end in bounds)
             meta |= {"data_sha256": generated.sha256, "num_items": synthetic.Parameters().num_items}
         else:
             path = locate(name, source, data_folder)
-            if source.format == "ratings":
-                histories, times = readers.read_ratings(path, readers.ItemIds())
-            else:
-                histories = readers.READERS[source.format](path, readers.ItemIds())
+            histories, times = find_format(source.format).read(path, ItemIds())
             meta |= {"data_sha256": source.sha256 or sha256_of(path)}
         interactions.store(aside, histories, meta, times)
         aside.rename(folder)

@@ -19,12 +19,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from harness.metrics import ndcg
 
 GENERATOR_VERSION = 1
 _REDRAWS = 12
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Generated:
         topics: `[U]` topic of the last event before it that has one.
     """
 
-    items: np.ndarray[Any, np.dtype[np.int32]]
+    items: NDArray[np.int32]
     offsets: IntArray
     moods: IntArray
     topics: IntArray
@@ -203,7 +206,7 @@ def oracles(parameters: Parameters | None = None) -> dict[str, float]:
 def _ndcg10(p: Parameters, data: Generated, topics: FloatArray, moods: FloatArray, world: _World) -> float:
     stay = 1 - 1 / p.mood_events
     belief = stay * moods + (1 - stay) / p.moods
-    gains = np.zeros(p.users)
+    ranks = np.zeros(p.users)
     for user in range(p.users):
         pairs = stay * np.outer(topics[user], belief[user] @ world.variant).ravel()
         announced = np.full(p.moods * p.announcements, (1 - stay) / (p.moods * p.announcements))
@@ -211,9 +214,8 @@ def _ndcg10(p: Parameters, data: Generated, topics: FloatArray, moods: FloatArra
         history = data.items[data.offsets[user] : data.offsets[user + 1]].astype(np.int64) - 1
         target = scores[history[-1]]
         scores[history] = -1.0
-        rank = 1 + (scores > target).sum() + (scores == target).sum() / 2
-        gains[user] = 1 / np.log2(rank + 1) if rank < 11 else 0.0
-    return float(gains.mean())
+        ranks[user] = 1 + (scores > target).sum() + (scores == target).sum() / 2
+    return ndcg(ranks, 10)
 
 
 def describe(parameters: Parameters | None = None) -> str:

@@ -25,6 +25,7 @@ from typing import IO, Any
 import msgspec
 
 from harness.data.sources import prepare
+from harness.metrics import SELECTION
 from harness.records import cgroup
 from harness.records import device_series as series
 from harness.records import schema as records
@@ -136,7 +137,7 @@ def run_cell(
 def _is_above(sentinel: float | None, fields: dict[str, Any]) -> bool:
     """Whether the test NDCG@10 is above what a right split of the data allows."""
     test = fields.get("test")
-    return sentinel is not None and test is not None and test["metrics"]["ndcg@10"] > sentinel
+    return sentinel is not None and test is not None and test["metrics"][SELECTION] > sentinel
 
 
 def _allocator(measure: str) -> dict[str, str]:

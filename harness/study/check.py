@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from harness.data import formats
+from harness.data.catalogue import SYNTHETIC
 from harness.errors import UserError, unknown
 from harness.study.cells import challenges, resolve_model
 from harness.study.claim import load_cards
@@ -54,6 +56,9 @@ def _validate(study: Study, where: str) -> None:
     try:
         for label in [*labels, *study.variants]:
             resolve_model(study, label)
+        for name, source in study.data.items():
+            if source.format not in (legal := [SYNTHETIC, *formats.names()]):
+                raise unknown(f"format of data set '{name}'", source.format, legal)
         if study.training:
             for reference in study.training.references:
                 if reference not in registry.names(reference=True):

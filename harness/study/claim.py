@@ -7,12 +7,12 @@ lengths, and against which number. Cards lie in workflow/claims/*.yaml, one file
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from harness import doors
 from harness.errors import UserError, unknown
 from harness.study.find import named, resource
 from harness.study.yaml_reading import Count, Section, read_yaml
@@ -22,7 +22,6 @@ Verdict = Literal["supported", "refuted", "inconclusive", "missing"]
 FOLDER = "workflow/claims"
 DEFAULT_FILE = "hyenarec"
 ENTRY_POINT_GROUP = "hyenarec_bench.rules"
-_RULES = Path(__file__).resolve().parents[1] / "analysis" / "claims"
 
 
 class From(Section, frozen=True):
@@ -71,16 +70,7 @@ def rules() -> dict[str, str]:
     Raises:
         UserError: A package's rule takes the name of another.
     """
-    files = [path.stem for path in sorted(_RULES.glob("*.py")) if not path.stem.startswith("_")]
-    found = {stem.replace("_", "-"): f"harness.analysis.claims.{stem}" for stem in files}
-    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in found:
-            raise UserError(
-                f"entry point '{point.name} = {point.value}': rule '{point.name}' is {found[point.name]} already; "
-                "choose another name, or uninstall its package"
-            )
-        found[point.name] = point.value
-    return found
+    return doors.modules("rule", "harness.analysis.claims", ENTRY_POINT_GROUP)
 
 
 def rule_module(name: str) -> str:

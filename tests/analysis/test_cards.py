@@ -11,7 +11,7 @@ import factories
 import pytest
 import yaml
 
-from harness import cli
+from harness import cli, doors
 from harness.analysis.analyse import analyse
 from harness.errors import UserError
 from harness.study import claim as cards
@@ -136,12 +136,12 @@ def test_a_package_brings_a_rule_by_an_entry_point(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     point = metadata.EntryPoint("from-a-package", "my_rules", cards.ENTRY_POINT_GROUP)
     broken = metadata.EntryPoint("broken", "no_such_module", cards.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(cards.metadata, "entry_points", lambda group: [point, broken])
+    monkeypatch.setattr(doors.metadata, "entry_points", lambda group: [point, broken])
     assert rules()["from-a-package"] == "my_rules"
     assert ruled(tmp_path / "a", card(rule="from-a-package", threshold=2.0))[0].overall.verdict == "supported"
     with pytest.raises(UserError, match=r"rule 'broken': module 'no_such_module' cannot be imported"):
         ruled(tmp_path / "b", card(rule="broken", threshold=2.0))
     taken = metadata.EntryPoint("speedup", "my_rules", cards.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(cards.metadata, "entry_points", lambda group: [taken])
+    monkeypatch.setattr(doors.metadata, "entry_points", lambda group: [taken])
     with pytest.raises(UserError, match=r"rule 'speedup' is harness\.analysis\.claims\.speedup already"):
         rules()

@@ -2,11 +2,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.readers import ItemIds, read_pairs, read_ratings, read_sequences
+from harness.data.formats import find_format
+from harness.data.lines import ItemIds
 from harness.errors import UserError
 
 TOKEN = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1, max_size=6)
 HISTORIES = st.dictionaries(TOKEN, st.lists(TOKEN, min_size=1, max_size=6), min_size=1, max_size=6)
+
+
+def read_pairs(path, items):
+    return find_format("pairs").read(path, items)[0]
+
+
+def read_sequences(path, items):
+    return find_format("sequences").read(path, items)[0]
+
+
+def read_ratings(path, items):
+    return find_format("ratings").read(path, items)
+
+
 BLANKS = st.sampled_from(["", "\n", "  \n", "\t\r\n"])
 
 

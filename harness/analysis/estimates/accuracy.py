@@ -7,7 +7,7 @@ however many seeds there are. With one seed it describes the users only and deci
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,10 +24,9 @@ from harness.analysis.results import (
     Metric,
     TimeToQuality,
 )
-from harness.records.schema import TrainingRecord
+from harness.metrics import SELECTION, gains, names
+from harness.records.schema import Ranking, TrainingRecord
 
-CUTOFFS = (1, 5, 10, 20)
-DECIDING = "ndcg@10"
 SEEDS_FOR_T = 5
 QUALITY = 0.95
 COLLAPSED = "collapsed"
@@ -87,26 +86,12 @@ def _collapsed(record: TrainingRecord) -> bool:
 # --- values per user -----------------------------------------------------------------------------
 
 
-def _gain(name: str) -> Callable[[Array], Array]:
-    kind, cutoff = name.split("@")
-    worth: dict[str, Callable[[Array], Array]] = {
-        "hr": np.ones_like,
-        "ndcg": lambda rank: 1 / np.log2(rank + 1),
-        "mrr": lambda rank: 1 / rank,
-    }
-    return lambda rank: np.where(rank < int(cutoff) + 1, worth[kind](rank), 0.0)
-
-
 def per_user(records: Sequence[TrainingRecord], metric: str) -> Array | None:
-    """`[seeds, users]` of a metric from the ranks; None where the ranks are missing or differ in number.
-
-    Half ranks come from ties: a hit at k is a rank below k + 1 (Järvelin and Kekäläinen, TOIS 2002, for
-    the gain 1/log₂(rank + 1) of a single relevant item).
-    """
+    """`[seeds, users]` of a metric from the ranks; None where the ranks are missing or differ in number."""
     ranks = [r.test.ranks for r in records if r.test is not None]
     if not ranks or not ranks[0] or len({len(r) for r in ranks}) > 1:
         return None
-    return _gain(metric)(np.asarray(ranks, dtype=np.float64))
+    return gains(metric, np.asarray(ranks, dtype=np.float64))
 
 
 def over_seeds_and_users(values: Array) -> tuple[Estimate, str]:
@@ -146,7 +131,7 @@ def rows(found: Sequence[Runs], partner: str) -> list[AccuracyRow]:
     for run in found:
         if run.reference and run.records:
             key = (run.dataset, run.split)
-            best[key] = max(best.get(key, 0.0), _mean(run.records, DECIDING))
+            best[key] = max(best.get(key, 0.0), _mean(run.records, SELECTION))
     return [_row(run, partner, best.get((run.dataset, run.split))) for run in found]
 
 
@@ -155,7 +140,7 @@ def _mean(records: Sequence[TrainingRecord], metric: str) -> float:
 
 
 def _metric(records: Sequence[TrainingRecord], name: str, deterministic: bool) -> tuple[Metric, str]:
-    per_seed = [r.test.metrics[name] for r in records if r.test is not None and name in r.test.metrics]
+    per_seed = [value for r in records if r.test is not None and (value := _stated(r.test, name)) is not None]
     values = per_user(records, name)
     estimate, method = _without_users(np.array(per_seed)) if values is None else over_seeds_and_users(values)
     if deterministic:
@@ -163,24 +148,30 @@ def _metric(records: Sequence[TrainingRecord], name: str, deterministic: bool) -
     return Metric(mean=float(np.mean(per_seed)), interval=estimate.interval(), per_seed=per_seed), method
 
 
+def _stated(ranking: Ranking, name: str) -> float | None:
+    """A metric as its record states it, else from its ranks; None where it has neither."""
+    if name in ranking.metrics:
+        return ranking.metrics[name]
+    return float(gains(name, np.asarray(ranking.ranks)).mean()) if ranking.ranks else None
+
+
 def _row(run: Runs, partner: str, best_reference: float | None) -> AccuracyRow:
     everything = [*run.records, *run.collapsed]
     first = everything[0]
-    names = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in CUTOFFS]
-    known = [n for n in names if all(r.test is not None and n in r.test.metrics for r in run.records)]
+    known = [n for n in names() if all(r.test is not None and _stated(r.test, n) is not None for r in run.records)]
     metrics = {n: _metric(run.records, n, run.reference) for n in known} if run.records else {}
     timed = [r for r in run.records if r.timed]
     epochs = [e.train_seconds for r in timed for e in r.epochs]
     seconds = [r.training_seconds for r in timed if r.training_seconds is not None]
     rates = [r.tokens_per_second for r in timed if r.tokens_per_second is not None]
     validation = [
-        r.validation.metrics[DECIDING] for r in run.records if r.validation and DECIDING in r.validation.metrics
+        r.validation.metrics[SELECTION] for r in run.records if r.validation and SELECTION in r.validation.metrics
     ]
     below = (
         not run.reference
         and best_reference is not None
         and bool(run.records)
-        and _mean(run.records, DECIDING) < best_reference
+        and _mean(run.records, SELECTION) < best_reference
     )
     return AccuracyRow(
         dataset=run.dataset,
@@ -193,7 +184,7 @@ def _row(run: Runs, partner: str, best_reference: float | None) -> AccuracyRow:
         collapsed_seeds=[r.seed for r in run.collapsed],
         users=len(first.test.ranks) if first.test else 0,
         metrics={n: m for n, (m, _) in metrics.items()},
-        interval_method=metrics[DECIDING][1] if DECIDING in metrics else "none",
+        interval_method=metrics[SELECTION][1] if SELECTION in metrics else "none",
         parameters=first.model.parameters if first.model else 0,
         training_seconds=float(np.mean(seconds)) if seconds else None,
         seconds_per_epoch=float(np.mean(epochs)) if epochs else None,
@@ -234,16 +225,16 @@ def difference(mine: Runs, other: Runs) -> tuple[AccuracyDifference, Estimate, E
     first, second = _matched(mine, other)
     if not first:
         return None
-    means = _mean(first, DECIDING), _mean(second, DECIDING)
+    means = _mean(first, SELECTION), _mean(second, SELECTION)
     relative_mean = means[0] / means[1] - 1 if means[1] > 0 else None
-    users = (per_user(first, DECIDING), per_user(second, DECIDING))
+    users = (per_user(first, SELECTION), per_user(second, SELECTION))
     if users[0] is not None and users[1] is not None and users[0].shape == users[1].shape:
         absolute, method = over_seeds_and_users(users[0] - users[1])
         # The error of a ratio of means, to first order: that of h − (1 + R)·x, over the mean of x.
         ratio = (users[0] - (1 + (relative_mean or 0.0)) * users[1]) / (means[1] or 1.0)
         relative, _ = over_seeds_and_users(ratio)
     else:
-        h, x = (np.array([r.test.metrics[DECIDING] for r in side if r.test is not None]) for side in (first, second))
+        h, x = (np.array([r.test.metrics[SELECTION] for r in side if r.test is not None]) for side in (first, second))
         absolute, method = _without_users(h - x)
         relative, _ = _without_users((h - (1 + (relative_mean or 0.0)) * x) / (means[1] or 1.0))
     relative = replace(relative, mean=relative_mean or 0.0)

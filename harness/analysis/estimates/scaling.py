@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.statistics import Array, Estimate
@@ -352,7 +353,7 @@ def power(lengths: Sequence[int], values: Array) -> Power:
     return Power(constant[best, rows], picked / np.float64(lengths[-1]) ** exponent, exponent)
 
 
-def _refine(squares: Array, best: Array, rows: Array) -> Array:
+def _refine(squares: Array, best: NDArray[np.intp], rows: NDArray[np.intp]) -> Array:
     """Step from the best grid point to the vertex of the parabola through it and its neighbours."""
     index = np.clip(best, 1, len(_EXPONENTS) - 2).astype(np.intp)
     left, middle, right = (squares[index + k, rows] for k in (-1, 0, 1))

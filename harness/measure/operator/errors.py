@@ -9,11 +9,11 @@ With h the taps, g the incoming gradient and V the Legendre table on the window:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.polynomial import legendre
+from numpy.typing import NDArray
 from scipy import signal
 
 from harness.measure.operator.workloads import Inputs, convolution, inputs, omission
@@ -24,7 +24,7 @@ from models.ops.convolution.causal import Name as Backend
 DIRECT_LIMIT = 2048
 _CHANNELS, _BATCH = 4, 2
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = NDArray[np.float64]
 
 
 def errors(

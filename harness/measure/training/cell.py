@@ -18,6 +18,7 @@ from harness.measure.losses import Criterion
 from harness.measure.peak_memory import Peak
 from harness.measure.training import loop, references
 from harness.measure.training.ranking import rank_model, rank_scorer
+from harness.metrics import SELECTION
 from harness.records.schema import Environment, MemoryUse, Ranking
 from models import registry
 from models.base import SequenceModel
@@ -127,9 +128,9 @@ def _run_model(
         precision=settings.precision,
         scoring=Criterion.of(settings.loss, model.objective().loss).scoring,
     )
-    floor = COLLAPSE_FACTOR * references.popularity(split, "validation").metrics["ndcg@10"]
+    floor = COLLAPSE_FACTOR * references.popularity(split, "validation").metrics[SELECTION]
     raised = {
-        "collapsed": outcome.validation["ndcg@10"] <= floor,
+        "collapsed": outcome.validation[SELECTION] <= floor,
         "still-improving": outcome.best_epoch == settings.epochs,
         "diverged": outcome.diverged,
         "resumed-elsewhere": outcome.moved,

@@ -23,6 +23,7 @@ from harness.measure.losses import LOSSES, Criterion, Scoring
 from harness.measure.peak_memory import Peak
 from harness.measure.training import checkpoint
 from harness.measure.training.ranking import NotFiniteError, rank_model
+from harness.metrics import SELECTION
 from harness.records.schema import Epoch
 from models.base import Objective, SequenceModel
 
@@ -273,9 +274,9 @@ def _evaluate(
             outcome.diverged = True
             _say(f"epoch {epoch.epoch}/{settings.epochs}: {error}; training ends here")
             return
-        ndcg10 = ranking.metrics["ndcg@10"]
+        ndcg10 = ranking.metrics[SELECTION]
         outcome.misses += 1
-        if not outcome.best_epoch or ndcg10 > outcome.validation["ndcg@10"]:
+        if not outcome.best_epoch or ndcg10 > outcome.validation[SELECTION]:
             outcome.best_epoch, outcome.validation, outcome.misses = epoch.epoch, ranking.metrics, 0
             outcome.best_weights = checkpoint.weights(model)
         epoch = msgspec.structs.replace(epoch, evaluation_seconds=time.perf_counter() - start, validation_ndcg10=ndcg10)

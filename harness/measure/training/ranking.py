@@ -8,17 +8,17 @@ offered: they order models differently (Krichene and Rendle, KDD 2020).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.batches import Query, queries, with_mask
 from harness.data.splits import HeldOut, Split
 from harness.measure import runtime
 from harness.measure.losses import Scoring
-from harness.metrics import ndcg
+from harness.metrics import SELECTION, ndcg
 from harness.records.schema import Ranking
 from models.base import Scorer, SequenceModel
 
@@ -131,5 +131,5 @@ def rank(score: Callable[[Query], Tensor], split: Split, held_out: HeldOut, leng
         ranks(score(query), query).cpu().numpy()
         for query in queries(split, held_out, length=length, batch_size=batch_size)
     ]
-    joined: np.ndarray[Any, np.dtype[np.float64]] = np.concatenate(parts)
-    return Ranking(metrics={"ndcg@10": ndcg(joined, 10)}, ranks=joined.tolist())
+    joined: NDArray[np.float64] = np.concatenate(parts)
+    return Ranking(metrics={SELECTION: ndcg(joined, 10)}, ranks=joined.tolist())

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.analysis.results import AccuracyRow, Analysis
+from harness.metrics import SELECTION
 from harness.report.drawing import legend, looks_of, name_lines, panels, present, rule, widen
 from harness.report.numbers import number
 from harness.report.theme import MUTED, Style, length_axis
 
-METRIC = "ndcg@10"
 _PAGE_INCHES = 8.4
 
 
@@ -27,7 +27,7 @@ def _longest(groups: Iterable[tuple[str, int | None]]) -> list[tuple[str, int | 
 
 def accuracy(analysis: Analysis) -> Figure | None:
     """Test NDCG@10 per data set at the longest history, best first, references as lines; None without."""
-    trained = [r for r in analysis.accuracy if not r.is_reference and METRIC in r.metrics]
+    trained = [r for r in analysis.accuracy if not r.is_reference and SELECTION in r.metrics]
     groups = _longest((r.dataset, r.length) for r in trained)
     if not groups:
         return None
@@ -38,7 +38,7 @@ def accuracy(analysis: Analysis) -> Figure | None:
     figure, axes = panels(len(groups), height, columns=min(2, len(groups)))
     for one, (dataset, length) in zip(axes, groups, strict=True):
         rows = [r for r in trained if (r.dataset, r.length) == (dataset, length)]
-        untrained = [r for r in analysis.accuracy if r.is_reference and r.dataset == dataset and METRIC in r.metrics]
+        untrained = [r for r in analysis.accuracy if r.is_reference and r.dataset == dataset and SELECTION in r.metrics]
         _accuracy_panel(one, rows, untrained, looks)
         one.set_title(f"{dataset}, histories of {length:,}" if length else dataset)
     return figure
@@ -47,16 +47,16 @@ def accuracy(analysis: Analysis) -> Figure | None:
 def _accuracy_panel(
     axes: Axes, rows: list[AccuracyRow], references: list[AccuracyRow], looks: dict[str, Style]
 ) -> None:
-    ordered = sorted(rows, key=lambda r: -r.metrics[METRIC].mean)
-    untrained = sorted(references, key=lambda r: -r.metrics[METRIC].mean)
+    ordered = sorted(rows, key=lambda r: -r.metrics[SELECTION].mean)
+    untrained = sorted(references, key=lambda r: -r.metrics[SELECTION].mean)
     height = len(ordered) + len(untrained)
-    values = [v for r in ordered for v in (r.metrics[METRIC].interval or (r.metrics[METRIC].mean,))]
+    values = [v for r in ordered for v in (r.metrics[SELECTION].interval or (r.metrics[SELECTION].mean,))]
     # The best reference with its interval; one far below would squeeze the models, and is given as a number.
-    values += [v for r in untrained[:1] for v in (r.metrics[METRIC].interval or (r.metrics[METRIC].mean,))]
+    values += [v for r in untrained[:1] for v in (r.metrics[SELECTION].interval or (r.metrics[SELECTION].mean,))]
     pad = max(0.12 * (max(values) - min(values)), 0.01 * max(values), 1e-4)
     low, high = min(values) - pad, max(values) + pad
     for place, row in enumerate([*ordered, *untrained]):
-        y, look, metric = height - 1 - place, looks[row.label], row.metrics[METRIC]
+        y, look, metric = height - 1 - place, looks[row.label], row.metrics[SELECTION]
         if metric.mean < low:
             axes.annotate(
                 f"◂ {metric.mean:.3f}",
@@ -94,7 +94,7 @@ def _accuracy_panel(
 
 def accuracy_length(analysis: Analysis) -> Figure | None:
     """Test NDCG@10 against the longest history a model sees; None with fewer than two lengths."""
-    rows = [r for r in analysis.accuracy if r.length is not None and not r.is_reference and METRIC in r.metrics]
+    rows = [r for r in analysis.accuracy if r.length is not None and not r.is_reference and SELECTION in r.metrics]
     datasets = [
         d for d in dict.fromkeys(r.dataset for r in rows) if len({r.length for r in rows if r.dataset == d}) > 1
     ]
@@ -110,7 +110,7 @@ def accuracy_length(analysis: Analysis) -> Figure | None:
         here_labels = present(analysis, (r.label for r in here))
         for place, label in enumerate(here_labels):
             mine = sorted((r for r in here if r.label == label), key=lambda r: r.length or 0)
-            metrics = [r.metrics[METRIC] for r in mine]
+            metrics = [r.metrics[SELECTION] for r in mine]
             # Side by side: bands of models that differ little would hide each other.
             shift = 1.03 ** (place - (len(here_labels) - 1) / 2)
             look = looks[label]
