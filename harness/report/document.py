@@ -12,6 +12,7 @@ import msgspec
 import typst
 from matplotlib.ft2font import FT2Font
 
+from harness import metrics
 from harness.analysis.results import Analysis
 from harness.errors import UserError
 from harness.records.schema import encode, write_atomic
@@ -57,7 +58,7 @@ def assemble(analysis: Analysis, folder: Path) -> Path:
     drawn = [path.stem for path in figures(analysis, folder, ("svg",))]
     colours = {label: style.colour for label, style in looks_of(analysis).items()}
     (folder / "analysis.json").write_bytes(encode(analysis))
-    (folder / "looks.json").write_bytes(encode({"figures": drawn, "colours": colours}))
+    (folder / "looks.json").write_bytes(encode({"figures": drawn, "colours": colours, "metrics": metrics.names()}))
     return Path(shutil.copyfile(template, folder / TEMPLATE))
 
 
