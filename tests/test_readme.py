@@ -1,4 +1,4 @@
-"""What the README tells people to type exists and works."""
+"""What README, CONTRIBUTING and docs tell people to type exists and works."""
 
 import re
 from pathlib import Path
@@ -10,49 +10,93 @@ from harness import cli
 from harness.analysis.analyse import analyse
 from harness.report.verdict_table import verdict_markdown
 from harness.study.check import load_study
+from harness.study.claim import Card, rules
 from harness.study.find import find_study
 from harness.study.loss import LOSSES, loss_spec
+from harness.study.yaml_reading import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "results" / "README.md",
+    ROOT / "results" / "reference" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+ALL = "\n".join(TEXT.values())
+# What the reader is told to make.
+TO_BE_MADE = {"models/fossil.py", "results/reference/h200", "results/reference/h100"}
+
+
+def test_the_readme_is_short_enough_to_be_read():
+    assert TEXT["README.md"].count("\n") <= 200
 
 
 def test_every_command_is_one():
     parser = cli._parser()
     known = next(a for a in parser._actions if a.choices and "verify" in a.choices).choices
-    named = set(re.findall(r"python -m harness ([a-z]+)", README))
-    assert {"verify", "report", "sweep", "cells", "check", "data"} <= named <= set(known)
+    named = set(re.findall(r"python -m harness ([a-z]+)", ALL))
+    assert {"verify", "report", "sweep", "cells", "check", "data", "bench", "compare", "models"} <= named <= set(known)
 
 
 def test_every_make_target_is_one():
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)):
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", ALL, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_every_study_and_folder_it_names_is_there():
-    for study in re.findall(r"(?:study=|STUDY=|harness sweep |harness cells )([a-z]+)\b(?!\.)", README):
+def test_every_study_and_folder_named_is_there():
+    for study in re.findall(r"(?:study=|STUDY=|harness sweep |harness cells )([a-z][a-z-]+)\b(?!\.)", ALL):
         assert find_study(study).is_file()
-    for folder in set(re.findall(r"results/reference/[\w.-]+", README)):
+    for folder in set(re.findall(r"results/reference/[\w-]+", ALL)) - TO_BE_MADE:
         assert (ROOT / folder / "study.json").is_file(), folder
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / picture).is_file(), picture
 
 
-def test_the_verdict_table_is_that_of_the_committed_records():
-    shown = README.split("<!-- verdicts -->\n")[1].split("<!-- /verdicts -->")[0]
-    folder = ROOT / "results" / "reference" / "cpu-2core"
-    assert verdict_markdown(analyse(folder)) in shown
+@pytest.mark.parametrize("name", TEXT)
+def test_every_link_leads_to_a_file(name):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", TEXT[name]):
+        if "://" not in link:
+            assert ((ROOT / name).parent / link).exists(), link
 
 
-@pytest.mark.parametrize(("language", "file"), [("python", "fossil.py"), ("toml", "pyproject.toml")])
-def test_the_example_baseline_is_the_one_that_the_tests_install(language, file):
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("name", TEXT)
+def test_every_path_of_the_project_that_is_named_exists(name):
+    for path in re.findall(r"`((?:harness|models|workflow|tests|docs|reports)/[\w/.-]+)`", TEXT[name]):
+        assert (ROOT / path).exists() or path in TO_BE_MADE, path
+
+
+def test_the_verdict_tables_are_those_of_the_committed_records():
+    table = verdict_markdown(analyse(ROOT / "results" / "reference" / "cpu-2core"))
+    shown = {name: text.split("<!-- verdicts -->\n")[1].split("<!-- /verdicts -->")[0] for name, text in (
+        ("README.md", TEXT["README.md"]), ("docs/results.md", TEXT["docs/results.md"]))}  # fmt: skip
+    assert table in shown["docs/results.md"]
+    rows = shown["README.md"].splitlines()
+    assert len(rows) > 6
+    assert set(rows) <= set(table.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("page", "language", "file"),
+    [("README.md", "python", "fossil.py"), ("CONTRIBUTING.md", "toml", "pyproject.toml")],
+)
+def test_the_example_baseline_is_the_one_that_the_tests_install(page, language, file):
+    blocks = re.findall(rf"```{language}\n(.*?)```", TEXT[page], re.DOTALL)
     assert (ROOT / "tests" / "example_plugin" / file).read_text() in blocks
 
 
+def test_the_card_that_is_shown_is_one(tmp_path):
+    shown = re.findall(r"```yaml\n(.*?)```", TEXT["CONTRIBUTING.md"], re.DOTALL)
+    (tmp_path / "card.yaml").write_text(shown[0])
+    cards = read_yaml(tmp_path / "card.yaml", list[Card])
+    assert [card.id for card in cards] == ["twice-as-fast"]
+    assert cards[0].rule in rules()
+
+
 def test_every_loss_and_its_defaults_are_those_of_the_harness():
-    rows = re.findall(r"^\| `([a-z-]+)`[^|]*\|[^|]*\|(.*)\|$", README.split("## One loss")[1], re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([a-z-]+)`[^|]*\|[^|]*\|(.*)\|$", TEXT["docs/method.md"].split("## One loss")[1], re.MULTILINE
+    )
     assert [name for name, _ in rows] == ["loss", *LOSSES, "declared"]
     for name, options in rows[1:]:
         shown = dict(re.findall(r"`(\w+): ([\d.]+)`", options))
@@ -61,7 +105,7 @@ def test_every_loss_and_its_defaults_are_those_of_the_harness():
 
 
 def test_the_budget_it_shows_is_legal(tmp_path):
-    shown = re.findall(r"`budgets: (\{.*?\}\})`", README, re.DOTALL)
+    shown = re.findall(r"`budgets: (\{.*?\}\})`", TEXT["docs/method.md"], re.DOTALL)
     budgets = yaml.safe_load(" ".join(shown[0].split()))
     models = {"training": {"models": [*budgets], "datasets": ["synthetic"], "lengths": [8], "budgets": budgets}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({"name": "tiny", "device": "cpu", **models}))
