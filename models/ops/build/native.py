@@ -92,7 +92,8 @@ def _kept(compiler: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         built = Path(folder) / "built.so"
-        units = [Path(folder) / f"{unit.stem}.o" for unit in SOURCES]
+        # By number: two sources have one name.
+        units = [Path(folder) / f"{place}.o" for place in range(len(SOURCES))]
         for unit, compiled in zip(SOURCES, units, strict=True):
             _run(compiler, *_FLAGS, "-c", str(unit), "-o", str(compiled))
         _run(compiler, "-shared", *map(str, units), "-o", str(built), *_openmp())
