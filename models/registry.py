@@ -68,7 +68,7 @@ def entries() -> dict[str, Entry]:
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         distribution = point.dist.name if point.dist is not None else None
         whose = f"package '{distribution}', entry point '{point.name} = {point.value}'"
-        remedy = "mend its entry point and install it again, or uninstall it"
+        remedy = "correct its entry point and install it again, or uninstall it"
         if (other := found.get(point.name)) is not None:
             raise RegistryError(f"{whose}: '{point.name}' is {other.origin} already; choose another name, or uninstall")
         source = source_of(point.module)
@@ -140,7 +140,7 @@ def load(name: str) -> type[SequenceModel] | type[Scorer]:
         if entry.distribution is None:
             raise
         raise RegistryError(
-            f"model '{name}' {entry.origin} cannot be imported ({type(error).__name__}: {error}); mend or uninstall it"
+            f"model '{name}' {entry.origin} cannot be imported ({type(error).__name__}: {error}); fix or uninstall it"
         ) from error
     for value in vars(module).values():
         if isinstance(value, type) and value.__dict__.get("NAME") == name:
@@ -153,7 +153,7 @@ def _tree(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise RegistryError(f"{path} is no Python source ({error}); mend it, or take it away") from error
+        raise RegistryError(f"{path} cannot be parsed ({error}); fix or delete the file") from error
 
 
 def _registrations(path: Path) -> list[ast.Call]:
@@ -202,7 +202,7 @@ def _option(item: ast.AnnAssign, path: Path) -> Option:
         default = ast.literal_eval(item.value) if item.value is not None else None
     except ValueError as error:
         raise RegistryError(
-            f"{path}, line {item.lineno}: '{ast.unparse(item)}' is no option that can be read without importing the "
+            f"{path}, line {item.lineno}: '{ast.unparse(item)}' cannot be read without importing the "
             "model; write its default, and what Literal lists, as plain values"
         ) from error
     return Option(default, legal, ast.unparse(annotation))

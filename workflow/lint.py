@@ -26,7 +26,7 @@ def findings(text: str) -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Print what is to be mended and return 1 if there is any."""
+    """Print what must be corrected and return 1 if there is anything."""
     done = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], capture_output=True, text=True, check=False)
     text = done.stdout + done.stderr
     found = findings(text)
@@ -34,7 +34,7 @@ def main() -> int:
         sys.stderr.write(text)
         return done.returncode
     left = [f"{where}: {title}" for where, title in found if title not in ACCEPTED]
-    print("\n".join(left) or "snakemake --lint: nothing to mend")
+    print("\n".join(left) or "snakemake --lint: nothing to correct")
     return 1 if left else 0
 
 

@@ -103,7 +103,7 @@ def load(folder: Path) -> Folder:
                 )
                 failures[name.removesuffix(FAILED_SUFFIX) + ".json"] = record
             elif record.status not in FINAL:
-                raise UserError(f"status '{record.status}' is no result; delete the file to measure the cell again")
+                raise UserError(f"status '{record.status}' is not a result; delete the file to measure the cell again")
             elif name in places:
                 _check(record, places[name])
                 records[name] = record

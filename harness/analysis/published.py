@@ -102,7 +102,7 @@ def read_table(path: Path) -> Table:
     except msgspec.MsgspecError as error:
         raise UserError(f"{path}: {error}; docs/published.md shows a table") from None
     if table.partner not in table.columns:
-        raise UserError(f"{path}: partner '{table.partner}' is no column; name one of {', '.join(table.columns)}")
+        raise UserError(f"{path}: partner '{table.partner}' is not a column; name one of {', '.join(table.columns)}")
     if table.lengths != sorted(set(table.lengths)) or not table.lengths or table.lengths[0] < 1 or table.batch < 1:
         raise UserError(f"{path}: lengths {table.lengths} must increase from 1 or more, and batch be at least 1")
     if not 0 < table.assumed_error < 1:

@@ -326,7 +326,7 @@ def _streaming(subject: _Subject) -> Result:
 def _streamed(subject: _Subject, length: int, cut: int) -> Result:
     model, items = subject.build(length), _items(3, length)
     if not isinstance(model, StreamingModel):
-        raise TypeError(f"{type(model).__name__} is no StreamingModel")
+        raise TypeError(f"{type(model).__name__} is not a StreamingModel")
     full = model(items)
     state = model.stream(3)
     stepped = [model.step(items[:, t], state) for t in range(cut)]

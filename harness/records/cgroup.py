@@ -41,7 +41,7 @@ def memory_bytes() -> int | None:
 
 
 def oom_kills() -> int:
-    """Processes of this group and those below it that the kernel killed for want of memory, so far.
+    """Processes of this group and those below it that the kernel killed because memory ran out, so far.
 
     A group counts the kills of its own members whichever limit was reached, so the innermost group
     is the one to ask; the outer ones also count those of strangers.

@@ -79,9 +79,9 @@ def render(source: Path) -> bytes:
             pdf_standards=STANDARDS,
         )
     except typst.TypstError as error:
-        raise UserError(f"{TEMPLATE} does not compile: {error.diagnostic}; mend reports/{TEMPLATE}") from None
+        raise UserError(f"{TEMPLATE} does not compile: {error.diagnostic}; correct reports/{TEMPLATE}") from None
     if warnings:
-        raise UserError(f"{TEMPLATE} compiles with a warning: {warnings[0].diagnostic}; mend reports/{TEMPLATE}")
+        raise UserError(f"{TEMPLATE} compiles with a warning: {warnings[0].diagnostic}; correct reports/{TEMPLATE}")
     return bytes(pdf)
 
 

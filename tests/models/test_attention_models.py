@@ -26,7 +26,7 @@ def test_longer_than_the_positions_learned(name):
 
 @pytest.mark.parametrize("name", ["bert4rec", "hstu", "linear-attention", "sasrec"])
 def test_heads_must_divide_the_width(name):
-    with pytest.raises(ValueError, match="hidden_size 16 is no multiple of 3 heads"):
+    with pytest.raises(ValueError, match="hidden_size 16 must be a multiple of the 3 heads"):
         build(name, num_heads=3)
 
 

@@ -21,7 +21,7 @@ def head_count(width: int, asked: int) -> int:
     """
     heads = max(asked, math.ceil(width / MAX_HEAD_WIDTH))
     if asked < 1 or width % heads:
-        raise ValueError(f"hidden_size {width} is no multiple of {heads} heads (num_heads {asked})")
+        raise ValueError(f"hidden_size {width} must be a multiple of the {heads} heads (num_heads {asked})")
     return heads
 
 

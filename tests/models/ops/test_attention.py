@@ -195,6 +195,6 @@ def test_unknown_kernel(attend):
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="hidden_size 64 is no multiple of 3 heads"):
+    with pytest.raises(ValueError, match="hidden_size 64 must be a multiple of the 3 heads"):
         SelfAttention(64, 3, "sdpa", causal=True)
     assert SelfAttention(256, 2, "sdpa", causal=True).heads == 4
