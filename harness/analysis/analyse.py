@@ -10,6 +10,7 @@ import msgspec
 from harness.analysis.claims.evidence import Findings
 from harness.analysis.claims.ruling import rule
 from harness.analysis.estimates import accuracy, memory, scaling, speedup, streams, timing
+from harness.analysis.estimates.operator import operator_bench
 from harness.analysis.estimates.scaling import Series
 from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Counted, Folder, load
@@ -18,17 +19,16 @@ from harness.analysis.results import (
     ANALYSIS_VERSION,
     AccuracyDifference,
     Analysis,
+    FailedCell,
     ModelRow,
     Problems,
     RefusedFile,
 )
-from harness.analysis.rows import Censored, Law, ScalingLaw, SpeedupPoint, Trend
-from harness.analysis.stale import stale
+from harness.analysis.rows import Censored, Law, OperatorBench, ScalingLaw, SpeedupPoint, Trend
+from harness.analysis.stale import stale, stale_operator
 from harness.errors import UserError
 from harness.records import operator as operator_record
-from harness.records.operator import OperatorRecord
-from harness.records.schema import ModelFacts, SpeedRecord, encode, write_atomic
-from harness.records.source_digest import source_digest
+from harness.records.schema import FAILED_SUFFIX, ModelFacts, SpeedRecord, encode, write_atomic
 from harness.study.claim import Claim
 
 # What a law's challenge lets pass where no claim says otherwise.
@@ -60,7 +60,7 @@ def analyse(folder: Path) -> Analysis:
     runs = accuracy.runs(loaded)
     rows = accuracy.rows(runs, partner)
     learning = accuracy.learning(runs)
-    operator, operator_refused, operator_stale = _operator(folder)
+    operator, operator_refused, operator_failed = _operator(folder)
     findings = Findings(
         folder=loaded,
         groups=groups,
@@ -111,10 +111,10 @@ def analyse(folder: Path) -> Analysis:
         times_to_quality=accuracy.times_to_quality(learning),
         records=record_rows(loaded),
         problems=Problems(
-            failed=loaded.failed,
+            failed=[*loaded.failed, *operator_failed],
             refused=[*loaded.refused, *operator_refused],
             orphans=loaded.orphans,
-            stale=[*stale(loaded), *operator_stale],
+            stale=[*stale(loaded), *stale_operator(folder)],
             threats=threats(loaded, controls, floors, rows),
             other_split=other_split(loaded),
         ),
@@ -123,17 +123,23 @@ def analyse(folder: Path) -> Analysis:
     )
 
 
-def _operator(folder: Path) -> tuple[OperatorRecord | None, list[RefusedFile], list[str]]:
-    """The folder's operator.json, if it holds one; why it does not count; its name if it is stale."""
+def _operator(folder: Path) -> tuple[OperatorBench | None, list[RefusedFile], list[FailedCell]]:
+    """What the folder's operator.json gives, if it holds one; why it does not count; how the last try failed."""
     path = folder / operator_record.FILE_NAME
-    if not path.is_file():
-        return None, [], []
-    try:
-        found = operator_record.read(path)
-    except UserError as error:
-        return None, [RefusedFile(path=path.name, message=str(error).removeprefix(f"{path}: "))], []
-    old = found.provenance.source_digest != source_digest(operator_record.SOURCES)
-    return found, [], [path.name] if old else []
+    bench, refused, failed = None, [], []
+    for file in (path, path.with_suffix(FAILED_SUFFIX)):
+        if not file.is_file():
+            continue
+        try:
+            record = operator_record.read(file)
+            if file == path:
+                bench = operator_bench(record)
+            else:
+                found = FailedCell(path=file.name, label="operator", status=record.status, detail=record.detail or "")
+                failed.append(found)
+        except UserError as error:
+            refused.append(RefusedFile(path=file.name, message=str(error).removeprefix(f"{file}: ")))
+    return bench, refused, failed
 
 
 def write(analysis: Analysis, path: Path) -> None:
