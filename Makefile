@@ -23,7 +23,7 @@ test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 bench: $(INSTALLED)
-	MALLOC_MMAP_MAX_=0 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
+	$(BIN)/python -m harness.run.allocator \
 	  $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-group-by=group -o addopts= \
 	  --benchmark-storage=$(BENCH_STORE) --benchmark-autosave
 

@@ -8,11 +8,9 @@ Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all suppor
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,18 +20,13 @@ import msgspec
 
 from harness import __version__
 from harness.errors import INTERNAL, USAGE, Parser, UserError, unknown
-from harness.metrics import SELECTION
 from harness.records import schema as records
-from harness.records.operator import FILE_NAME as OPERATOR_FILE
+from harness.records.outcome import outcome
 from harness.run.process import die_with_parent
-from harness.study.cells import Cell, cells
 from harness.study.check import load_study
 from harness.study.find import default_study
 from harness.study.schema import Study
 from models.registry import RegistryError
-
-# What `bench --quick` takes at most on two cores.
-_OPERATOR_SECONDS = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,13 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         print("error: this is a fault of the harness; the lines above say where", file=sys.stderr)
         return INTERNAL
-
-
-def _minutes(word: str) -> float:
-    value = float(word)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{word} is no time to measure in; name minutes above 0, or leave it out")
-    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,14 +87,32 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("sweep", _sweep, "run all missing cells of a study without Snakemake, most informative first")
     command.add_argument("study", nargs="?")
-    command.add_argument("--minutes", type=_minutes, help="stop in time")
-    command.add_argument("--kind", choices=["speed", "training"], help="only these cells")
+    command.add_argument("--minutes", help="stop in time")
     command.add_argument(
         "--workers",
         choices=["fork", "fresh"],
         help="fork cells from a process that has imported torch, or start each by itself (default: fork if it works)",
     )
     command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
+    command.add_argument("--data", type=Path, help="folder of real data (default: what HYENAREC_DATA names)")
+    command.add_argument("--commit", help="commit of these files, where they are a copy without its git folder")
+    part = command.add_mutually_exclusive_group()
+    part.add_argument("--kind", choices=["speed", "training"], help="only these cells")
+    part.add_argument(
+        "--phases",
+        metavar="NAME[=MINUTES],…",
+        help="with --archive: in this order, of tests (those marked gpu), speed, training, bench (the operator)",
+    )
+    command.add_argument(
+        "--archive",
+        type=Path,
+        metavar="FILE",
+        help="keep all records in this .tar.gz, renewed once a minute, logs beside",
+    )
+    command.add_argument(
+        "--resume", type=Path, metavar="ARCHIVE", help="first unpack the records of an earlier command's archive"
+    )
+    command.add_argument("--bench-elements", type=int, metavar="N", help="positions a batch of the phase bench")
 
     command = add(
         "manifest", _manifest, "write a study with its claims and cells as JSON, as it lies beside its records"
@@ -140,10 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--quick", action="store_true", help="one kernel order, layout and pass: under a minute")
     command.add_argument("--elements", type=int, metavar="N", help="positions a batch (default: 65536)")
     command.add_argument("--threads", type=int, default=1, help="threads of the measuring processes (default: 1)")
-    command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    command.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON there")
-    command.add_argument("--json", action="store_true", help="print the JSON instead of the table")
-    command.add_argument("--die-with-parent", type=int, metavar="PID", help="end when this parent process ends")
+    command.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(default: cpu)")
+    command.add_argument("--output", type=Path, metavar="FILE", help="also write the record there: samples only")
+    command.add_argument("--json", action="store_true", help="print rows and slopes as JSON instead of the table")
 
     command = add("models", _models, "what is registered")
     command.add_argument("--json", action="store_true")
@@ -169,13 +172,13 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _cell(options: argparse.Namespace) -> int:
-    from harness.run.supervisor import run_cell
+    from harness.run.sweep import find, run
 
     _end_with(options.die_with_parent)
     study = _study(options.study)
-    cell = _find(study, options.study or study.name, options.kind, options.cell)
-    result = run_cell(study, cell, options.output, log=options.log)
-    print(f"{options.output}: {_outcome(result)}")
+    cell = find(study, options.kind, options.cell, typed=options.study or study.name)
+    result = run(study, cell, options.output, log=options.log)
+    print(f"{options.output}: {outcome(result)}")
     if result.status in records.FINAL:
         return 0
     print(f"error: {cell.key}: {result.status}: {result.detail}", file=sys.stderr)
@@ -189,71 +192,57 @@ def _end_with(parent: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-def _find(study: Study, typed: str, kind: str, key: str) -> Cell:
-    known = {cell.key: cell for cell in cells(study) if cell.kind == kind}
-    if key not in known:
-        raise UserError(
-            f"study '{study.name}' has no {kind} cell '{key}'; `python -m harness cells {typed}` lists its "
-            f"{len(known)} (a changed study asks for new cells)"
-        )
-    return known[key]
-
-
-def _outcome(result: records.Record) -> str:
-    if result.status != "ok":
-        return f"{result.status}: {result.detail}"
-    if isinstance(result, records.TrainingRecord):
-        test = result.test.metrics[SELECTION] if result.test else float("nan")
-        return f"ok, test NDCG@10 {test:.4f}"
-    parts = []
-    if result.timing is not None:
-        own = [b for b in result.timing.blocks if b.side == "model" and b.phase == "step"]
-        if own:
-            parts.append(f"{1e3 * sum(b.seconds for b in own) / sum(b.steps for b in own):.1f} ms a step")
-    if result.memory is not None:
-        parts.append(f"peak {result.memory.peak_bytes / 2**20:.0f} MiB")
-    return ", ".join(["ok", *parts, *result.flags])
-
-
 def _cells(options: argparse.Namespace) -> int:
+    from harness.run.sweep import tasks
+
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
     if options.stale or options.remove_stale:
         return _stale(folder, remove=options.remove_stale)
-    for cell in cells(study):
+    for cell in tasks(study):
         print(f"{'done   ' if (folder / cell.path).is_file() else 'missing'} {cell.kind:8} {cell.key}")
-    if study.operator:
-        print(f"{'done   ' if (folder / OPERATOR_FILE).is_file() else 'missing'} operator {OPERATOR_FILE}")
     return 0
 
 
 def _stale(folder: Path, *, remove: bool) -> int:
     from harness.analysis.load import load
-    from harness.analysis.stale import listing, remove_stale, stale, untold
+    from harness.analysis.stale import listing, remove_stale, stale, stale_operator, untold
 
     loaded = load(folder)
-    names = remove_stale(folder) if remove else stale(loaded)
+    names = remove_stale(folder) if remove else [*stale(loaded), *stale_operator(folder)]
     print(listing(folder, names, untold(loaded), removed=remove))
     return 0
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from harness.run import session
     from harness.run.sweep import sweep
 
-    study, begin = _study(options.study), time.monotonic()
+    study = _study(options.study)
     folder = options.results or Path("results") / study.name
-    done = sweep(study, folder, minutes=options.minutes, kind=options.kind, workers=options.workers)
-    fits = options.minutes is None or time.monotonic() - begin + _OPERATOR_SECONDS <= 60 * options.minutes
-    if study.operator and options.kind != "training" and fits and not (folder / OPERATOR_FILE).is_file():
-        from harness.run.operator_bench import bench, settings
-
-        print("the convolution operator by itself", file=sys.stderr, flush=True)
-        records.write_atomic(folder / OPERATOR_FILE, records.encode(bench(settings(quick=True))))
-    why = "not begun" if done.hopeless else "left for want of time"
-    print(f"{folder}: {len(done.measured)} measured, {len(done.failed)} failed, {len(done.left)} {why}")
-    for cell in done.failed:
-        failed = (folder / cell.path).with_suffix(records.FAILED_SUFFIX)
-        print(f"error: {cell.key} has no result, see {failed}", file=sys.stderr)
+    minutes = None if options.minutes is None else session.read_minutes(options.minutes)
+    phases = session.read_phases(options.phases or options.kind or "speed,training")
+    if options.archive is None and (options.phases or options.bench_elements):
+        raise UserError("--phases and --bench-elements need --archive FILE, in which the records are kept")
+    session.name_sources(options.data, options.commit)
+    if options.resume is not None:
+        print(f"{session.resume(options.resume, folder)} files of {options.resume} unpacked into {folder}", flush=True)
+    if options.archive is not None:
+        _end_with(None)
+        here = session.Session(
+            study=study,
+            typed=options.study or study.name,
+            records=folder,
+            archive=options.archive,
+            minutes=minutes,
+            workers=options.workers,
+            bench_elements=options.bench_elements,
+        )
+        return 0 if here.run(phases) else 1
+    done = sweep(study, folder, minutes=minutes, kind=options.kind, workers=options.workers)
+    print(done.summary())
+    for line in done.errors():
+        print(f"error: {line}", file=sys.stderr)
     return 1 if done.failed else 0
 
 
@@ -334,34 +323,29 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from harness.run.operator_bench import bench, settings, table
+    from harness.analysis.estimates.operator import operator_bench
+    from harness.records.operator import write
+    from harness.report.operator_table import operator_table
+    from harness.run.operator_bench import bench, settings
 
-    _end_with(options.die_with_parent)
     record = bench(
         settings(quick=options.quick, elements=options.elements, threads=options.threads, device=options.device)
     )
-    content = records.encode(record)
     if options.output is not None:
-        records.write_atomic(options.output, content)
-    print(content.decode() if options.json else table(record), end="" if options.json else "\n")
-    return 0
+        write(record, options.output)
+    found = operator_bench(record)
+    print(records.encode(found).decode() if options.json else operator_table(found), end="" if options.json else "\n")
+    if record.status == "ok":
+        return 0
+    print(f"error: {record.status}: {record.detail}", file=sys.stderr)
+    return 0 if record.status in records.FINAL else 1
 
 
 def _models(options: argparse.Namespace) -> int:
-    from harness.conformance.inventory import MAX_LENGTH, NUM_ITEMS, inventory
+    from harness.conformance.inventory import inventory, table
 
     rows = inventory()
-    if options.json:
-        print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
-        return 0
-    width = max(len(row["name"]) for row in rows)
-    for row in rows:
-        causal = "causal" if row["causal"] else "non-causal"
-        print(
-            f"{row['name']:{width}}  {row['family']:11}  {causal:10}  {row['objective'] or '-':11}  "
-            f"{row['parameters']:>9,}  {row['citation']}"
-        )
-    print(f"Parameters at {NUM_ITEMS:,} items, length {MAX_LENGTH} and default options.")
+    print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() if options.json else table(rows))
     return 0
 
 

@@ -95,7 +95,7 @@ def test_sweep_analyse_report_and_verify_without_a_workflow_engine(tmp_path):
     study.write_text(yaml.safe_dump(TINY))
     swept = run("sweep", str(study), cwd=tmp_path)
     assert swept.returncode == 0, swept.stderr
-    assert "4 measured, 0 failed, 0 left" in swept.stdout
+    assert "4 measured, 0 failed, 0 not finished" in swept.stdout
     again = run("sweep", str(study), cwd=tmp_path)
     assert "0 measured" in again.stdout
     folder = tmp_path / "results" / "tiny"

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from harness.analysis.estimates import accuracy, memory, scaling, speedup, timing
+from harness.analysis.estimates.operator import operator_bench
 from harness.analysis.evidence import Evidence, against
 from harness.analysis.load import Counted, Folder, load
 from harness.analysis.problems import completeness, machines, other_split, record_rows, threats, versions
@@ -16,18 +17,17 @@ from harness.analysis.results import (
     AccuracyDifference,
     Analysis,
     ClaimResult,
+    FailedCell,
     ModelRow,
     Problems,
     RefusedFile,
 )
-from harness.analysis.rows import SpeedupPoint, Trend
+from harness.analysis.rows import OperatorBench, SpeedupPoint, Trend
 from harness.analysis.ruling import rule, tolerances
-from harness.analysis.stale import stale
+from harness.analysis.stale import stale, stale_operator
 from harness.errors import UserError
 from harness.records import operator as operator_record
-from harness.records.operator import OperatorRecord
-from harness.records.schema import ModelFacts, SpeedRecord, encode, write_atomic
-from harness.records.source_digest import source_digest
+from harness.records.schema import FAILED_SUFFIX, ModelFacts, SpeedRecord, encode, write_atomic
 from harness.study.claim import Card
 
 
@@ -48,7 +48,7 @@ def analyse(folder: Path) -> Analysis:
     series, runs = evidence.series, evidence.runs
     rows = accuracy.rows(runs, partner)
     learning = accuracy.learning(runs)
-    operator, operator_refused, operator_stale = _operator(folder)
+    operator, operator_refused, operator_failed = _operator(folder)
     return Analysis(
         version=ANALYSIS_VERSION,
         study=loaded.manifest.study,
@@ -86,10 +86,10 @@ def analyse(folder: Path) -> Analysis:
         times_to_quality=accuracy.times_to_quality(learning),
         records=record_rows(loaded),
         problems=Problems(
-            failed=loaded.failed,
+            failed=[*loaded.failed, *operator_failed],
             refused=[*loaded.refused, *operator_refused],
             orphans=loaded.orphans,
-            stale=[*stale(loaded), *operator_stale],
+            stale=[*stale(loaded), *stale_operator(folder)],
             threats=threats(loaded, evidence.controls, evidence.floors, rows),
             other_split=other_split(loaded),
         ),
@@ -98,17 +98,23 @@ def analyse(folder: Path) -> Analysis:
     )
 
 
-def _operator(folder: Path) -> tuple[OperatorRecord | None, list[RefusedFile], list[str]]:
-    """The folder's operator.json, if it holds one; why it does not count; its name if it is stale."""
+def _operator(folder: Path) -> tuple[OperatorBench | None, list[RefusedFile], list[FailedCell]]:
+    """What the folder's operator.json gives, if it holds one; why it does not count; how the last try failed."""
     path = folder / operator_record.FILE_NAME
-    if not path.is_file():
-        return None, [], []
-    try:
-        found = operator_record.read(path)
-    except UserError as error:
-        return None, [RefusedFile(path=path.name, message=str(error).removeprefix(f"{path}: "))], []
-    old = found.provenance.source_digest != source_digest(operator_record.SOURCES)
-    return found, [], [path.name] if old else []
+    bench, refused, failed = None, [], []
+    for file in (path, path.with_suffix(FAILED_SUFFIX)):
+        if not file.is_file():
+            continue
+        try:
+            record = operator_record.read(file)
+            if file == path:
+                bench = operator_bench(record)
+            else:
+                found = FailedCell(path=file.name, label="operator", status=record.status, detail=record.detail or "")
+                failed.append(found)
+        except UserError as error:
+            refused.append(RefusedFile(path=file.name, message=str(error).removeprefix(f"{file}: ")))
+    return bench, refused, failed
 
 
 def write(analysis: Analysis, path: Path) -> None:

@@ -25,6 +25,7 @@ from harness.analysis.rows import (
     MemoryPoint,
     NoiseFloor,
     OpenInterval,
+    OperatorBench,
     Row,
     ScalingLaw,
     SpeedupPoint,
@@ -32,7 +33,6 @@ from harness.analysis.rows import (
     TimePoint,
     Trend,
 )
-from harness.records.operator import OperatorRecord
 from harness.study.claim import Verdict
 from harness.study.schema import Study
 
@@ -64,6 +64,7 @@ __all__ = [
     "ModelRow",
     "NoiseFloor",
     "OpenInterval",
+    "OperatorBench",
     "Problems",
     "RecordRow",
     "RefusedFile",
@@ -398,7 +399,7 @@ class Completeness(Row, frozen=True):
 
 
 class Analysis(Row, frozen=True):
-    """All of analysis.json; `operator` is the folder's operator.json, where it holds one."""
+    """All of analysis.json; `operator` is what the folder's operator.json gives, where it holds one."""
 
     version: int
     study: Study
@@ -425,5 +426,5 @@ class Analysis(Row, frozen=True):
     times_to_quality: list[TimeToQuality]
     records: list[RecordRow]
     problems: Problems
-    operator: OperatorRecord | None = None
+    operator: OperatorBench | None = None
     streams: list[StreamPoint] = msgspec.field(default_factory=list)

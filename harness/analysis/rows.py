@@ -10,6 +10,9 @@ from typing import Literal
 
 import msgspec
 
+from harness.records.operator import Error, Layout, Omission, Pass, PeakMemory, Sample, Settings
+from harness.records.schema import Environment, Provenance, Status
+
 Interval = tuple[float, float]
 OpenInterval = tuple[float | None, float | None]
 Law = Literal["constant", "log", "linear"]
@@ -345,3 +348,75 @@ class Censored(Row, frozen=True):
     replicate: int
     status: Literal["oom", "timeout", "diverged"]
     detail: str
+
+
+class OperatorRow(Row, frozen=True):
+    """One backend of the operator bench at one length, kernel order, layout and pass.
+
+    Attributes:
+        kind: `convolution`, or `attention` for comparison: causal, without projections.
+        backend: `fft`, `tree`, `dense`; `sdpa` for attention.
+        kernel_order: K; null for attention.
+        seconds: Median over the rounds of the time of one call.
+        speedup_over_fft: Median over the rounds of FFT time / this time, both of the same round. Attention is paired
+            with the FFT of the first kernel order in the first layout.
+        speedup_low: Lower end of the median's 95 % interval from order statistics over the rounds; it describes this
+            process, not others. Null with fewer than six rounds.
+        speedup_high: Upper end.
+        operations: Predicted floating-point operations of one call.
+        bytes: Predicted bytes that one call reads and writes.
+        samples: One per round, in the order in which they ran.
+    """
+
+    kind: Literal["convolution", "attention"]
+    backend: str
+    length: int
+    batch: int
+    kernel_order: int | None
+    layout: Layout
+    pass_: Pass = msgspec.field(name="pass")
+    seconds: float
+    speedup_over_fft: float
+    speedup_low: float | None
+    speedup_high: float | None
+    operations: float
+    bytes: float
+    samples: list[Sample]
+
+
+class OperatorSlope(Row, frozen=True):
+    """Slope of log seconds per sequence in log length: 1 is linear, 2 quadratic.
+
+    An FFT's is above 1 by about 1 / ln L, attention's goes from 1 to 2.
+
+    Attributes:
+        interval: 95 % over the rounds of this process, lengths independent; null where a length
+            has fewer than three rounds.
+        window: Shortest and longest length.
+        points: Number of lengths.
+    """
+
+    slope: float
+    interval: Interval | None
+    window: tuple[int, int]
+    points: int
+
+
+class OperatorBench(Row, frozen=True):
+    """What operator.json holds, and what follows from its samples; also what `bench --json` prints.
+
+    Attributes:
+        status: How the bench ended; after another end than `ok`, `detail` says why something is missing.
+        slopes: Backend → slope.
+    """
+
+    status: Status
+    detail: str | None
+    settings: Settings
+    environment: Environment
+    provenance: Provenance
+    rows: list[OperatorRow]
+    slopes: dict[str, OperatorSlope]
+    peak_memory: list[PeakMemory]
+    errors: list[Error]
+    omitted: list[Omission]

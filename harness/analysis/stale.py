@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.analysis.load import Folder, load
 from harness.errors import UserError
 from harness.records import device_series as series
-from harness.records import source_digest
+from harness.records import operator, source_digest
 from harness.records.schema import read
 from harness.study.cells import Cell
 
@@ -20,6 +21,11 @@ _ASIDE = ".stale"
 def stale(folder: Folder) -> list[str]:
     """Paths of counted records whose sources changed since; not those where that cannot be told."""
     return [c.path for c in folder.counted if c.stale]
+
+
+def stale_operator(folder: Path) -> list[str]:
+    """Name of the folder's operator.json if its sources changed since; empty if not, or where none can be read."""
+    return [operator.FILE_NAME] if _is_stale_operator(folder / operator.FILE_NAME) else []
 
 
 def untold(folder: Folder) -> list[str]:
@@ -42,25 +48,26 @@ def remove_stale(path: Path) -> list[str]:
     _restore(path)
     folder = load(path)
     cells = {c.path: c.cell for c in folder.counted}
-    return [name for name in stale(folder) if _remove(path / name, cells[name])]
+    removed = [name for name in stale(folder) if _remove(path / name, functools.partial(_is_stale, cell=cells[name]))]
+    return removed + [name for name in stale_operator(path) if _remove(path / name, _is_stale_operator)]
 
 
 def _restore(path: Path) -> None:
     """Put back what an interrupted removal left aside, unless a newer record has its name."""
-    for aside in path.glob(f"*/*/.*{_ASIDE}"):
+    for aside in (*path.glob(f"*/*/.*{_ASIDE}"), *path.glob(f".{operator.FILE_NAME}{_ASIDE}")):
         record = aside.with_name(aside.name[1 : -len(_ASIDE)])
         with contextlib.suppress(FileExistsError):
             os.link(aside, record)
         aside.unlink()
 
 
-def _remove(record: Path, cell: Cell) -> bool:
+def _remove(record: Path, is_stale: Callable[[Path], bool]) -> bool:
     aside = record.with_name(f".{record.name}{_ASIDE}")
     try:
         record.replace(aside)
     except FileNotFoundError:
         return False
-    if not _is_stale(aside, cell):
+    if not is_stale(aside):
         # A link never overwrites: should there be a still newer record, that one stays.
         with contextlib.suppress(FileExistsError):
             os.link(aside, record)
@@ -78,6 +85,16 @@ def _is_stale(path: Path, cell: Cell) -> bool:
     except UserError:
         return False
     return found.provenance.source_digest != source_digest.cell_digest(cell.spec)
+
+
+def _is_stale_operator(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        found = operator.read(path)
+    except UserError:
+        return False
+    return found.provenance.source_digest != source_digest.source_digest(operator.SOURCES)
 
 
 def listing(path: Path, names: Sequence[str], unknown: Sequence[str], *, removed: bool) -> str:

@@ -37,3 +37,16 @@ def inventory() -> list[dict[str, Any]]:
             row["objective"] = model.objective().batch
         rows.append(row)
     return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The inventory for the terminal, a line per model."""
+    width = max(len(row["name"]) for row in rows)
+    lines = []
+    for row in rows:
+        causal = "causal" if row["causal"] else "non-causal"
+        lines.append(
+            f"{row['name']:{width}}  {row['family']:11}  {causal:10}  {row['objective'] or '-':11}  "
+            f"{row['parameters']:>9,}  {row['citation']}"
+        )
+    return "\n".join([*lines, f"Parameters at {NUM_ITEMS:,} items, length {MAX_LENGTH} and default options."])

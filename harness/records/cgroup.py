@@ -3,6 +3,9 @@
 Both hierarchies are read, version 2 and the separate controllers of version 1, each from this
 process's own group up to the root it can see: the tightest group decides. See the kernel's
 Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+
+psutil does not do this: it gives the machine's memory and the affinity's cores whatever the group allows, and no
+count of out-of-memory kills, which is the only evidence that tells such a kill from any other SIGKILL.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """The schema of operator.json: the convolution operator timed by itself, its errors and its memory.
 
-Field names carry units. Raw samples are kept. JSON has no NaN or Infinity: null means not measured.
-Imports no torch: the report reads this file.
+Field names carry units. Raw samples are kept and nothing is computed from them: speed-ups and slopes are analysis's.
+JSON has no NaN or Infinity: null means not measured. Imports no torch: the report reads this file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from harness.errors import UserError
-from harness.records.schema import Environment, Provenance
+from harness.records.schema import FAILED_SUFFIX, FINAL, Environment, Provenance, Status, encode, write_atomic
 
-OPERATOR_SCHEMA = 1
+OPERATOR_SCHEMA = 2
 FILE_NAME = "operator.json"
 # What a measurement executes begins here; see harness/records/source_digest.py.
 SOURCES = ["harness.run.operator_child.main"]
@@ -22,6 +22,8 @@ SOURCES = ["harness.run.operator_child.main"]
 Layout = Literal["channel_major", "batch_length_channel"]
 Pass = Literal["forward", "forward_backward"]
 Reference = Literal["direct", "fft"]
+# The passes of a bench, in their order.
+Measure = Literal["time", "memory", "errors"]
 
 
 class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +53,7 @@ class Settings(_Frozen, frozen=True):
         attention_seconds: No longer length is tried once attention takes this time per call.
         error_lengths: Lengths at which errors are found.
         memory_lengths: Lengths at which peaks are read.
+        timeout_seconds: Time limit of each pass: times, peaks, errors; null: none.
     """
 
     elements: int = 65_536
@@ -71,6 +74,7 @@ class Settings(_Frozen, frozen=True):
     attention_seconds: float = 1.5
     error_lengths: list[int] = msgspec.field(default_factory=lambda: [2**n for n in range(6, 17)])
     memory_lengths: list[int] = msgspec.field(default_factory=lambda: [512, 4096, 65_536])
+    timeout_seconds: float | None = None
 
 
 class Sample(_Frozen, frozen=True):
@@ -90,15 +94,10 @@ class Row(_Frozen, frozen=True):
         kernel_order: K; null for attention.
         layout: Of x; attention reads heads out of `[B, L, D]`.
         pass_: `forward` under no_grad, or `forward_backward` with all gradients.
-        seconds: Median over the rounds of the time of one call.
-        speedup_over_fft: Median over the rounds of FFT time / this time, both of the same round.
-            Attention is paired with the channel-major FFT of the first kernel order.
-        speedup_low: Lower end of the median's 95 % interval from order statistics over the
-            rounds; it describes this process, not others. Null with fewer than six rounds.
-        speedup_high: Upper end.
         operations: Predicted floating-point operations of one call (models/ops/convolution/cost.py).
         bytes: Predicted bytes that one call reads and writes.
-        samples: One per round, in the order in which they ran.
+        samples: One per round, in the order in which they ran; every row of a length, kernel order, layout and pass
+            has the same rounds, and attention those of the first kernel order in the first layout.
     """
 
     kind: Literal["convolution", "attention"]
@@ -108,10 +107,6 @@ class Row(_Frozen, frozen=True):
     kernel_order: int | None
     layout: Layout
     pass_: Pass = msgspec.field(name="pass")
-    seconds: float
-    speedup_over_fft: float
-    speedup_low: float | None
-    speedup_high: float | None
     operations: float
     bytes: float
     samples: list[Sample]
@@ -126,24 +121,6 @@ class Omission(_Frozen, frozen=True):
     layout: Layout
     pass_: Pass = msgspec.field(name="pass")
     reason: str
-
-
-class Slope(_Frozen, frozen=True):
-    """Slope of log seconds per sequence in log length: 1 is linear, 2 quadratic.
-
-    An FFT's is above 1 by about 1 / ln L, attention's goes from 1 to 2.
-
-    Attributes:
-        interval: 95 % over the rounds of this process, lengths independent; null where a length
-            has fewer than three rounds.
-        window: Shortest and longest length.
-        points: Number of lengths.
-    """
-
-    slope: float
-    interval: tuple[float, float] | None
-    window: tuple[int, int]
-    points: int
 
 
 class PeakMemory(_Frozen, frozen=True):
@@ -186,40 +163,68 @@ class Error(_Frozen, frozen=True):
 
 
 class OperatorRecord(_Frozen, frozen=True):
-    """All of operator.json."""
+    """All of operator.json.
+
+    Attributes:
+        status: How the bench ended. After another end than `ok`, what the passes before measured is kept.
+        detail: Why something is missing.
+    """
 
     schema_version: int
+    status: Status
     settings: Settings
     environment: Environment
     provenance: Provenance
-    rows: list[Row]
-    slopes: dict[str, Slope]
-    peak_memory: list[PeakMemory]
-    errors: list[Error]
-    omitted: list[Omission]
+    rows: list[Row] = []
+    peak_memory: list[PeakMemory] = []
+    errors: list[Error] = []
+    omitted: list[Omission] = []
+    detail: str | None = None
+
+
+def write(record: OperatorRecord, path: Path) -> Path:
+    """Write a record atomically; one that is not final goes to `<name>.failed.json`.
+
+    Returns:
+        The path really written.
+    """
+    failed = path.with_suffix(FAILED_SUFFIX)
+    if record.status not in FINAL:
+        write_atomic(failed, encode(record))
+        return failed
+    write_atomic(path, encode(record))
+    failed.unlink(missing_ok=True)
+    return path
 
 
 def read(path: Path) -> OperatorRecord:
-    """Read operator.json.
+    """Read operator.json, also one of schema 1.
 
     Raises:
         UserError: No such file, no JSON, another schema version, or not this schema.
     """
     remedy = "delete it and `python -m harness bench --output FILE` measures it again"
     try:
-        content = path.read_bytes()
-        header = msgspec.json.decode(content)
+        content = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a complete JSON file ({error}); {remedy}") from None
-    version = header.get("schema_version") if isinstance(header, dict) else None
-    if version != OPERATOR_SCHEMA:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version not in (1, OPERATOR_SCHEMA):
         raise UserError(
-            f"{path}: operator schema {version}, this harness reads schema {OPERATOR_SCHEMA}; "
+            f"{path}: operator schema {version}, this harness reads schema 1 and {OPERATOR_SCHEMA}; "
             f"read it with the version that wrote it, or {remedy}"
         )
     try:
-        return msgspec.json.decode(content, type=OperatorRecord)
+        return msgspec.convert(_from_1(content) if version == 1 else content, OperatorRecord)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not a valid operator record: {error}; {remedy}") from None
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 held what follows from the samples, and was written of benches alone that ended well."""
+    computed = {"seconds", "speedup_over_fft", "speedup_low", "speedup_high"}
+    rows = [{name: value for name, value in row.items() if name not in computed} for row in content.get("rows", [])]
+    kept = {name: value for name, value in content.items() if name != "slopes"}
+    return {**kept, "schema_version": OPERATOR_SCHEMA, "status": "ok", "rows": rows}

@@ -17,8 +17,8 @@ import msgspec
 
 from harness.errors import USAGE, UserError
 from harness.records.environment import describe, usable_cores
-from harness.records.schema import encode, write_atomic
-from harness.run.process import die_with_parent
+from harness.records.schema import Environment, encode, write_atomic
+from harness.run.process import die_with_parent, limit_memory
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,14 +73,28 @@ def run(path: Path) -> None:
         path: File with a `Request`.
     """
     request = msgspec.json.decode(path.read_bytes(), type=Request)
+    answer(request.result, request.memory_limit_bytes, lambda: _measure(request), lambda: _environment(request))
+
+
+def answer(
+    result: str, limit: int | None, measure: Callable[[], dict[str, Any]], environment: Callable[[], Environment]
+) -> None:
+    """Measure and write the result; running out of memory is one, a user's mistake ends the process.
+
+    Args:
+        result: Where to write.
+        limit: Private memory this process may allocate, in bytes; None: no limit.
+        measure: Returns the record's fields; `status` and `detail` among them say how it ended, if not well.
+        environment: The machine, for a result without any other field.
+    """
     # Not at the top: torch takes seconds, in which a supervisor that died must take this process along.
     from harness.measure import runtime
 
-    if request.memory_limit_bytes is not None:
-        _limit_memory(request.memory_limit_bytes)
+    if limit is not None:
+        limit_memory(limit)
     try:
-        fields = _measure(request)
-        result = Result(status=fields.pop("status", "ok"), detail=fields.pop("detail", None), fields=fields)
+        fields = measure()
+        found = Result(status=fields.pop("status", "ok"), detail=fields.pop("detail", None), fields=fields)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)
@@ -88,8 +102,8 @@ def run(path: Path) -> None:
         if not runtime.is_out_of_memory(error):
             raise
         detail = (str(error) or "MemoryError").splitlines()[0]
-        result = Result(status="oom", detail=detail, fields={"environment": _environment(request)})
-    write_atomic(Path(request.result), encode(result))
+        found = Result(status="oom", detail=detail, fields={"environment": environment()})
+    write_atomic(Path(result), encode(found))
 
 
 def _measure(request: Request) -> dict[str, Any]:
@@ -117,19 +131,10 @@ Measurement = Callable[[], dict[str, Any]]
 MEASURES: dict[str, Callable[[Request], Measurement]] = {"time": _speed, "memory": _speed, "training": _training}
 
 
-def _environment(request: Request) -> Any:
+def _environment(request: Request) -> Environment:
     from harness.measure import runtime
 
     return describe(request.spec["threads"] or usable_cores(), runtime.allocator())
-
-
-def _limit_memory(limit: int) -> None:
-    import resource
-
-    # RLIMIT_DATA counts private writable memory, which is what malloc hands out; torch then
-    # reports that it cannot allocate, where the kernel would kill some process or other.
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
 if __name__ == "__main__":

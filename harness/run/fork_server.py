@@ -4,6 +4,8 @@ Started by `harness.run.workers`, which sends requests over the socket FD, one a
 write end of a pipe for the child's output. Answers: `Ready`; then for every request the child's process id, and when it
 has ended its exit status, negative for a signal.
 
+Why this is not multiprocessing's forkserver stands in `harness.run.workers`.
+
 A forked child is what `python -m harness.run.child` is after its imports: same environment and allocator settings, its
 own limits, seeds and output, and it dies with this process, which dies with the sweep. What differs:
 

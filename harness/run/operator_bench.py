@@ -1,35 +1,58 @@
-"""`python -m harness bench`: runs the children and puts operator.json together. Imports no torch."""
+"""The convolution operator by itself: runs the bench's children and makes one record of them. Imports no torch."""
 
 from __future__ import annotations
 
 import datetime
 import math
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import msgspec
 
-from harness.analysis.estimates.statistics import combine, estimate
-from harness.errors import USAGE, UserError
-from harness.records.environment import git_state
-from harness.records.operator import OPERATOR_SCHEMA, SOURCES, OperatorRecord, Row, Settings, Slope
-from harness.records.schema import Provenance, encode
+from harness.errors import UserError
+from harness.records.environment import describe, git_state, has_gpu, memory_bytes
+from harness.records.operator import FILE_NAME, OPERATOR_SCHEMA, SOURCES, Measure, OperatorRecord, Settings
+from harness.records.schema import Provenance
 from harness.records.source_digest import source_digest
-from harness.run.operator_child import Measure, Request, Result
-from harness.run.supervisor import KEEP_BLOCKS, RETURN_BLOCKS, clean_environment
+from harness.run import allocator
+from harness.run.watch import Bounds, Outcome, run_child
+from harness.run.workers import Fresh
+from harness.study.schema import Study
 
-MEASURES: tuple[Measure, ...] = ("time", "memory", "errors")
-# From here on a fixed cost per call hardly shows in a slope.
-SLOPE_FROM = 512
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+# Positions a batch. On a GPU, where smaller calls are launch time: four layers of the `gpu` studies.
+ELEMENTS = {"cpu": 65_536, "cuda": 262_144}
+_TIMEOUT_SECONDS, _QUICK_TIMEOUT_SECONDS = 3600.0, 600.0
 
 
-def settings(*, quick: bool = False, elements: int | None = None, threads: int = 1, device: str = "cpu") -> Settings:
+@dataclass(frozen=True)
+class OperatorCell:
+    """The bench as a study asks for it, in one queue with the study's cells; named as these are.
+
+    Attributes:
+        settings: What to measure.
+    """
+
+    settings: Settings
+    kind: Literal["speed"] = "speed"
+    label: str = "operator"
+    key: str = "operator"
+    path: str = FILE_NAME
+
+
+def operator_cells(study: Study) -> list[OperatorCell]:
+    """The bench of a study with `operator: true`, else none."""
+    if not study.operator:
+        return []
+    device = study.device if study.device != "auto" else "cuda" if has_gpu() else "cpu"
+    return [OperatorCell(settings(quick=True, elements=ELEMENTS[device], device=device))]
+
+
+def settings(
+    *, quick: bool = False, elements: int | None = None, threads: int = 1, device: Literal["cpu", "cuda"] = "cpu"
+) -> Settings:
     """Settings of a run.
 
     Args:
@@ -44,14 +67,11 @@ def settings(*, quick: bool = False, elements: int | None = None, threads: int =
     elements = Settings().elements if elements is None else elements
     if not 64 <= elements <= 2**24 or elements.bit_count() != 1:
         raise UserError(
-            f"elements {elements} must be a power of two in 64 … {2**24}, so that every length divides it; "
-            "65536 is the default"
+            f"--elements must be a power of two from 64 to {2**24}, so that every length divides it, got {elements}"
         )
     if threads < 1:
-        raise UserError(f"threads {threads} must be at least 1")
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"unknown device '{device}'; legal: cpu, cuda")
-    full = Settings(elements=elements, threads=threads, device="cuda" if device == "cuda" else "cpu")
+        raise UserError(f"--threads must be at least 1, got {threads}")
+    full = Settings(elements=elements, threads=threads, device=device, timeout_seconds=_TIMEOUT_SECONDS)
     if not quick:
         return full
     return msgspec.structs.replace(
@@ -65,148 +85,53 @@ def settings(*, quick: bool = False, elements: int | None = None, threads: int =
         attention_seconds=0.7,
         error_lengths=[64, 256, 1024, 4096, 16_384, 65_536],
         memory_lengths=[4096],
+        timeout_seconds=_QUICK_TIMEOUT_SECONDS,
     )
 
 
-def bench(wanted: Settings) -> OperatorRecord:
-    """Measure times, peaks and errors, each in a child process of its own.
+def bench(wanted: Settings, *, log: Path | None = None, deadline: float | None = None) -> OperatorRecord:
+    """Measure times, peaks and errors, each in a child process of its own; the first that fails ends the bench.
+
+    Args:
+        wanted: What to measure.
+        log: Where to keep everything the children print; None keeps only the last lines.
+        deadline: Monotonic clock at which the bench is given up, whatever its own time limits.
 
     Raises:
-        UserError: A child was killed, or found the settings impossible on this machine.
-        RuntimeError: A child failed; its traceback is on standard error.
+        OutOfTimeError: The deadline passed.
     """
     started = datetime.datetime.now(datetime.UTC)
     begin = time.monotonic()
     # Before the children start: what is edited meanwhile is not what ran.
     commit, dirty = git_state()
     digest = source_digest(SOURCES)
-    results = {what: _child(what, wanted) for what in MEASURES}
-    return OperatorRecord(
-        schema_version=OPERATOR_SCHEMA,
-        settings=wanted,
-        environment=results["time"].environment,
-        provenance=Provenance(
-            git_commit=commit,
-            git_dirty=dirty,
-            started_at=started.isoformat(timespec="seconds"),
-            source_digest=digest,
-            elapsed_seconds=round(time.monotonic() - begin, 3),
-        ),
-        rows=results["time"].rows,
-        slopes=slopes(results["time"].rows, wanted.kernel_orders[0]),
-        peak_memory=results["memory"].peak_memory,
-        errors=results["errors"].errors,
-        omitted=list(dict.fromkeys(o for what in MEASURES for o in results[what].omitted)),
+    limit = int(0.9 * memory_bytes())
+    request = {"settings": wanted, "memory_limit_bytes": limit if wanted.device == "cpu" else None}
+    fields: dict[str, Any] = {"omitted": []}
+    outcome = Outcome("ok", None, {})
+    workers = Fresh("harness.run.operator_child")
+    seconds = math.inf if wanted.timeout_seconds is None else wanted.timeout_seconds
+    for measure in MEASURES:
+        outcome = run_child(request, measure, workers, Bounds(seconds, limit, deadline), log)
+        omitted = [o for o in outcome.fields.get("omitted", []) if o not in fields["omitted"]]
+        # The timing child's environment stands for all.
+        fields = {**outcome.fields, **fields, "omitted": fields["omitted"] + omitted}
+        if outcome.status != "ok":
+            break
+    fields.setdefault("environment", describe(wanted.threads, allocator.settings(MEASURES[0])))
+    provenance = Provenance(
+        git_commit=commit,
+        git_dirty=dirty,
+        started_at=started.isoformat(timespec="seconds"),
+        source_digest=digest,
+        elapsed_seconds=round(time.monotonic() - begin, 3),
     )
-
-
-def slopes(rows: Iterable[Row], order: int) -> dict[str, Slope]:
-    """Slope per backend over lengths of at least 512: this kernel order, channel-major, with backward.
-
-    Least squares through the means of the logs; their errors come from the rounds.
-
-    Returns:
-        Backend → slope, for backends with two lengths or more.
-    """
-    chosen: dict[str, list[Row]] = {}
-    for row in rows:
-        own = row.kind == "attention" or (row.kernel_order, row.layout) == (order, "channel_major")
-        if own and row.pass_ == "forward_backward" and row.length >= SLOPE_FROM:
-            chosen.setdefault(row.backend, []).append(row)
-    found = {}
-    for backend, points in chosen.items():
-        if len(points) < 2:
-            continue
-        logs = [math.log(p.length) for p in points]
-        middle = sum(logs) / len(logs)
-        spread = sum((x - middle) ** 2 for x in logs)
-        times = [estimate([math.log(s.seconds / s.calls / p.batch) for s in p.samples]) for p in points]
-        result = combine([(x - middle) / spread for x in logs], times)
-        lengths = [p.length for p in points]
-        found[backend] = Slope(
-            slope=result.mean,
-            interval=result.interval(),
-            window=(min(lengths), max(lengths)),
-            points=len(points),
-        )
-    return found
-
-
-def table(record: OperatorRecord) -> str:
-    """Times and ratios for the terminal: a block per kernel order, layout and pass, a line per length.
-
-    Returns:
-        Lines without a newline at the end.
-    """
-    wanted = record.settings
-    lines = [
-        f"{record.environment.cpu}, {wanted.threads} thread(s), torch {record.environment.packages.get('torch', '?')}, "
-        f"{wanted.elements:,} positions a batch, {wanted.channels} channels, float32",
-        "milliseconds a call; in brackets FFT time / this time, median of paired rounds and its 95 % interval",
-    ]
-    attention = [row for row in record.rows if row.kind == "attention"]
-    convolutions = [row for row in record.rows if row.kind == "convolution"]
-    for order, layout, pass_ in dict.fromkeys((r.kernel_order, r.layout, r.pass_) for r in convolutions):
-        block = [r for r in convolutions if (r.kernel_order, r.layout, r.pass_) == (order, layout, pass_)]
-        if (order, layout) == (wanted.kernel_orders[0], wanted.layouts[0]):
-            block += [r for r in attention if r.pass_ == pass_]
-        names = list(dict.fromkeys(r.backend for r in block))
-        lines += ["", f"K = {order}, {layout}, {pass_}"]
-        lines.append(f"{'length':>8}" + "".join(f"  {name:>27}" for name in names))
-        for length in dict.fromkeys(r.length for r in block):
-            cells = {r.backend: _cell(r) for r in block if r.length == length}
-            lines.append(f"{length:>8,}" + "".join(f"  {cells.get(name, '-'):>27}" for name in names))
-    lines += ["", f"slope of log seconds per sequence in log length, {SLOPE_FROM:,} and longer"]
-    for backend, slope in record.slopes.items():
-        ends = "no interval" if slope.interval is None else f"[{slope.interval[0]:.3f}, {slope.interval[1]:.3f}]"
-        lines.append(f"  {backend:6} {slope.slope:.3f} {ends}, {slope.window[0]:,} … {slope.window[1]:,}")
-    lines += ["", "largest relative L2 error against float64: output, gradients of x, coefficients, decay"]
-    for backend in dict.fromkeys(e.backend for e in record.errors):
-        own = [e for e in record.errors if e.backend == backend]
-        worst = [
-            max(getattr(e, name) for e in own)
-            for name in ("output", "x_gradient", "coefficients_gradient", "decay_gradient")
-        ]
-        lines.append(f"  {backend:6} " + "  ".join(f"{value:.1e}" for value in worst))
-    lines += ["", "peak memory of forward and backward beyond x and the incoming gradient"]
-    for peak in record.peak_memory:
-        lines.append(f"  {peak.backend:6} length {peak.length:>6,}  {peak.relative_to_x:5.1f} times x")
-    if record.omitted:
-        lines += ["", "not measured"]
-        for reason in dict.fromkeys(o.reason for o in record.omitted):
-            own_lengths = sorted({o.length for o in record.omitted if o.reason == reason})
-            lines.append(f"  {reason} (lengths {', '.join(f'{n:,}' for n in own_lengths)})")
-    return "\n".join(lines)
-
-
-def _cell(row: Row) -> str:
-    ends = "" if row.speedup_low is None else f" {row.speedup_low:.2f}-{row.speedup_high:.2f}"
-    return f"{1e3 * row.seconds:.2f} [{row.speedup_over_fft:.2f}{ends}]"
-
-
-def _child(what: Measure, wanted: Settings) -> Result:
-    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        request, result = Path(folder) / "request.json", Path(folder) / "result.json"
-        request.write_bytes(encode(Request(settings=wanted, measure=what, result=str(result), parent=os.getpid())))
-        allocator = RETURN_BLOCKS if what == "memory" else KEEP_BLOCKS
-        child = subprocess.Popen(
-            [sys.executable, "-m", "harness.run.operator_child", str(request)],
-            env={**clean_environment(), **allocator},
-            stdin=subprocess.DEVNULL,
-            # Standard error: standard output carries the table or the JSON, and nothing else.
-            stdout=2,
-        )
-        try:
-            code = child.wait()
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        if code < 0:
-            name = signal.Signals(-code).name
-            raise UserError(f"the {what} pass was killed by {name}; if memory ran out, take fewer --elements")
-        if code == USAGE:
-            raise UserError(f"the {what} pass cannot run on this machine; the line above says why")
-        if code:
-            raise RuntimeError(f"the {what} pass ended with status {code}; its traceback stands above")
-        return msgspec.json.decode(result.read_bytes(), type=Result)
+    whole = {
+        "schema_version": OPERATOR_SCHEMA,
+        "status": outcome.status,
+        "detail": None if outcome.detail is None else f"{measure} pass: {outcome.detail}",
+        "settings": wanted,
+        "provenance": provenance,
+        **fields,
+    }
+    return msgspec.convert(msgspec.to_builtins(whole), OperatorRecord)

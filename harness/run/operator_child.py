@@ -8,60 +8,55 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import msgspec
 
-from harness.errors import USAGE, UserError
 from harness.records.environment import describe
-from harness.records.operator import Error, Omission, PeakMemory, Row, Settings
-from harness.records.schema import Environment, encode, write_atomic
+from harness.records.operator import Measure, Settings
+from harness.records.schema import Environment
+from harness.run.child import answer
 from harness.run.process import die_with_parent
-
-Measure = Literal["time", "memory", "errors"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the bench asks of a child.
 
     Attributes:
-        result: Where to write the result.
+        result: Where to write a `harness.run.child.Result`.
         parent: Process that must stay alive for this one to go on.
+        memory_limit_bytes: Private memory this process may allocate; null on a GPU.
     """
 
     settings: Settings
     measure: Measure
     result: str
     parent: int
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What one child measured; the lists of the other measures stay empty."""
-
-    environment: Environment
-    rows: list[Row] = []
-    peak_memory: list[PeakMemory] = []
-    errors: list[Error] = []
-    omitted: list[Omission] = []
+    memory_limit_bytes: int | None
 
 
 def main() -> None:
     """Run the request named on the command line."""
     request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Request)
     die_with_parent(request.parent)
-    # Imports that load torch come after the line above: they take seconds.
+    answer(request.result, request.memory_limit_bytes, lambda: _measure(request), lambda: _environment(request))
+
+
+def _measure(request: Request) -> dict[str, Any]:
+    # Imports that load torch come after `die_with_parent`: they take seconds.
     from harness.measure import runtime
     from harness.measure.operator.measures import measure
 
     settings = request.settings
-    try:
-        device = runtime.prepare({"threads": settings.threads, "device": settings.device})
-        environment = runtime.complete(describe(settings.threads, runtime.allocator()), device)
-        result = Result(environment=environment, **measure(request.measure, settings, device))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE)
-    write_atomic(Path(request.result), encode(result))
+    device = runtime.prepare({"threads": settings.threads, "device": settings.device})
+    fields = measure(request.measure, settings, device)
+    return {"environment": runtime.complete(_environment(request), device), **fields}
+
+
+def _environment(request: Request) -> Environment:
+    from harness.measure import runtime
+
+    return describe(request.settings.threads, runtime.allocator())
 
 
 if __name__ == "__main__":

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from harness.data.sources import prepare
+from harness.errors import UserError
+from harness.records import operator as operator_record
 from harness.records import schema as records
-from harness.run.supervisor import OutOfTimeError, run_cell
+from harness.records.operator import OperatorRecord
+from harness.records.schema import Record
+from harness.run.operator_bench import OperatorCell, bench, operator_cells
+from harness.run.supervisor import run_cell
+from harness.run.watch import OutOfTimeError
 from harness.run.workers import ForkError, ForkServers, Fresh, Workers, can_fork
-from harness.study.cells import Cell
+from harness.study.cells import Cell, cells
 from harness.study.manifest import FILE_NAME, Manifest, manifest
 from harness.study.schema import Study
 
 # So many failures without a single success have one cause, which time on a lent machine must not be spent on.
 _HOPELESS = 5
 
-Run = Callable[[Study, Cell, Path], records.Record]
+# What a study asks for, and what becomes of it.
+Task = Cell | OperatorCell
+Result = Record | OperatorRecord
 
 
 @dataclass
@@ -28,19 +36,31 @@ class Progress:
     """What a sweep did.
 
     Attributes:
+        folder: The study's folder of records.
         measured: Cells that now have a record.
         failed: Cells that ended without a final status; they are tried again next time.
         left: Cells that no longer fitted the time, or were given up when it was over.
     """
 
-    measured: list[Cell] = field(default_factory=list)
-    failed: list[Cell] = field(default_factory=list)
-    left: list[Cell] = field(default_factory=list)
+    folder: Path
+    measured: list[Task] = field(default_factory=list)
+    failed: list[Task] = field(default_factory=list)
+    left: list[Task] = field(default_factory=list)
 
     @property
     def hopeless(self) -> bool:
         """Whether the first cells all failed and the others were not begun."""
         return len(self.failed) >= _HOPELESS and not self.measured
+
+    def summary(self) -> str:
+        """One line of numbers."""
+        why = "not started" if self.hopeless else "not finished (time limit)"
+        return f"{self.folder}: {len(self.measured)} measured, {len(self.failed)} failed, {len(self.left)} {why}"
+
+    def errors(self) -> list[str]:
+        """One line for each failed cell: where the reason stands."""
+        files = {task.key: (self.folder / task.path).with_suffix(records.FAILED_SUFFIX) for task in self.failed}
+        return [f"{key} has no result; {file} says why" for key, file in files.items()]
 
 
 def write_manifest(study: Study, folder: Path) -> Manifest:
@@ -53,10 +73,37 @@ def write_manifest(study: Study, folder: Path) -> Manifest:
     return result
 
 
-def order(cells: Iterable[Cell]) -> list[Cell]:
+def tasks(study: Study) -> list[Task]:
+    """All that a study asks for: its cells, and the operator bench."""
+    return [*cells(study), *operator_cells(study)]
+
+
+def find(study: Study, kind: str, key: str, *, typed: str) -> Task:
+    """The cell of a study that a key names.
+
+    Args:
+        study: The study.
+        kind: `speed` or `training`.
+        key: As `Cell.key`, or `operator`.
+        typed: How the user named the study.
+
+    Raises:
+        UserError: There is none.
+    """
+    known = {task.key: task for task in tasks(study) if task.kind == kind}
+    if key not in known:
+        raise UserError(
+            f"study '{study.name}' has no {kind} cell '{key}'; `python -m harness cells {typed}` lists its "
+            f"{len(known)} (a changed study asks for new cells)"
+        )
+    return known[key]
+
+
+def order(todo: Iterable[Task]) -> list[Task]:
     """Most informative first: one replicate of everything before the next, shuffled inside.
 
-    A study may put some labels before the others; see `Cell.rank`. Short histories train before long ones.
+    A study may put some labels before the others; see `Cell.rank`. Short histories train before long ones. The
+    operator bench, which no claim rests on, is the last that is timed before what only trains.
     """
 
     def place(cell: Cell) -> tuple[int, bool, int, int]:
@@ -64,7 +111,33 @@ def order(cells: Iterable[Cell]) -> list[Cell]:
         length = cell.spec["length"] or 0 if cell.kind == "training" else 0
         return cell.rank, cell.kind != "speed", length, cell.shuffle
 
-    return sorted(cells, key=place)
+    todo = list(todo)
+    ordered: list[Task] = [*sorted((task for task in todo if isinstance(task, Cell)), key=place)]
+    after = max((number for number, task in enumerate(ordered, 1) if task.kind == "speed"), default=0)
+    ordered[after:after] = [task for task in todo if isinstance(task, OperatorCell)]
+    return ordered
+
+
+def run(
+    study: Study,
+    task: Task,
+    output: Path,
+    *,
+    log: Path | None = None,
+    workers: Workers | None = None,
+    deadline: float | None = None,
+) -> Result:
+    """Measure and write one record; see `run_cell` and `bench`.
+
+    Raises:
+        OutOfTimeError: The deadline passed; nothing was written.
+        UserError: The data set of a training cell is missing or malformed; nothing was written.
+    """
+    if isinstance(task, Cell):
+        return run_cell(study, task, output, log=log, workers=workers, deadline=deadline)
+    record = bench(task.settings, log=log, deadline=deadline)
+    operator_record.write(record, output)
+    return record
 
 
 def sweep(
@@ -74,7 +147,6 @@ def sweep(
     minutes: float | None = None,
     kind: str | None = None,
     workers: Literal["fork", "fresh"] | None = None,
-    run: Run | None = None,
 ) -> Progress:
     """Run all cells of a study that have no record yet.
 
@@ -86,7 +158,6 @@ def sweep(
         kind: `speed` or `training` to run only those.
         workers: How cells start: forked from a process that has imported torch, or each by itself. Default: forked
             where that works.
-        run: Runs one cell (tests replace it).
 
     Raises:
         ForkError: `workers` is `fork`, and that does not work here.
@@ -94,56 +165,67 @@ def sweep(
     """
     begin = time.monotonic()
     deadline = None if minutes is None else begin + 60 * minutes
-    cells = order(write_manifest(study, folder).cells)
-    todo = [c for c in cells if (kind is None or c.kind == kind) and not (folder / c.path).is_file()]
+    write_manifest(study, folder)
+    todo = [t for t in order(tasks(study)) if (kind is None or t.kind == kind) and not (folder / t.path).is_file()]
     # Once and beforehand: each cell would ask for it again, and fetch what cannot be fetched.
-    for dataset in sorted({c.spec["dataset"] for c in todo if c.kind == "training"}):
+    for dataset in sorted({t.spec["dataset"] for t in todo if isinstance(t, Cell) and t.kind == "training"}):
         prepare(dataset, study.sources()[dataset], study.data_folder)
-    progress = Progress()
+    progress = Progress(folder)
     longest: dict[str, float] = {}
-    rank = None
     with ForkServers() as servers:
-        chosen: Workers = servers if workers == "fork" or (workers is None and can_fork()) else Fresh()
-        for place, cell in enumerate(todo, 1):
-            elapsed = time.monotonic() - begin
-            needed = longest.get(cell.label, 0.0) if cell.kind == "speed" else 0.0
-            if progress.hopeless or (minutes is not None and elapsed + needed > 60 * minutes):
-                progress.left.append(cell)
-                continue
-            print(f"[{place}/{len(todo)}, {elapsed / 60:.1f} min] {cell.kind} {cell.key}", file=sys.stderr, flush=True)
-            if cell.rank != rank:
-                # Children of one server share its memory layout, which replicates must not.
-                servers.close()
-                rank = cell.rank
+        runner = _Runner(study, servers, workers, deadline)
+        for number, task in enumerate(todo, 1):
             started = time.monotonic()
-            try:
-                try:
-                    result = _run(run, study, cell, folder, chosen, deadline)
-                except ForkError as error:
-                    if workers == "fork":
-                        raise
-                    print(f"warning: {error}; so it is done now", file=sys.stderr, flush=True)
-                    chosen = Fresh()
-                    result = _run(run, study, cell, folder, chosen, deadline)
-            except OutOfTimeError:
-                progress.left.append(cell)
+            needed = longest.get(task.label, 0.0) if task.kind == "speed" else 0.0
+            if progress.hopeless or (deadline is not None and started + needed > deadline):
+                progress.left.append(task)
                 continue
-            if cell.kind == "speed":
-                longest[cell.label] = max(longest.get(cell.label, 0.0), time.monotonic() - started)
-            (progress.measured if result.status in records.FINAL else progress.failed).append(cell)
+            at = f"{number}/{len(todo)}, {(started - begin) / 60:.1f} min"
+            print(f"[{at}] {task.kind} {task.key}", file=sys.stderr, flush=True)
+            result = runner.run(task, folder / task.path)
+            if result is None:
+                progress.left.append(task)
+                continue
+            if task.kind == "speed":
+                longest[task.label] = max(longest.get(task.label, 0.0), time.monotonic() - started)
+            (progress.measured if result.status in records.FINAL else progress.failed).append(task)
             if result.status != "ok":
                 print(f"  {result.status}: {result.detail}", file=sys.stderr, flush=True)
     if progress.hopeless:
+        count = len(progress.failed)
         print(
-            f"error: the first {len(progress.failed)} cells failed and none was measured; the others were not begun",
-            file=sys.stderr,
+            f"error: the first {count} cells failed and none was measured; the others were not begun", file=sys.stderr
         )
     return progress
 
 
-def _run(
-    run: Run | None, study: Study, cell: Cell, folder: Path, workers: Workers, deadline: float | None
-) -> records.Record:
-    if run is not None:
-        return run(study, cell, folder / cell.path)
-    return run_cell(study, cell, folder / cell.path, workers=workers, deadline=deadline)
+class _Runner:
+    """Runs one cell after the other as `sweep` was told to, and by itself what turns out not to be forkable here."""
+
+    def __init__(
+        self, study: Study, servers: ForkServers, wanted: Literal["fork", "fresh"] | None, deadline: float | None
+    ) -> None:
+        self._study, self._servers, self._wanted, self._deadline = study, servers, wanted, deadline
+        self._workers: Workers = servers if wanted == "fork" or (wanted is None and can_fork()) else Fresh()
+        self._rank: int | None = None
+
+    def run(self, task: Task, output: Path) -> Result | None:
+        """The cell's result; None where it was given up for time."""
+        if isinstance(task, Cell) and task.rank != self._rank:
+            # Children of one server share its memory layout, which replicates must not.
+            self._servers.close()
+            self._rank = task.rank
+        try:
+            return self._run(task, output)
+        except ForkError as error:
+            if self._wanted == "fork":
+                raise
+            print(f"warning: {error}; each cell now starts by itself", file=sys.stderr, flush=True)
+            self._workers = Fresh()
+            return self._run(task, output)
+
+    def _run(self, task: Task, output: Path) -> Result | None:
+        try:
+            return run(self._study, task, output, workers=self._workers, deadline=self._deadline)
+        except OutOfTimeError:
+            return None

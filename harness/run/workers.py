@@ -2,6 +2,12 @@
 
 Importing torch and the models takes seconds, which for a cell of a few seconds on a GPU is most of its time. A
 fork server (`harness.run.fork_server`) imports them once. Imports no torch itself.
+
+Why not multiprocessing's forkserver with `set_forkserver_preload`: it is one server for the whole program, and the
+allocator reads its environment when a process starts, so each environment needs a server of its own, which a sweep
+also ends between replicates; it runs a pickled function, where a request is a file that a person can run again
+(`python -m harness.run.child REQUEST`); and a child of it has no pipe for its output. Here a forked child is used like
+a `subprocess.Popen`: its id, its output, its exit status or signal.
 """
 
 from __future__ import annotations
@@ -60,16 +66,16 @@ class Fresh:
     """A new interpreter for every child.
 
     Args:
-        command: Command without its request argument; default: `harness.run.child`.
+        module: What it runs with the request's path.
     """
 
-    def __init__(self, command: list[str] | None = None) -> None:
-        self._command = command or [sys.executable, "-m", "harness.run.child"]
+    def __init__(self, module: str = "harness.run.child") -> None:
+        self._module = module
 
     def start(self, request: Path, environment: dict[str, str]) -> Child:
         """See `Workers`."""
         return subprocess.Popen(
-            [*self._command, str(request)],
+            [sys.executable, "-m", self._module, str(request)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -166,7 +172,7 @@ class _Server:
                 raise _unusable(f"ended with status {self.process.wait()} while importing; its lines stand above")
             ready = msgspec.json.decode(message, type=Ready)
             if ready.unfit is not None:
-                raise _unusable(f"is of no use: {ready.unfit}")
+                raise _unusable(f"cannot run cells: {ready.unfit}")
         except BaseException:
             self.close()
             raise

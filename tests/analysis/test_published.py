@@ -134,7 +134,7 @@ def test_the_page_tells_what_the_code_finds(whole, above, capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"partner": "hyaena"}, "partner 'hyaena' is no column"),
+        ({"partner": "hyaena"}, "partner 'hyaena' is not a column"),
         ({"lengths": [1024, 512]}, "must increase"),
         ({"assumed_error": 0}, "assumed_error 0"),
         ({"colour": "blue"}, "colour"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.measure.peak_memory import Peak
-from harness.run.supervisor import KEEP_BLOCKS, RETURN_BLOCKS, clean_environment
+from harness.run.allocator import KEEP_BLOCKS, RETURN_BLOCKS, clean_environment
 
 MIB = 1 << 20
 # Bookkeeping of interpreter and allocator, and pages the kernel counts in batches.

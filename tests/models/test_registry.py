@@ -1,4 +1,4 @@
-"""Models of installed packages: found without importing them, and mistakes told to who can mend them."""
+"""Models of installed packages: found without importing them, and mistakes told to who can correct them."""
 
 import importlib
 import subprocess
@@ -53,9 +53,9 @@ def test_a_package_is_found_and_read_without_being_imported(install):
     ("sources", "points", "words"),
     [
         ({"dig.py": EXAMPLE}, {"fossils": "dig:Fossil"}, ["digger", "fossils = dig:Fossil", "registers fossil"]),
-        ({"dig.py": "x = 1"}, {"fossil": "dig:Fossil"}, ["registers nothing", "mend its entry point"]),
+        ({"dig.py": "x = 1"}, {"fossil": "dig:Fossil"}, ["registers nothing", "correct its entry point"]),
         ({}, {"fossil": "gone.fossil:Fossil"}, ["digger", "no source of a module 'gone.fossil'", "uninstall"]),
-        ({"dig.py": "def f(:"}, {"fossil": "dig:Fossil"}, ["dig.py", "no Python source", "mend it"]),
+        ({"dig.py": "def f(:"}, {"fossil": "dig:Fossil"}, ["dig.py", "cannot be parsed", "fix or delete"]),
         ({"dig.py": EXAMPLE}, {"hyenarec": "dig:Fossil"}, ["'hyenarec' is built in already", "another name"]),
     ],
 )

@@ -6,6 +6,7 @@ import math
 import msgspec
 from operator_examples import operator_record
 
+from harness.analysis.estimates.operator import operator_bench
 from harness.analysis.results import (
     ANALYSIS_VERSION,
     AccuracyDifference,
@@ -330,7 +331,7 @@ def example(
         )
         if problems
         else Problems(failed=[], refused=[], orphans=[], stale=[], threats=[]),
-        operator=operator_record() if operator else None,
+        operator=operator_bench(operator_record()) if operator else None,
         streams=[p for label in labels if label in STREAMED for p in _streams(label)] if speed else [],
     )
 

@@ -7,6 +7,7 @@ import typst
 from examples import example
 from operator_examples import operator_record
 
+from harness.analysis.estimates.operator import operator_bench
 from harness.records.operator import Settings
 from harness.report.document import assemble, render
 from harness.report.figures import draw
@@ -46,8 +47,8 @@ def test_there_is_no_page_without_it(tmp_path):
 
 
 def test_a_quick_run_and_one_with_nothing_but_times_make_a_page_too(analysis, tmp_path):
-    quick = operator_record(settings(quick=True))
-    bare = msgspec.structs.replace(operator_record(), slopes={}, peak_memory=[], errors=[], omitted=[])
+    quick = operator_bench(operator_record(settings(quick=True)))
+    bare = msgspec.structs.replace(operator_bench(operator_record()), slopes={}, peak_memory=[], errors=[], omitted=[])
     for place, record in enumerate((quick, bare)):
         folder = tmp_path / str(place)
         folder.mkdir()
@@ -85,7 +86,7 @@ def test_the_error_drawn_is_that_of_the_worst_kernel_order(analysis):
 
 
 def test_a_run_of_convolutions_only_is_drawn_without_attention(analysis):
-    record = operator_record(Settings(passes=["forward_backward"]))
+    record = operator_bench(operator_record(Settings(passes=["forward_backward"])))
     record = msgspec.structs.replace(record, rows=[r for r in record.rows if r.kind == "convolution"])
     figure = draw(msgspec.structs.replace(analysis, operator=record), "operator-time")
     names = {t.get_text() for t in figure.axes[0].texts}

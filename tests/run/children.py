@@ -1,5 +1,6 @@
 """A study of one tiny cell, and what becomes of the processes that measure it."""
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,6 +19,17 @@ SPEED = {
     "negatives": 8,
     "sweeps": {"constant-tokens": {"lengths": [16], "tokens": 64, "replicates": 1}},
 }
+
+
+class Scripted:
+    """Starts children that run a command instead of a measurement."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def start(self, request, environment):
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen([*self.command, str(request)], env=environment, text=True, **pipes)
 
 
 def study(**changes):

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from children import alive, one_cell, study, wait_until
+from children import Scripted, alive, one_cell, study, wait_until
 
 from harness.errors import UserError
 from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.schema import read
 from harness.run.supervisor import run_cell
-from harness.run.workers import Fresh
 from harness.study.schema import Study
 
 
@@ -60,7 +59,7 @@ def test_memory_pass_has_its_own_allocator_setting(tmp_path):
 def test_oom_by_a_child_that_allocates_past_the_limit(tmp_path):
     command = child(tmp_path, "data = bytearray(400_000_000)\ntime.sleep(30)")
     value = msgspec.structs.replace(study(), memory_limit_bytes=200_000_000)
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(command))
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(command))
     assert result.status == "oom"
     assert "above the limit of 200000000" in result.detail
     assert (tmp_path / "r.json").is_file()
@@ -78,7 +77,7 @@ def test_oom_by_torch_itself(tmp_path):
 def test_timeout(tmp_path):
     value = study(timeout_seconds=0.6)
     begin = time.monotonic()
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(child(tmp_path, "time.sleep(60)")))
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, "time.sleep(60)")))
     assert time.monotonic() - begin < 40
     assert result.status == "timeout"
     assert "0.6 s" in result.detail
@@ -88,7 +87,7 @@ def test_timeout(tmp_path):
 def test_killed_is_not_final(tmp_path):
     command = child(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
     value = study()
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(command))
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(command))
     assert result.status == "killed"
     assert "SIGKILL" in result.detail
     assert not (tmp_path / "r.json").exists()
@@ -99,7 +98,7 @@ def test_error_keeps_the_last_lines_and_a_later_success_clears_it(tmp_path):
     value = study()
     cell = one_cell(value)
     result = run_cell(
-        value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, "raise ValueError('broken on purpose')"))
+        value, cell, tmp_path / "r.json", workers=Scripted(child(tmp_path, "raise ValueError('broken on purpose')"))
     )
     assert result.status == "error"
     assert "broken on purpose" in result.detail
@@ -119,11 +118,11 @@ def test_a_time_series_lies_beside_its_record_and_goes_with_it(tmp_path):
     """
     value = study()
     cell = one_cell(value)
-    run_cell(value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, body)))
+    run_cell(value, cell, tmp_path / "r.json", workers=Scripted(child(tmp_path, body)))
     found = series.read(tmp_path / "r.series.json")
     assert (found.label, found.spec_digest) == (cell.label, cell.digest)
     assert found.passes[0].seconds == [0.0, 0.1]
-    run_cell(value, cell, tmp_path / "r.json", workers=Fresh(child(tmp_path, body.replace(repr([one]), "[]"))))
+    run_cell(value, cell, tmp_path / "r.json", workers=Scripted(child(tmp_path, body.replace(repr([one]), "[]"))))
     assert read(tmp_path / "r.json").status == "ok"
     assert not (tmp_path / "r.series.json").exists()
 
@@ -133,7 +132,7 @@ _SCALARS = {"measure": "time", "device": "GPU-0", "period_seconds": 0.1, "baseli
 
 def test_a_child_that_leaves_no_result_is_an_error(tmp_path):
     value = study()
-    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Fresh(child(tmp_path, "pass")))
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, "pass")))
     assert result.status == "error"
     assert "no result" in result.detail
 
@@ -158,7 +157,7 @@ def test_a_killed_supervisor_takes_its_child_along(tmp_path):
     driver.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nfrom test_supervisor import *\nvalue = study()\n"
-        f"run_cell(value, one_cell(value), Path({str(tmp_path / 'r.json')!r}), workers=Fresh({command!r}))\n"
+        f"run_cell(value, one_cell(value), Path({str(tmp_path / 'r.json')!r}), workers=Scripted({command!r}))\n"
     )
     root = str(Path(series.__file__).parents[2])
     supervisor = subprocess.Popen([sys.executable, str(driver)], env={**os.environ, "PYTHONPATH": root})

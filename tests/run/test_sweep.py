@@ -6,8 +6,9 @@ import pytest
 from harness.data.catalogue import DataSource
 from harness.data.sources import sha256_of
 from harness.errors import UserError
-from harness.run.supervisor import OutOfTimeError
+from harness.run import sweep as sweep_module
 from harness.run.sweep import order, sweep, write_manifest
+from harness.run.watch import OutOfTimeError
 from harness.study.manifest import read_manifest
 from harness.study.schema import Study
 
@@ -26,12 +27,12 @@ STUDY = msgspec.convert(
 
 
 class Fake:
-    """Stands for run_cell: writes a file, or fails for labels that are to fail."""
+    """Stands for the measurement: writes a file, or fails for labels that are to fail."""
 
     def __init__(self, seconds=0.0, failing=()):
         self.seen, self.seconds, self.failing = [], seconds, failing
 
-    def __call__(self, study, cell, path):
+    def __call__(self, study, cell, path, **_):
         self.seen.append(cell)
         time.sleep(self.seconds)
         status = "error" if cell.label in self.failing else "ok"
@@ -46,6 +47,18 @@ class FakeRecord(msgspec.Struct):
     detail: str
 
 
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Has cells measured by a `Fake`, or by another function."""
+
+    def put(run=None, **how):
+        run = run or Fake(**how)
+        monkeypatch.setattr(sweep_module, "run", run)
+        return run
+
+    return put
+
+
 def test_one_replicate_of_everything_comes_before_the_next_in_shuffled_order(tmp_path):
     cells = order(write_manifest(STUDY, tmp_path).cells)
     replicates = [c.spec["replicate"] for c in cells if c.kind == "speed"]
@@ -55,33 +68,34 @@ def test_one_replicate_of_everything_comes_before_the_next_in_shuffled_order(tmp
     assert cells == order(reversed(cells))
 
 
-def test_only_missing_cells_run(tmp_path):
-    run = Fake()
-    done = sweep(STUDY, tmp_path, run=run)
+def test_only_missing_cells_run(stand_in, tmp_path):
+    run = stand_in()
+    done = sweep(STUDY, tmp_path)
     assert len(run.seen) == len(done.measured) == len(read_manifest(tmp_path).cells)
     (tmp_path / run.seen[3].path).unlink()
-    again = Fake()
-    sweep(STUDY, tmp_path, run=again)
+    again = stand_in()
+    sweep(STUDY, tmp_path)
     assert [c.key for c in again.seen] == [run.seen[3].key]
 
 
-def test_time_is_kept(tmp_path):
-    run = Fake(seconds=0.2)
-    done = sweep(STUDY, tmp_path, minutes=1 / 60, run=run)
+def test_time_is_kept(stand_in, tmp_path):
+    stand_in(seconds=0.2)
+    done = sweep(STUDY, tmp_path, minutes=1 / 60)
     assert 1 <= len(done.measured) <= 5, "a second has five cells of a fifth"
     assert done.left
     assert len(done.measured) + len(done.left) == len(read_manifest(tmp_path).cells)
 
 
-def test_a_failed_cell_is_reported_and_the_rest_goes_on(tmp_path):
-    done = sweep(STUDY, tmp_path, run=Fake(failing={"gru4rec"}))
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(stand_in, tmp_path):
+    stand_in(failing={"gru4rec"})
+    done = sweep(STUDY, tmp_path)
     assert {c.label for c in done.failed} == {"gru4rec"}
     assert "hyenarec" in {c.label for c in done.measured}
 
 
-def test_a_sweep_in_which_nothing_works_ends(tmp_path):
-    run = Fake(failing={"hyenarec", "gru4rec", "popularity", "markov", "decayed-markov"})
-    done = sweep(STUDY, tmp_path, run=run)
+def test_a_sweep_in_which_nothing_works_ends(stand_in, tmp_path):
+    run = stand_in(failing={"hyenarec", "gru4rec", "popularity", "markov", "decayed-markov"})
+    done = sweep(STUDY, tmp_path)
     assert len(done.failed) == len(run.seen) == 5
     assert len(done.left) == len(read_manifest(tmp_path).cells) - 5
 
@@ -104,19 +118,20 @@ def test_short_histories_train_first(tmp_path):
     assert trained == [(0, 16), (0, 64), (0, 256), (1, 16), (1, 64), (1, 256)]
 
 
-def test_a_cell_given_up_for_time_is_left_and_not_failed(tmp_path):
-    def run(study, cell, path):
+def test_a_cell_given_up_for_time_is_left_and_not_failed(stand_in, tmp_path):
+    def run(study, cell, path, **_):
         raise OutOfTimeError
 
-    done = sweep(STUDY, tmp_path, run=run)
+    stand_in(run)
+    done = sweep(STUDY, tmp_path)
     assert not done.measured
     assert not done.failed
     assert len(done.left) == len(read_manifest(tmp_path).cells)
 
 
-def test_kind_chooses(tmp_path):
-    run = Fake()
-    sweep(STUDY, tmp_path, kind="training", run=run)
+def test_kind_chooses(stand_in, tmp_path):
+    run = stand_in()
+    sweep(STUDY, tmp_path, kind="training")
     assert {c.kind for c in run.seen} == {"training"}
 
 
@@ -127,19 +142,19 @@ def test_the_manifest_is_not_rewritten_when_nothing_changed(tmp_path):
     assert (tmp_path / "study.json").stat().st_mtime_ns == first
 
 
-def test_a_missing_data_set_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+def test_a_missing_data_set_is_said_before_anything_is_measured(stand_in, tmp_path, monkeypatch):
     monkeypatch.setenv("HYENAREC_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
     training = msgspec.structs.replace(STUDY.training, datasets=["synthetic", "beauty"])
-    run = Fake()
+    run = stand_in()
     with pytest.raises(UserError, match=r"'beauty' is missing.*nowhere, is not there"):
-        sweep(msgspec.structs.replace(STUDY, training=training), tmp_path, run=run)
+        sweep(msgspec.structs.replace(STUDY, training=training), tmp_path)
     assert not run.seen
-    sweep(msgspec.structs.replace(STUDY, training=training), tmp_path, kind="speed", run=run)
+    sweep(msgspec.structs.replace(STUDY, training=training), tmp_path, kind="speed")
     assert {cell.kind for cell in run.seen} == {"speed"}
 
 
-def test_prepared_data_needs_its_file_no_more(tmp_path, monkeypatch):
+def test_prepared_data_needs_its_file_no_more(stand_in, tmp_path, monkeypatch):
     monkeypatch.delenv("HYENAREC_DATA", raising=False)
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "walks.txt"
@@ -147,8 +162,23 @@ def test_prepared_data_needs_its_file_no_more(tmp_path, monkeypatch):
     source = DataSource(format="sequences", file=file.name, sha256=sha256_of(file))
     training = msgspec.structs.replace(STUDY.training, datasets=["walks"])
     study = msgspec.structs.replace(STUDY, data={"walks": source}, data_folder=str(tmp_path), training=training)
-    sweep(study, tmp_path / "first", run=Fake())
+    stand_in()
+    sweep(study, tmp_path / "first")
     file.unlink()
-    again = Fake()
-    sweep(study, tmp_path / "second", run=again)
+    again = stand_in()
+    sweep(study, tmp_path / "second")
     assert {cell.kind for cell in again.seen} == {"speed", "training"}
+
+
+def test_the_operator_bench_is_the_last_that_is_timed_and_lies_beside_the_manifest(stand_in, tmp_path):
+    study = msgspec.structs.replace(STUDY, operator=True)
+    run = stand_in()
+    done = sweep(study, tmp_path)
+    kinds = [cell.kind for cell in run.seen]
+    place = [cell.key for cell in run.seen].index("operator")
+    assert kinds.count("speed") == kinds[: place + 1].count("speed") > 1
+    assert (tmp_path / "operator.json").is_file()
+    assert len(done.measured) == len(read_manifest(tmp_path).cells) + 1
+    again = stand_in()
+    sweep(study, tmp_path)
+    assert not again.seen

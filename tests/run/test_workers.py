@@ -15,8 +15,10 @@ from children import alive, one_cell, study, wait_until
 
 from harness.records.schema import read
 from harness.run import workers as workers_module
-from harness.run.supervisor import KEEP_BLOCKS, OutOfTimeError, clean_environment, run_cell
+from harness.run.allocator import KEEP_BLOCKS, clean_environment
+from harness.run.supervisor import run_cell
 from harness.run.sweep import sweep
+from harness.run.watch import OutOfTimeError
 from harness.run.workers import ForkError, ForkServers, Fresh, can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="forks on Linux only")
@@ -198,12 +200,12 @@ def test_edited_sources_are_imported_anew(tmp_path, servers, monkeypatch):
     assert process_of(servers).pid != before
 
 
-def test_a_sweep_goes_on_without_a_server_that_is_of_no_use(tmp_path, monkeypatch, capfd):
+def test_a_sweep_goes_on_without_a_server_that_cannot_run_cells(tmp_path, monkeypatch, capfd):
     value = study()
 
     def unfit(self, environment):
         self.connection, self.process = socket.socket(), subprocess.Popen([sys.executable, "-c", ""])
-        raise workers_module._unusable("is of no use: CUDA runs already")
+        raise workers_module._unusable("cannot run cells: CUDA runs already")
 
     monkeypatch.setattr(workers_module._Server, "__init__", unfit)
     done = sweep(value, tmp_path)

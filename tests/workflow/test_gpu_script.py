@@ -1,4 +1,4 @@
-"""workflow/gpu.py, rehearsed on a CPU with one cell: what it leaves, when it ends, and how it goes on."""
+"""workflow/gpu.py and the session behind it, rehearsed on a CPU: what it leaves, when it ends, and how it goes on."""
 
 import importlib.util
 import json
@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from harness import cli
+from harness.run import session
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "gpu.py"
@@ -75,10 +78,10 @@ def test_a_command_leaves_an_archive_that_another_goes_on_from_and_a_report_is_m
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["speed", "--minutes", "0"], "0 minutes"),
-        (["speed=nan"], "nan minutes"),
-        (["speed", "--resume", "gone.tar.gz"], "gone.tar.gz is no archive"),
-        (["speed", "--data", "gone"], "--data gone is no folder"),
+        (["speed", "--minutes", "0"], "--minutes must be a number above 0, got '0'"),
+        (["speed=nan"], "the minutes of speed must be a number above 0, got 'nan'"),
+        (["speed", "--resume", "gone.tar.gz"], "'gone.tar.gz' is not an archive"),
+        (["speed", "--data", "gone"], "--data: 'gone' is not a folder"),
     ],
 )
 def test_a_mistake_is_said_before_anything_is_written(tmp_path, arguments, words):
@@ -99,18 +102,20 @@ def test_an_unknown_study_and_a_missing_driver_are_said(tmp_path):
         assert words in done.stderr
 
 
-def test_a_command_ends_in_time_with_what_it_has(tmp_path, script):
+def test_a_command_ends_in_time_with_what_it_has(tmp_path):
     begin = time.monotonic()
-    words = script.run(["bash", "-c", "echo begun; sleep 60"], tmp_path / "log.txt", 0.5, lambda: None)
+    command = ["bash", "-c", "echo begun; sleep 60"]
+    words = session.run_phase(command, tmp_path, tmp_path / "log.txt", 0.5, lambda: None)
     assert time.monotonic() - begin < 40
     assert words == "stopped after 0 s"
     assert "begun" in (tmp_path / "log.txt").read_text()
 
 
-def test_a_killed_command_has_written_its_archive(tmp_path, script, monkeypatch):
-    monkeypatch.setattr(script, "ARCHIVE_EVERY_SECONDS", 0.1)
+def test_a_killed_command_has_written_its_archive(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "ARCHIVE_EVERY_SECONDS", 0.1)
     written = []
-    script.run([sys.executable, "-c", "import time; time.sleep(1)"], tmp_path / "log.txt", 5, lambda: written.append(1))
+    command = [sys.executable, "-c", "import time; time.sleep(1)"]
+    session.run_phase(command, tmp_path, tmp_path / "log.txt", 5, lambda: written.append(1))
     assert written
 
 
@@ -119,11 +124,11 @@ def test_a_killed_command_leaves_nothing_running(tmp_path):
     pid_file = tmp_path / "pid"
     body = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     driver = (
-        "import runpy, sys; from pathlib import Path\n"
-        f"run = runpy.run_path({str(SCRIPT)!r})['run']\n"
-        f"run([sys.executable, '-c', {body!r}], Path({str(tmp_path / 'log')!r}), 60, lambda: None)\n"
+        "import sys; from pathlib import Path; from harness.run.session import run_phase\n"
+        f"command, here = [sys.executable, '-c', {body!r}], Path({str(tmp_path)!r})\n"
+        "run_phase(command, here, here / 'log', 60, lambda: None)\n"
     )
-    command = subprocess.Popen([sys.executable, "-c", driver])
+    command = subprocess.Popen([sys.executable, "-c", driver], env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 30
     while not (pid_file.exists() and pid_file.read_text()):
         assert time.monotonic() < deadline
@@ -137,22 +142,25 @@ def test_a_killed_command_leaves_nothing_running(tmp_path):
 
 def test_what_is_missing_is_named_with_its_remedy(tmp_path, script, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        script, "NEEDED", {"torch": "torch", "no_such_module": "some-package", "pynvml": "nvidia-ml-py"}
-    )
-    assert script.main(["speed"]) == 64
+    monkeypatch.setattr(script, "NEEDED", {"torch": "torch", "no_such_module": "some-package"})
+    assert script.main(["speed", "--device", "cpu"]) == 64
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "lacks some-package" in message
     assert "pip install some-package" in message
 
 
-@pytest.mark.parametrize("word", ["sped", "speed=soon"])
-def test_an_unknown_phase_is_refused_with_the_legal_ones(script, capsys, word):
-    assert script.main([word]) == 64
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("sped", "unknown phase 'sped'. Did you mean 'speed'? Legal: bench, speed, tests, training."),
+        ("speed=soon", "the minutes of speed must be a number above 0, got 'soon'"),
+    ],
+)
+def test_an_unknown_phase_is_refused_with_the_legal_ones(script, capsys, word, words):
+    assert script.main([word, "--device", "cpu", "--study", "cpu"]) == 64
     message = capsys.readouterr().err
-    assert word in message
-    assert "tests, speed, training, bench" in message
+    assert words in message
 
 
 def test_the_packages_are_those_that_the_sweep_imports(script):
@@ -160,7 +168,8 @@ def test_the_packages_are_those_that_the_sweep_imports(script):
     code = (
         "import sys; before = set(sys.modules); import torch; own = set(sys.modules)\n"
         "import harness.cli, harness.run.sweep, harness.run.fork_server as server, harness.run.operator_bench\n"
-        "import harness.run.operator_child, harness.measure.operator.measures; server._imports()\n"
+        "import harness.run.operator_child, harness.measure.operator.measures, harness.run.session\n"
+        "import harness.report.operator_table; server._imports()\n"
         "print(*sorted({m.split('.')[0] for m in set(sys.modules) - own}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -169,3 +178,16 @@ def test_the_packages_are_those_that_the_sweep_imports(script):
         assert package not in done.stdout.split()
     named = set(done.stdout.split()) & {"numpy", "scipy", "msgspec", "yaml", "filelock"}
     assert named <= set(script.NEEDED)
+
+
+def test_the_bench_is_a_phase_that_keeps_its_record(tmp_path):
+    done = call(tmp_path, "bench", "--minutes", "3", "--bench-elements", "64")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(tmp_path / "out" / "tiny.tar.gz") as bundle:
+        assert "tiny/operator.json" in bundle.getnames()
+
+
+@pytest.mark.parametrize("option", ["--phases=speed", "--bench-elements=64"])
+def test_what_only_an_archive_makes_sense_with_says_so(capsys, option):
+    assert cli.main(["sweep", "cpu", option]) == 64
+    assert "need --archive FILE" in capsys.readouterr().err

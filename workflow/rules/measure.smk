@@ -41,5 +41,8 @@ rule operator:
     log:
         "logs/{study}/operator.log",
     threads: 1024
+    resources:
+        gpu=1,
     shell:
-        "exec python -m harness bench --quick --output {output} --die-with-parent $PPID > {log} 2>&1"
+        "exec python -m harness speed --study {config[study]} --cell operator"
+        " --output {output} --log {log} --die-with-parent $PPID"

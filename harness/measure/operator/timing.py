@@ -1,12 +1,11 @@
 """Paired timing of all backends of one length, kernel order, layout and pass, in one process.
 
 Machines drift by more than backends differ. So a group's backends run in turn, round by round, in
-an order that is reversed every other round, and a speed-up is the median of ratios within rounds.
+an order that is reversed every other round; what was faster follows later, from ratios within rounds.
 """
 
 from __future__ import annotations
 
-import gc
 import math
 import statistics
 import time
@@ -15,14 +14,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from harness.measure.operator.workloads import ATTENTION, BACKENDS, attention, convolution, inputs, omission
+from harness.measure.runtime import without_garbage_collection
 from harness.measure.speed.stopwatch import Clock
 from harness.records.operator import Layout, Omission, Pass, Row, Sample, Settings
 from models.ops.convolution.cost import bytes_moved, operations
 
 # The first calls touch fresh memory; a call that takes long has done so within one.
 _WARMUP_CALLS, _WARMUP_SECONDS = 3, 0.5
-_MEDIAN_ROUNDS = 6
-REFERENCE_BACKEND = "fft"
 
 
 class Bench:
@@ -65,9 +63,6 @@ class Bench:
             self._attention_limit[pass_] = length
         for name, found in samples.items():
             is_attention = name == ATTENTION
-            low, median, high = median_interval(
-                [_call(f) / _call(s) for f, s in zip(samples[REFERENCE_BACKEND], found, strict=True)]
-            )
             self.rows.append(
                 Row(
                     kind="attention" if is_attention else "convolution",
@@ -77,10 +72,6 @@ class Bench:
                     kernel_order=None if is_attention else order,
                     layout="batch_length_channel" if is_attention else layout,
                     pass_=pass_,
-                    seconds=_seconds(found),
-                    speedup_over_fft=median,
-                    speedup_low=low,
-                    speedup_high=high,
                     operations=operations(name, **size, order=order, backward=pass_ == "forward_backward"),
                     bytes=bytes_moved(name, **size, order=order, backward=pass_ == "forward_backward"),
                     samples=found,
@@ -96,9 +87,7 @@ class Bench:
             repeats[backend] = max(1, math.ceil(self.settings.block_seconds / max(min(seen), 1e-6)))
         samples: dict[str, list[Sample]] = {backend: [] for backend in calls}
         order = list(calls)
-        gc.collect()
-        gc.disable()
-        try:
+        with without_garbage_collection():
             begin = time.perf_counter()
             for number in range(self.settings.rounds):
                 late = time.perf_counter() - begin > self.settings.group_seconds
@@ -107,35 +96,9 @@ class Bench:
                 for backend in order if number % 2 == 0 else reversed(order):
                     seconds, faults = self.clock.time(calls[backend], repeats[backend])
                     samples[backend].append(Sample(calls=repeats[backend], seconds=seconds, minor_faults=faults))
-        finally:
-            gc.enable()
         return samples
 
 
-def median_interval(values: Sequence[float]) -> tuple[float | None, float, float | None]:
-    """Lower end, median and upper end of the median's interval of at least 95 %.
-
-    From order statistics, the sign test turned round: whatever the distribution, the median lies
-    between the j-th smallest and the j-th largest of n values but for 2·P(Binomial(n, ½) < j). Fewer
-    than six values give no such interval.
-
-    Source: Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2.
-    """
-    ordered = sorted(values)
-    count = len(ordered)
-    median = statistics.median(ordered)
-    if count < _MEDIAN_ROUNDS:
-        return None, median, None
-    outside, place = 0.0, 0
-    while outside + 2 * math.comb(count, place) / 2**count <= 0.05:
-        outside += 2 * math.comb(count, place) / 2**count
-        place += 1
-    return ordered[place - 1], median, ordered[count - place]
-
-
-def _call(sample: Sample) -> float:
-    return sample.seconds / sample.calls
-
-
 def _seconds(samples: Sequence[Sample]) -> float:
-    return statistics.median(_call(sample) for sample in samples)
+    """Of one call, as far as it decides whether to go on; the record keeps the samples."""
+    return statistics.median(sample.seconds / sample.calls for sample in samples)

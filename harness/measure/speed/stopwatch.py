@@ -7,7 +7,6 @@ B A …, every block is kept, and all statistics come later, from the record.
 
 from __future__ import annotations
 
-import gc
 import math
 import resource
 import statistics
@@ -18,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from harness.measure.runtime import without_garbage_collection
 from harness.records.schema import Block, Warmup
 
 Phase = Literal["step", "forward", "rest"]
@@ -140,7 +140,7 @@ def measure_pair(model: Side, partner: Side, phase: Phase, clock: Clock, plan_: 
     warm-up are estimates; fewer where the next pair would not end within the budget, never less
     than two.
     """
-    with _no_garbage_collection():
+    with without_garbage_collection():
         # One step each, not kept: the model's caches went cold while the partner warmed up.
         for side in (model, partner):
             clock.time(side.run[phase], 1)
@@ -150,7 +150,7 @@ def measure_pair(model: Side, partner: Side, phase: Phase, clock: Clock, plan_: 
 def measure_alone(side: Side, phase: Phase, clock: Clock, plan_: Plan, limits: Limits) -> list[Block]:
     """Time one side by itself, for a pair that does not fit in memory together; half the budget is its own."""
     half = replace(limits, budget_seconds=limits.budget_seconds / 2)
-    with _no_garbage_collection():
+    with without_garbage_collection():
         return _measure([(side, plan_.model_steps)], phase, clock, plan_, half)
 
 
@@ -186,15 +186,6 @@ def _next_round_ends(blocks: list[Block], sides: int, budget_seconds: float) -> 
 def _block(side: Side, phase: Phase, clock: Clock, steps: int) -> Block:
     seconds, faults = clock.time(side.run[phase], steps)
     return Block(side=side.name, phase=phase, steps=steps, seconds=seconds, minor_faults=faults)
-
-
-class _no_garbage_collection:  # noqa: N801 - used as a statement
-    def __enter__(self) -> None:
-        gc.collect()
-        gc.disable()
-
-    def __exit__(self, *exception: object) -> None:
-        gc.enable()
 
 
 def flags(

@@ -9,7 +9,6 @@ to be in it.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -57,17 +56,14 @@ def measure(model: StreamingModel, spec: dict[str, Any], device: torch.device) -
         1, spec["catalogue_items"] + 1, (1, spec["length"]), generator=torch.Generator().manual_seed(_SEED)
     ).to(device)
     model.eval()
-    gc.collect()
-    gc.disable()
     try:
-        with torch.no_grad(), runtime.autocast(device, spec["precision"]):
+        with runtime.without_garbage_collection(), torch.no_grad(), runtime.autocast(device, spec["precision"]):
             chosen = histories(spec["length"])
             # Blocks of one size: a disturbance of a fixed length would else weigh more on shorter ones.
             steps = max(1, min(_BLOCK_EVENTS, chosen[0] // 2))
             streams = [_Stream(model, items, history, steps) for history in chosen]
             return _rounds(streams, clock)
     finally:
-        gc.enable()
         model.train(training)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from harness.analysis.results import Analysis, Interval
-from harness.records.operator import Error, OperatorRecord, Row
+from harness.analysis.results import Analysis, Interval, OperatorBench
+from harness.analysis.rows import OperatorRow
+from harness.records.operator import Error
 from harness.report.drawing import legend, name_lines, panels, series, widen
 from harness.report.theme import ACCENT, Style, length_axis, log_axis
 
@@ -29,10 +30,10 @@ _ERRORS: dict[str, Callable[[Error], float]] = {
 }
 
 
-def main_rows(record: OperatorRecord) -> list[Row]:
+def main_rows(bench: OperatorBench) -> list[OperatorRow]:
     """Rows of the first kernel order in the first layout, and attention."""
-    order, layout = record.settings.kernel_orders[0], record.settings.layouts[0]
-    return [r for r in record.rows if r.kind == "attention" or (r.kernel_order, r.layout) == (order, layout)]
+    order, layout = bench.settings.kernel_orders[0], bench.settings.layouts[0]
+    return [r for r in bench.rows if r.kind == "attention" or (r.kernel_order, r.layout) == (order, layout)]
 
 
 def _backends(names: Iterable[str]) -> list[str]:
@@ -45,10 +46,10 @@ def operator_time(analysis: Analysis) -> Figure | None:
 
     Dots: single rounds. A level line is linear time.
     """
-    record = analysis.operator
-    if record is None or not record.rows:
+    bench = analysis.operator
+    if bench is None or not bench.rows:
         return None
-    rows = main_rows(record)
+    rows = main_rows(bench)
     passes = [p for p in _PASSES if any(r.pass_ == p for r in rows)]
     figure, axes = panels(len(passes), 2.9 if len(passes) == 1 else 2.5)
     ends: list[dict[str, tuple[float, float]]] = []
@@ -58,7 +59,7 @@ def operator_time(analysis: Analysis) -> Figure | None:
         here = [r for r in rows if r.pass_ == pass_]
         for name in _backends(r.backend for r in here):
             own = sorted((r for r in here if r.backend == name), key=lambda r: r.length)
-            scale = [1e9 / (r.batch * r.length * record.settings.channels) for r in own]
+            scale = [1e9 / (r.batch * r.length * bench.settings.channels) for r in own]
             y = [r.seconds * factor for r, factor in zip(own, scale, strict=True)]
             dots = [[s.seconds / s.calls * factor for s in r.samples] for r, factor in zip(own, scale, strict=True)]
             nothing: list[Interval | None] = [None] * len(own)
@@ -68,7 +69,7 @@ def operator_time(analysis: Analysis) -> Figure | None:
         length_axis(one, lengths)
         widen(one, lengths)
         log_axis(one, "time per element (ns)")
-        one.set_title(f"{_PASSES[pass_]}, {record.settings.elements:,} × {record.settings.channels} elements a batch")
+        one.set_title(f"{_PASSES[pass_]}, {bench.settings.elements:,} × {bench.settings.channels} elements a batch")
     looks = {_NAMES[name]: LOOKS[name] for name in names}
     name_lines(figure, axes, list(looks), looks, ends, [{} for _ in axes])
     return figure
@@ -76,24 +77,24 @@ def operator_time(analysis: Analysis) -> Figure | None:
 
 def operator_error(analysis: Analysis) -> Figure | None:
     """Relative error against length, one panel per result, worst kernel order; None without errors."""
-    record = analysis.operator
-    if record is None or not record.errors:
+    bench = analysis.operator
+    if bench is None or not bench.errors:
         return None
-    names = _backends(e.backend for e in record.errors)
-    everything = [v for e in record.errors for value in _ERRORS.values() if (v := value(e)) > 0]
+    names = _backends(e.backend for e in bench.errors)
+    everything = [v for e in bench.errors for value in _ERRORS.values() if (v := value(e)) > 0]
     if not everything:
         return None
     figure, axes = panels(len(_ERRORS), 2.1)
     for one, (title, value) in zip(axes, _ERRORS.items(), strict=True):
         for name in names:
             worst: dict[int, float] = {}
-            for error in record.errors:
+            for error in bench.errors:
                 if error.backend == name and value(error) > 0:
                     worst[error.length] = max(worst.get(error.length, 0.0), value(error))
             points = sorted(worst.items())
             nothing: list[Interval | None] = [None] * len(points)
             series(one, LOOKS[name], [n for n, _ in points], [e for _, e in points], nothing, [[] for _ in points])
-        lengths = sorted({e.length for e in record.errors})
+        lengths = sorted({e.length for e in bench.errors})
         length_axis(one, lengths)
         widen(one, lengths)
         log_axis(one, "relative error (L2)")
