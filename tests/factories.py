@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from harness.records.schema import (
     write_atomic,
 )
 from harness.records.source_digest import cell_digest
+from harness.records.spec import CellSpec, ModelSpec, SourceSpec, SpeedSpec, TrainingSpec
 from harness.study.cells import Cell
 from harness.study.claim import Card, load_cards
 from harness.study.manifest import Manifest
@@ -128,7 +127,7 @@ def environment(**changes: Any) -> Environment:
     return Environment(**{**values, **changes})
 
 
-def provenance(spec: Mapping[str, Any], **changes: Any) -> Provenance:
+def provenance(spec: CellSpec, **changes: Any) -> Provenance:
     """Made from the sources as they stand, so not stale."""
     values: dict[str, Any] = {
         "git_commit": "0123456789abcdef0123456789abcdef01234567",
@@ -142,7 +141,7 @@ def provenance(spec: Mapping[str, Any], **changes: Any) -> Provenance:
     return Provenance(**{**values, **changes})
 
 
-def _digest(spec: Mapping[str, Any]) -> str:
+def _digest(spec: CellSpec) -> str:
     try:
         return cell_digest(spec)
     except KeyError:
@@ -168,15 +167,8 @@ def facts(label: str, truth: Truth, batch: int | None = None, length: int | None
     )
 
 
-def cell(kind: str, label: str, coordinates: str, spec: dict[str, Any], rank: int = 0) -> Cell:
-    """A cell with the digest that harness.study.schema gives it."""
-    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
-    return Cell(kind=kind, label=label, coordinates=coordinates, digest=digest, rank=rank, spec=spec)
-
-
-def _model(label: str, truth: Truth) -> dict[str, Any]:
-    return {"label": label, "name": truth.name, "options": dict(truth.options)}
+def _model(label: str, truth: Truth) -> ModelSpec:
+    return ModelSpec(label=label, name=truth.name, options=dict(truth.options))
 
 
 def speed_cell(
@@ -189,44 +181,41 @@ def speed_cell(
     replicate: int,
     measure: list[str],
 ) -> Cell:
-    """One speed cell, shaped as harness.study.schema shapes it."""
-    spec = {
-        "device": "cpu",
-        "precision": "float32",
-        "threads": None,
-        "kind": "speed",
-        "model": _model(label, truths[label]),
-        "partner": _model("hyenarec", truths["hyenarec"]),
-        "sweep": sweep,
-        "constant": constant,
-        "length": length,
-        "batch": batch,
-        "replicate": replicate,
-        "measure": measure,
-        "phases": ["step"],
-        "budget_seconds": 8.0,
-        "timeout_seconds": 600.0,
-    }
-    return cell("speed", label, f"{sweep}-L{length}-r{replicate}", spec, replicate)
+    """One speed cell of a study whose section is as it comes."""
+    spec = SpeedSpec(
+        **SpeedSection(models=[label], sweeps={}).method(),
+        device="cpu",
+        precision="float32",
+        threads=None,
+        model=_model(label, truths[label]),
+        partner=_model("hyenarec", truths["hyenarec"]),
+        sweep=sweep,
+        constant=constant,
+        length=length,
+        batch=batch,
+        replicate=replicate,
+        measure=measure,
+    )
+    return Cell.of(spec, replicate)
 
 
 def training_cell(label: str, truth: Truth, dataset: str, length: int | None, seed: int) -> Cell:
     """One training cell; length None is a reference."""
-    spec = {
-        "device": "cpu",
-        "precision": "float32",
-        "threads": None,
-        "kind": "training",
-        "dataset": dataset,
-        "split": "leave-one-out",
-        "timed": True,
-        "timeout_seconds": 7200.0,
-        "model": _model(label, truth),
-        "length": length,
-        "seed": seed,
-    }
-    where = "all" if length is None else f"L{length}"
-    return cell("training", label, f"{dataset}-{where}-s{seed}", spec, seed)
+    spec = TrainingSpec(
+        device="cpu",
+        precision="float32",
+        threads=None,
+        dataset=dataset,
+        source=SourceSpec(format="synthetic", file=None, sha256=None),
+        split="leave-one-out",
+        seen_items="filtered",
+        timed=True,
+        timeout_seconds=7200.0,
+        model=_model(label, truth),
+        length=length,
+        seed=seed,
+    )
+    return Cell.of(spec, seed)
 
 
 def blocks(
@@ -269,17 +258,17 @@ def timing(found: list[Block], *, paired: bool = True) -> Timing:
 def speed_record(place: Cell, truths: Mapping[str, Truth], rng: np.random.Generator, **changes: Any) -> SpeedRecord:
     """The record of a speed cell. `changes` replace fields; `noise` goes to `blocks`."""
     spec, noise = place.spec, changes.pop("noise", {})
-    length, batch = spec["length"], spec["batch"]
+    length, batch = spec.length, spec.batch
     own, partner = truths[place.label], truths["hyenarec"]
     values: dict[str, Any] = {
         "schema_version": records.SCHEMA_VERSION,
         "status": "ok",
         "study": "factory",
         "label": place.label,
-        "sweep": spec["sweep"],
+        "sweep": spec.sweep,
         "length": length,
         "batch": batch,
-        "replicate": spec["replicate"],
+        "replicate": spec.replicate,
         "spec_digest": place.digest,
         "spec": spec,
         "environment": environment(),
@@ -289,11 +278,11 @@ def speed_record(place: Cell, truths: Mapping[str, Truth], rng: np.random.Genera
     }
     if changes.get("status", "ok") == "ok":
         values["model"] = facts(place.label, own, batch, length)
-        if "time" in spec["measure"]:
+        if "time" in spec.measure:
             tokens = batch * length
             values["partner"] = facts("hyenarec", partner, batch, length)
             values["timing"] = timing(blocks(rng, own.law(tokens, length), partner.law(tokens, length), **noise))
-        if "memory" in spec["measure"]:
+        if "memory" in spec.measure:
             tiny = 16 * truths[place.label].parameters
             values["memory"] = MemoryUse(
                 method="VmHWM after clear_refs",
@@ -341,9 +330,9 @@ def training_record(
         "status": "ok",
         "study": "factory",
         "label": place.label,
-        "dataset": spec["dataset"],
-        "length": spec["length"],
-        "seed": spec["seed"],
+        "dataset": spec.dataset,
+        "length": spec.length,
+        "seed": spec.seed,
         "spec_digest": place.digest,
         "spec": spec,
         "environment": environment(),
@@ -355,7 +344,7 @@ def training_record(
     if changes.get("status", "ok") == "ok":
         found = changes.pop("ranks", None) or ranks(rng, aim, users)
         values |= {
-            "model": facts(place.label, truth, 128 if trained else None, spec["length"]),
+            "model": facts(place.label, truth, 128 if trained else None, spec.length),
             "num_users": users.size,
             "num_items": 1000,
             "num_events": 60 * users.size,
@@ -434,7 +423,7 @@ def make_folder(
         cells.append(place)
         found[place.path] = record
 
-    def marks(label: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def marks(label: str, spec: CellSpec) -> dict[str, Any]:
         changes: dict[str, Any] = {}
         if label in stale:
             changes["source_digest"] = "f" * 64

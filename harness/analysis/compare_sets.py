@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from harness.analysis.estimates import timing
 from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Folder, load
@@ -75,9 +77,9 @@ def read_set(path: Path) -> Set:
             where = Where(
                 kind=counted.cell.kind,
                 label=counted.cell.label,
-                where=str(spec.get("sweep", spec.get("dataset"))),
-                length=spec["length"],
-                number=int(spec.get("replicate", spec.get("seed", 0))),
+                where=spec.where,
+                length=spec.length,
+                number=spec.number,
             )
             found[where] = counted.record
     return Set(folder, found, timing.groups(folder))
@@ -122,7 +124,11 @@ def _circumstances(record: Record) -> dict[str, str]:
         "source_digest": record.provenance.source_digest[:12],
         "data_sha256": record.provenance.data_sha256,
         "split_sha256": record.provenance.split_sha256,
-        **{f"spec.{name}": value for name, value in _flat(record.spec).items() if name not in _COORDINATES},
+        **{
+            f"spec.{name}": value
+            for name, value in _flat(msgspec.to_builtins(record.spec)).items()
+            if name not in _COORDINATES
+        },
     }
     return {field: str(value) for field, value in facts.items() if value is not None}
 

@@ -26,6 +26,8 @@ from harness.analysis.rows import (
     StreamPoint,
 )
 from harness.errors import unknown
+from harness.records.schema import SpeedRecord
+from harness.records.spec import SpeedSpec
 from harness.study.cells import Cell
 from harness.study.claim import Card, opponents
 
@@ -143,14 +145,12 @@ class Evidence:
         families: dict[str, str] = {}
         for counted in self.folder.counted:
             if counted.record is not None and counted.record.model is not None:
-                families[counted.cell.spec["model"]["name"]] = counted.record.model.family
-        return next(
-            (families.get(c.spec["model"]["name"]) for c in self.folder.manifest.cells if c.label == label), None
-        )
+                families[counted.cell.spec.model.name] = counted.record.model.family
+        return next((families.get(c.spec.model.name) for c in self.folder.manifest.cells if c.label == label), None)
 
     def model_name(self, label: str) -> str | None:
         """Registered name of a label's model, from the study's cells."""
-        return next((c.spec["model"]["name"] for c in self.folder.manifest.cells if c.label == label), None)
+        return next((c.spec.model.name for c in self.folder.manifest.cells if c.label == label), None)
 
     def attention(self) -> list[str]:
         """Labels that claims about attention mean, one per kernel: all of the family but linear ones.
@@ -165,12 +165,11 @@ class Evidence:
         """Whether a model's declared operations per token are the same at all its measured lengths."""
         per_token: dict[int, float] = {}
         for counted in self.folder.counted:
-            cell, record = counted.cell, counted.record
-            if cell.kind != "speed" or cell.label != label or record is None or record.model is None:
+            record = counted.record
+            if not isinstance(record, SpeedRecord) or record.label != label or record.model is None:
                 continue
             if record.model.operations is not None:
-                tokens = cell.spec["batch"] * cell.spec["length"]
-                per_token[cell.spec["length"]] = record.model.operations / tokens
+                per_token[record.length] = record.model.operations / (record.batch * record.length)
         if len(per_token) < 2:
             return False
         shortest, longest = min(per_token), max(per_token)
@@ -180,12 +179,12 @@ class Evidence:
         """Sweeps in which the study asks for a label."""
         return list(
             dict.fromkeys(
-                c.spec["sweep"]
+                c.spec.sweep
                 for c in self.folder.manifest.cells
-                if c.kind == "speed"
+                if isinstance(c.spec, SpeedSpec)
                 and c.label == label
-                and c.spec["constant"] == constant
-                and measure in c.spec["measure"]
+                and c.spec.constant == constant
+                and measure in c.spec.measure
             )
         )
 
@@ -238,7 +237,7 @@ class Evidence:
         open_cells = [
             c
             for c in self.folder.counted
-            if c.record is None and c.cell.kind == "speed" and (c.cell.label, c.cell.spec["sweep"]) == (label, sweep)
+            if c.record is None and c.cell.kind == "speed" and (c.cell.label, c.cell.spec.where) == (label, sweep)
         ]
         return describe(open_cells, f"speed cells of {label} in {sweep}")
 
@@ -249,7 +248,7 @@ class Evidence:
             for c in self.folder.counted
             if (c.record is None or c.record.status != "ok")
             and c.cell.kind == "training"
-            and (c.cell.label, c.cell.spec["dataset"]) == (label, dataset)
+            and (c.cell.label, c.cell.spec.where) == (label, dataset)
         ]
         return describe(open_cells, f"training cells of {label} on {dataset}")
 
@@ -266,7 +265,7 @@ def describe(cells: Sequence[Counted], what: str) -> list[str]:
     """One sentence that names cells without a result; empty for none."""
     if not cells:
         return []
-    lengths = dict.fromkeys(c.cell.spec["length"] for c in cells if c.cell.spec["length"] is not None)
+    lengths = dict.fromkeys(c.cell.spec.length for c in cells if c.cell.spec.length is not None)
     at = f" at length {', '.join(f'{length:,}' for length in lengths)}" if lengths else ""
     states = ", ".join(dict.fromkeys(c.status for c in cells))
     return [f"{len(cells)} {what}{at} ({states}), for instance {cells[0].path}"]
@@ -279,10 +278,10 @@ def against(folder: Folder, card: Card) -> Folder:
         raise unknown(f"challenger of claim '{card.id}'", challenger, folder.labels())
 
     def counts(cell: Cell) -> bool:
-        length = cell.spec["length"]
+        length = cell.spec.length
         if length is not None and not card.covers(length):
             return False
-        return cell.kind == "training" or cell.spec["partner"]["label"] == challenger
+        return not isinstance(cell.spec, SpeedSpec) or cell.spec.partner.label == challenger
 
     study = msgspec.structs.replace(folder.manifest.study, timing_partner=challenger)
     cells = [cell for cell in folder.manifest.cells if counts(cell)]

@@ -73,7 +73,7 @@ class Folder:
     def labels(self) -> list[str]:
         """Labels in the order of the study: the timing partner, the others, the references."""
         found = dict.fromkeys([self.manifest.study.timing_partner])
-        trained = [c for c in self.manifest.cells if c.kind == "speed" or c.spec["length"] is not None]
+        trained = [c for c in self.manifest.cells if c.kind == "speed" or c.spec.length is not None]
         found.update(dict.fromkeys(c.label for c in [*trained, *self.manifest.cells]))
         present = {c.label for c in self.manifest.cells}
         return [label for label in found if label in present]
@@ -209,8 +209,9 @@ def _check(record: Record, cell: Cell) -> None:
 
 def _check_speed(record: SpeedRecord, cell: Cell) -> None:
     for field in ("sweep", "length", "batch", "replicate"):
-        if getattr(record, field) != cell.spec[field]:
-            raise UserError(f"{field} is {getattr(record, field)}, its cell says {cell.spec[field]}; delete the file")
+        found, asked = getattr(record, field), getattr(cell.spec, field)
+        if found != asked:
+            raise UserError(f"{field} is {found}, its cell says {asked}; delete the file")
     if record.status == "ok" and record.timing is None and record.memory is None and not record.flags:
         raise UserError("status ok, but neither timing nor memory nor a flag that says why; delete the file")
     if record.timing is not None:

@@ -130,9 +130,9 @@ def _row(counted: Counted) -> RecordRow:
         kind=cell.kind,
         label=cell.label,
         coordinates=cell.coordinates,
-        where=str(cell.spec.get("sweep", cell.spec.get("dataset"))),
-        length=cell.spec["length"],
-        number=int(cell.spec.get("replicate", cell.spec.get("seed", 0))),
+        where=cell.spec.where,
+        length=cell.spec.length,
+        number=cell.spec.number,
         status=counted.status,
         flags=record.flags if record is not None else [],
         stale=counted.stale,
@@ -165,7 +165,7 @@ def _coverage(folder: Folder) -> Iterable[str]:
     if found.failed:
         yield f"{_count(found.failed, 'cell')} failed (tried again by the next run) or cannot be read (delete them)."
     censored = dict.fromkeys(
-        f"{c.cell.label} at {c.cell.spec['length']:,} ({c.status})"
+        f"{c.cell.label} at {c.cell.spec.length:,} ({c.status})"
         for c in folder.counted
         if c.status in ("oom", "timeout")
     )

@@ -11,7 +11,6 @@ exactly that 95 % interval. Every record says so in a flag. `python -m harness v
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from harness.records.schema import (
     write,
     write_atomic,
 )
+from harness.records.spec import ModelSpec, Published, SpeedSpec
 from harness.study.cells import Cell
 from harness.study.claim import Card
 from harness.study.manifest import FILE_NAME, Manifest
@@ -131,70 +131,65 @@ def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
     kept = [(place, length) for place, length in enumerate(table.lengths) if length >= shortest]
     if not kept:
         raise UserError(f"no length of '{table.name}' reaches {shortest:,}; its longest is {table.lengths[-1]:,}")
+    section = SpeedSection(
+        models=list(table.columns),
+        sweeps={SWEEP: Sweep(lengths=[n for _, n in kept], batch=table.batch, replicates=MINIMUM_PROCESSES)},
+    )
     study = Study(
         name=table.name,
         description=f"{table.description} Source: {table.source}.",
         device="cuda",
         timing_partner=table.partner,
         variants={label: {"model": label} for label in table.columns},
-        speed=SpeedSection(
-            models=list(table.columns),
-            sweeps={SWEEP: Sweep(lengths=[n for _, n in kept], batch=table.batch, replicates=MINIMUM_PROCESSES)},
-        ),
+        speed=section,
     )
     cells, records = [], []
     for label, column in table.columns.items():
         for place, length in kept:
             value, partner = column.milliseconds[place], table.columns[table.partner].milliseconds[place]
             for replicate in range(MINIMUM_PROCESSES):
-                cell = _cell(table, label, length, replicate)
+                spec = _spec(table, section, label, length, replicate)
+                cell = Cell.of(spec, replicate)
                 cells.append(cell)
                 if value is not None:
-                    records.append((cell, _record(table, cell, value, partner)))
+                    records.append((cell, _record(table, spec, value, partner)))
     write_atomic(folder / FILE_NAME, encode(Manifest(study=study, claims=table.claims, cells=cells)))
     for cell, record in records:
         write(record, folder / cell.path)
     return folder
 
 
-def _cell(table: Table, label: str, length: int, replicate: int) -> Cell:
-    spec = {
-        "kind": "speed",
-        "model": {"label": label, "name": label, "options": {}},
-        "partner": {"label": table.partner, "name": table.partner, "options": {}},
-        "sweep": SWEEP,
-        "constant": "batch",
-        "length": length,
-        "batch": table.batch,
-        "replicate": replicate,
-        "measure": ["time"],
-        "assumed_error": table.assumed_error,
-        "source": table.source,
-    }
-    digest = hashlib.sha256(msgspec.json.encode(spec, order="sorted")).hexdigest()[:8]
-    return Cell(
-        kind="speed",
-        label=label,
-        coordinates=f"{SWEEP}-L{length}-r{replicate}",
-        digest=digest,
-        rank=replicate,
-        spec=spec,
+def _spec(table: Table, section: SpeedSection, label: str, length: int, replicate: int) -> SpeedSpec:
+    return SpeedSpec(
+        **section.method(),
+        device="cuda",
+        precision="float32",
+        threads=None,
+        model=ModelSpec(label=label, name=label, options={}),
+        partner=ModelSpec(label=table.partner, name=table.partner, options={}),
+        sweep=SWEEP,
+        constant="batch",
+        length=length,
+        batch=table.batch,
+        replicate=replicate,
+        measure=["time"],
+        published=Published(source=table.source, assumed_error=table.assumed_error),
     )
 
 
 def _record(
-    table: Table, cell: Cell, value: float | Literal["OOM"], partner: float | Literal["OOM"] | None
+    table: Table, spec: SpeedSpec, value: float | Literal["OOM"], partner: float | Literal["OOM"] | None
 ) -> SpeedRecord:
     values: dict[str, Any] = {}
     if value == OOM:
         values = {"status": "oom", "detail": f"published as out of memory: {table.source}"}
     else:
-        blocks = [_block("model", value, table.assumed_error, _ERRORS[0], cell.spec["replicate"])]
+        blocks = [_block("model", value, table.assumed_error, _ERRORS[0], spec.replicate)]
         if isinstance(partner, float):
-            blocks.append(_block("partner", partner, table.assumed_error, _ERRORS[1], cell.spec["replicate"]))
+            blocks.append(_block("partner", partner, table.assumed_error, _ERRORS[1], spec.replicate))
         values = {
             "status": "ok",
-            "model": _facts(table, cell.label),
+            "model": _facts(table, spec.model.label),
             "partner": _facts(table, table.partner),
             # The two columns were timed one after the other, not in pairs.
             "timing": Timing(paired=False, warmups=[], blocks=blocks),
@@ -203,13 +198,13 @@ def _record(
     return SpeedRecord(
         schema_version=SCHEMA_VERSION,
         study=table.name,
-        label=cell.label,
+        label=spec.model.label,
         sweep=SWEEP,
-        length=cell.spec["length"],
+        length=spec.length,
         batch=table.batch,
-        replicate=cell.spec["replicate"],
-        spec_digest=cell.digest,
-        spec=cell.spec,
+        replicate=spec.replicate,
+        spec_digest=spec.digest(),
+        spec=spec,
         environment=Environment(
             cpu=table.machine,
             cores=0,

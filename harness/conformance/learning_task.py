@@ -12,6 +12,7 @@ from harness.data.splits import Split
 from harness.measure.losses import Criterion
 from harness.measure.training.loop import checked_objective
 from harness.measure.training.ranking import rank_model
+from harness.records.spec import LossSpec
 from models.base import SequenceModel
 
 # A model of single targets needs 250 to 500 steps, the others 50 to 150; first-order counts reach 0.3.
@@ -63,7 +64,7 @@ def learn(model: SequenceModel) -> tuple[float, int]:
     num_items, cpu = split.interactions.num_items, torch.device("cpu")
     model.train()
     objective = checked_objective(model)
-    criterion = Criterion.of({"name": "declared"}, objective.loss)
+    criterion = Criterion.of(LossSpec(name="declared"), objective.loss)
     sequences = TrainingSequences(split, LEARNING_LENGTH, LEARNING_BATCH, 0, objective.batch)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
     generator = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ the forward pass, chunk by chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.records.spec import LossSpec
 from harness.study.loss import filled
 
 # Large enough for fast matrix products, small enough to stay near the cache and off the peak.
@@ -66,19 +67,19 @@ class Criterion:
     scoring: Scoring = field(default_factory=Scoring)
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any], declared: str) -> Criterion:
+    def of(cls, spec: LossSpec, declared: str) -> Criterion:
         """The loss in a cell's spec.
 
         Args:
-            spec: What `harness.study.loss.loss_spec` gives.
+            spec: The loss that the cell names.
             declared: Loss that the model's objective names: the one meant by `declared`.
         """
-        chosen = filled(declared) if spec["name"] == "declared" else spec
+        chosen = filled(declared) if spec.name == "declared" else spec
         return cls(
-            name=chosen["name"],
-            negatives=chosen.get("negatives", 0),
-            calibration=chosen.get("calibration", 0.0),
-            scoring=Scoring(chosen["normalise"], chosen["temperature"]),
+            name=chosen.name,
+            negatives=chosen.negatives or 0,
+            calibration=chosen.calibration or 0.0,
+            scoring=Scoring(bool(chosen.normalise), chosen.temperature or 1.0),
         )
 
     def __call__(

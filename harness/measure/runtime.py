@@ -16,6 +16,7 @@ import torch
 from harness.errors import UserError
 from harness.records.environment import usable_cores
 from harness.records.schema import DeviceState, Environment, ModelFacts
+from harness.records.spec import ModelSpec
 from models import registry
 from models.base import SequenceModel
 
@@ -41,17 +42,21 @@ _OUT_OF_MEMORY = (
 )
 
 
-def prepare(spec: dict[str, Any]) -> torch.device:
-    """Pin threads and precision for a cell and return its device.
+def prepare(device_name: str, threads: int | None) -> torch.device:
+    """Pin threads and precision and return the device.
 
     The number of threads is pinned here because workflow engines export OMP_NUM_THREADS of their
     own. TF32 is allowed for float32 matmuls on CUDA and recorded.
 
+    Args:
+        device_name: `cpu` or `cuda`.
+        threads: CPU threads; None: the cores that the process may use.
+
     Raises:
         UserError: The cell asks for CUDA and there is none.
     """
-    torch.set_num_threads(spec["threads"] or usable_cores())
-    device = torch.device(spec["device"])
+    torch.set_num_threads(threads or usable_cores())
+    device = torch.device(device_name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError(
@@ -95,25 +100,25 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def build_model(
-    model_spec: dict[str, Any], *, num_items: int, max_length: int, seed: int, device: torch.device
+    model_spec: ModelSpec, *, num_items: int, max_length: int, seed: int, device: torch.device
 ) -> SequenceModel:
-    """Build a registered model from `{"name", "options"}` under a seed."""
+    """Build a registered model under a seed."""
     seed_everything(seed)
-    cls = cast("type[SequenceModel]", registry.load(model_spec["name"]))
-    config = cls.CONFIG(num_items=num_items, max_length=max_length, **model_spec["options"])
+    cls = cast("type[SequenceModel]", registry.load(model_spec.name))
+    config = cls.CONFIG(num_items=num_items, max_length=max_length, **model_spec.options)
     return cls(config).to(device)
 
 
-def facts(model_spec: dict[str, Any], model: SequenceModel, batch: int, length: int) -> ModelFacts:
+def facts(model_spec: ModelSpec, model: SequenceModel, batch: int, length: int) -> ModelFacts:
     """What the report needs of a built model; call after a forward pass, so that `backends` is known."""
     cost = model.cost(batch, length)
     return ModelFacts(
-        label=model_spec["label"],
-        name=model_spec["name"],
+        label=model_spec.label,
+        name=model_spec.name,
         family=model.FAMILY,
         causal=model.CAUSAL,
         citation=model.CITATION,
-        options=model_spec["options"],
+        options=model_spec.options,
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         operations=float(cost.operations),
         bytes_moved=float(cost.bytes_moved),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from harness.errors import UserError
+from harness.records.spec import Phase, SpeedSpec, TrainingSpec
 
 SCHEMA_VERSION = 1
 
@@ -144,7 +145,7 @@ class Block(_Frozen, frozen=True):
     """
 
     side: Literal["model", "partner"]
-    phase: Literal["step", "forward", "stream", "rest"]
+    phase: Phase
     steps: int
     seconds: float
     minor_faults: int | None = None
@@ -213,8 +214,7 @@ class _CellRecord(_Frozen, frozen=True, kw_only=True):
         status: How the cell ended.
         study: Name of the study.
         label: Model as the study names it.
-        spec_digest: First 8 hex digits of the spec's sha256.
-        spec: Everything that decides the result.
+        spec_digest: Digest of `spec`.
         device: `cpu` or `cuda`.
         precision: `float32`, or `bfloat16` for autocast.
         flags: What a reader must know about these numbers.
@@ -226,7 +226,6 @@ class _CellRecord(_Frozen, frozen=True, kw_only=True):
     study: str
     label: str
     spec_digest: str
-    spec: dict[str, Any]
     environment: Environment
     provenance: Provenance
     device: str
@@ -241,9 +240,11 @@ class SpeedRecord(_CellRecord, frozen=True, kw_only=True, tag="speed", tag_field
     """One speed cell: a model and the timing partner, alternately, at one length.
 
     Attributes:
+        spec: Everything that decides the result.
         energy_detail: Why there is no energy, or what was mended to get it (GPU).
     """
 
+    spec: SpeedSpec
     sweep: str
     length: int
     batch: int
@@ -282,6 +283,7 @@ class TrainingRecord(_CellRecord, frozen=True, kw_only=True, tag="training", tag
     """One training cell: a model trained (or a reference fitted) on one data set with one seed.
 
     Attributes:
+        spec: Everything that decides the result.
         length: Longest history the model sees; null for references, which see all of it.
         best_epoch: Epoch whose weights were tested, chosen on validation NDCG@10.
         training_seconds: Sum over epochs, without evaluation.
@@ -290,6 +292,7 @@ class TrainingRecord(_CellRecord, frozen=True, kw_only=True, tag="training", tag
         resumed: How often it continued from a checkpoint.
     """
 
+    spec: TrainingSpec
     dataset: str
     length: int | None
     seed: int

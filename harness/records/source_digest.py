@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from harness.records.environment import ROOT
 from harness.records.program.modules import Modules, Statement
 from harness.records.program.reach import Program, Reached
+from harness.records.spec import CellSpec, SpeedSpec
 from models import registry
 
 PACKAGES = ("harness", "models")
@@ -50,13 +50,14 @@ class Executed:
     loss: str | None
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any]) -> Executed:
+    def of(cls, spec: CellSpec) -> Executed:
         """The fields of a resolved spec."""
-        models = dict.fromkeys(spec[side]["name"] for side in ("model", "partner") if spec.get(side))
-        return cls(spec["kind"], tuple(models), spec["loss"]["name"] if spec.get("loss") else None)
+        if isinstance(spec, SpeedSpec):
+            return cls("speed", tuple(dict.fromkeys((spec.model.name, spec.partner.name))), None)
+        return cls("training", (spec.model.name,), None if spec.loss is None else spec.loss.name)
 
 
-def cell_digest(spec: Mapping[str, Any]) -> str:
+def cell_digest(spec: CellSpec) -> str:
     """Source digest of one cell, from its resolved spec.
 
     Raises:

@@ -18,6 +18,7 @@ import msgspec
 from harness.errors import USAGE, UserError
 from harness.records.environment import describe, usable_cores
 from harness.records.schema import Environment, encode, write_atomic
+from harness.records.spec import SpeedSpec, TrainingSpec
 from harness.run.process import die_with_parent, limit_memory
 
 
@@ -25,7 +26,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor asks of a child.
 
     Attributes:
-        spec: Resolved spec of the cell.
+        spec: That of the cell; only what measures it knows its type.
+        threads: CPU threads; null: the cores that the process may use.
         measure: `time` or `memory` for a speed cell, `training` for a training cell.
         result: Where to write the result.
         arrays: Folder of a training cell's prepared data; null for a speed cell.
@@ -37,7 +39,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             maps more than it uses.
     """
 
-    spec: dict[str, Any]
+    spec: msgspec.Raw
+    threads: int | None
     measure: str
     result: str
     arrays: str | None
@@ -115,15 +118,17 @@ def _measure(request: Request) -> dict[str, Any]:
 def _speed(request: Request) -> Measurement:
     from harness.measure.speed import cell
 
-    return lambda: cell.run(request.spec, request.measure, _environment(request))
+    spec = msgspec.json.decode(request.spec, type=SpeedSpec)
+    return lambda: cell.run(spec, request.measure, _environment(request))
 
 
 def _training(request: Request) -> Measurement:
     from harness.measure.training import cell
 
     assert request.arrays is not None
+    spec = msgspec.json.decode(request.spec, type=TrainingSpec)
     arrays, checkpoint = Path(request.arrays), Path(request.checkpoint)
-    return lambda: cell.run(request.spec, arrays, checkpoint, request.sources, _environment(request))
+    return lambda: cell.run(spec, arrays, checkpoint, request.sources, _environment(request))
 
 
 Measurement = Callable[[], dict[str, Any]]
@@ -134,7 +139,7 @@ MEASURES: dict[str, Callable[[Request], Measurement]] = {"time": _speed, "memory
 def _environment(request: Request) -> Environment:
     from harness.measure import runtime
 
-    return describe(request.spec["threads"] or usable_cores(), runtime.allocator())
+    return describe(request.threads or usable_cores(), runtime.allocator())
 
 
 if __name__ == "__main__":

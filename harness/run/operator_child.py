@@ -48,7 +48,7 @@ def _measure(request: Request) -> dict[str, Any]:
     from harness.measure.operator.measures import measure
 
     settings = request.settings
-    device = runtime.prepare({"threads": settings.threads, "device": settings.device})
+    device = runtime.prepare(settings.device, settings.threads)
     fields = measure(request.measure, settings, device)
     return {"environment": runtime.complete(_environment(request), device), **fields}
 

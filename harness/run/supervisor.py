@@ -21,6 +21,7 @@ from harness.records import schema as records
 from harness.records.environment import describe, git_state, memory_bytes, usable_cores
 from harness.records.schema import Provenance, Record, SpeedRecord, TrainingRecord
 from harness.records.source_digest import cell_digest
+from harness.records.spec import SpeedSpec, TrainingSpec
 from harness.run import allocator
 from harness.run.watch import Bounds, Outcome, run_child
 from harness.run.workers import ForkServers, Fresh, Workers
@@ -59,18 +60,19 @@ def run_cell(
     # Before the child starts: what is edited or committed meanwhile is not what ran.
     commit, dirty = git_state()
     digest = cell_digest(cell.spec)
-    measures = cell.spec["measure"] if cell.kind == "speed" else ["training"]
+    measures = cell.spec.measure if isinstance(cell.spec, SpeedSpec) else ["training"]
     # Here, not in the child: what a cell executes then depends on no reader of data.
-    source = study.sources()[cell.spec["dataset"]] if cell.kind == "training" else None
-    data = None if source is None else prepare(cell.spec["dataset"], source, study.data_folder)
-    limit = cell.spec.get("memory_limit_bytes") or int(0.9 * memory_bytes())
-    bounds = Bounds(cell.spec["timeout_seconds"], limit, deadline)
+    source = study.sources()[cell.spec.dataset] if isinstance(cell.spec, TrainingSpec) else None
+    data = None if source is None else prepare(cell.spec.where, source, study.data_folder)
+    limit = cell.spec.memory_limit_bytes or int(0.9 * memory_bytes())
+    bounds = Bounds(cell.spec.timeout_seconds, limit, deadline)
     request = {
         "spec": cell.spec,
+        "threads": cell.spec.threads,
         "sources": digest,
         "arrays": None if data is None else str(data.folder),
         "checkpoint": str(_checkpoint(output)),
-        "memory_limit_bytes": limit if cell.spec["device"] == "cpu" else None,
+        "memory_limit_bytes": limit if cell.spec.device == "cpu" else None,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     fields: dict[str, Any] = {}
@@ -96,7 +98,7 @@ def run_cell(
         elapsed_seconds=round(time.monotonic() - begin, 3),
         import_seconds=fields.pop("import_seconds", None),
     )
-    fields.setdefault("environment", describe(cell.spec["threads"] or usable_cores(), allocator.settings(measures[0])))
+    fields.setdefault("environment", describe(cell.spec.threads or usable_cores(), allocator.settings(measures[0])))
     if source is not None and _is_above(source.sentinel_ndcg10, fields):
         fields["flags"].append("above-sentinel")
     result = _record(study, cell, outcome, provenance, fields)
@@ -114,7 +116,7 @@ def _is_above(sentinel: float | None, fields: dict[str, Any]) -> bool:
 
 def _workers(given: Workers | None, cell: Cell, measure: str) -> Workers:
     # A CPU peak counts what is imported after its baseline, and pages of library files, which a fork maps anew.
-    reads_peak = cell.spec["device"] == "cpu" and measure != "time"
+    reads_peak = cell.spec.device == "cpu" and measure != "time"
     return Fresh() if given is None or (reads_peak and isinstance(given, ForkServers)) else given
 
 
@@ -140,13 +142,13 @@ def _record(study: Study, cell: Cell, outcome: Outcome, provenance: Provenance, 
         "spec_digest": cell.digest,
         "spec": spec,
         "provenance": provenance,
-        "device": spec["device"],
-        "precision": spec["precision"],
+        "device": spec.device,
+        "precision": spec.precision,
         "detail": outcome.detail,
         **fields,
     }
-    if cell.kind == "speed":
-        coordinates = {k: spec[k] for k in ("sweep", "length", "batch", "replicate")}
+    if isinstance(spec, SpeedSpec):
+        coordinates = {k: getattr(spec, k) for k in ("sweep", "length", "batch", "replicate")}
         return msgspec.convert(msgspec.to_builtins({**common, **coordinates, "kind": "speed"}), SpeedRecord)
-    coordinates = {k: spec[k] for k in ("dataset", "length", "seed", "timed")}
+    coordinates = {k: getattr(spec, k) for k in ("dataset", "length", "seed", "timed")}
     return msgspec.convert(msgspec.to_builtins({**common, **coordinates, "kind": "training"}), TrainingRecord)

@@ -108,7 +108,7 @@ def order(todo: Iterable[Task]) -> list[Task]:
 
     def place(cell: Cell) -> tuple[int, bool, int, int]:
         # No claim rests on how training time grows with the length, so that order may follow the cost.
-        length = cell.spec["length"] or 0 if cell.kind == "training" else 0
+        length = cell.spec.length or 0 if cell.kind == "training" else 0
         return cell.rank, cell.kind != "speed", length, cell.shuffle
 
     todo = list(todo)
@@ -168,7 +168,7 @@ def sweep(
     write_manifest(study, folder)
     todo = [t for t in order(tasks(study)) if (kind is None or t.kind == kind) and not (folder / t.path).is_file()]
     # Once and beforehand: each cell would ask for it again, and fetch what cannot be fetched.
-    for dataset in sorted({t.spec["dataset"] for t in todo if isinstance(t, Cell) and t.kind == "training"}):
+    for dataset in sorted({t.spec.where for t in todo if isinstance(t, Cell) and t.kind == "training"}):
         prepare(dataset, study.sources()[dataset], study.data_folder)
     progress = Progress(folder)
     longest: dict[str, float] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import msgspec
 
 from harness.errors import UserError, unknown
 from harness.records.environment import has_gpu
+from harness.records.spec import CellSpec, ModelSpec, SourceSpec, SpeedSpec, TrainingSpec
 from harness.study.claim import load_cards, opponents
 from harness.study.schema import SpeedSection, Study
 from harness.study.training import TrainingSection
@@ -25,7 +25,7 @@ class Cell(Section, frozen=True):
         kind: `speed` or `training`.
         label: Model as the study names it.
         coordinates: Readable point, such as `constant-tokens-L1024-r0`.
-        digest: First 8 hex digits of the resolved spec's sha256.
+        digest: That of the spec.
         rank: Lower is more informative; cells of one rank run in shuffled order.
         spec: Everything that decides the result.
     """
@@ -35,7 +35,20 @@ class Cell(Section, frozen=True):
     coordinates: str
     digest: str
     rank: int
-    spec: dict[str, Any]
+    spec: CellSpec
+
+    @classmethod
+    def of(cls, spec: CellSpec, rank: int) -> Cell:
+        """The cell of a spec."""
+        length = "all" if spec.length is None else f"L{spec.length}"
+        return cls(
+            kind="speed" if isinstance(spec, SpeedSpec) else "training",
+            label=spec.model.label,
+            coordinates=f"{spec.where}-{length}-{'r' if isinstance(spec, SpeedSpec) else 's'}{spec.number}",
+            digest=spec.digest(),
+            rank=rank,
+            spec=spec,
+        )
 
     @property
     def key(self) -> str:
@@ -55,27 +68,16 @@ class Cell(Section, frozen=True):
 
 def cells(study: Study) -> Iterator[Cell]:
     """All cells of a study."""
-    device = study.device if study.device != "auto" else ("cuda" if has_gpu() else "cpu")
-    shared = {"device": device, "precision": study.precision, "threads": study.threads}
-    if study.memory_limit_bytes is not None:
-        shared["memory_limit_bytes"] = study.memory_limit_bytes
+    shared: dict[str, Any] = {
+        "device": study.device if study.device != "auto" else ("cuda" if has_gpu() else "cpu"),
+        "precision": study.precision,
+        "threads": study.threads,
+        "memory_limit_bytes": study.memory_limit_bytes,
+    }
     if study.speed:
         yield from _speed_cells(study, study.speed, shared)
     if study.training:
         yield from _training_cells(study, study.training, shared)
-
-
-_SPEED_FIELDS = (
-    "phases",
-    "budget_seconds",
-    "minimum_seconds",
-    "minimum_steps",
-    "timeout_seconds",
-    "catalogue_items",
-    "negatives",
-    "learning_rate",
-    "compile",
-)
 
 
 def challenges(study: Study) -> dict[str, list[str]]:
@@ -88,7 +90,7 @@ def challenges(study: Study) -> dict[str, list[str]]:
     timed = dict.fromkeys([study.timing_partner, *(section.models if section else [])])
     for sweep in section.sweeps.values() if section else ():
         timed.update(dict.fromkeys(sweep.models or ()))
-    models = {label: resolve_model(study, label)["name"] for label in timed}
+    models = {label: resolve_model(study, label).name for label in timed}
     labels = {label: (name, registry.family(name)) for label, name in models.items()}
     found: dict[str, list[str]] = {}
     for card in load_cards(study.claims):
@@ -118,32 +120,29 @@ def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) ->
                         measure = [m for m in sweep.measure if m == "time" or once]
                         if not measure:
                             continue
-                        spec = {
+                        spec = SpeedSpec(
                             **shared,
-                            "kind": "speed",
-                            "model": resolve_model(study, label),
-                            "partner": resolve_model(study, partner),
-                            "sweep": sweep_name,
-                            "constant": "batch" if sweep.batch is not None else "tokens",
-                            "length": length,
-                            "batch": sweep.batch_at(length),
-                            "replicate": replicate,
-                            "measure": measure,
-                            **{f: getattr(section, f) for f in _SPEED_FIELDS},
-                        }
-                        coordinates = f"{sweep_name}-L{length}-r{replicate}"
-                        yield _cell("speed", label, coordinates, section.rank(label, replicate), spec)
+                            **section.method(),
+                            model=resolve_model(study, label),
+                            partner=resolve_model(study, partner),
+                            sweep=sweep_name,
+                            constant=sweep.constant,
+                            length=length,
+                            batch=sweep.batch_at(length),
+                            replicate=replicate,
+                            measure=measure,
+                        )
+                        yield Cell.of(spec, section.rank(label, replicate))
 
 
 def _training_cells(study: Study, section: TrainingSection, shared: dict[str, Any]) -> Iterator[Cell]:
     later = study.speed.delay() if study.speed else 0
     for dataset in section.datasets:
-        source = msgspec.to_builtins(study.sources()[dataset])
-        common = {
+        source = study.sources()[dataset]
+        common: dict[str, Any] = {
             **shared,
-            "kind": "training",
             "dataset": dataset,
-            "source": {k: source[k] for k in ("format", "file", "sha256")},
+            "source": SourceSpec(format=source.format, file=source.file, sha256=source.sha256),
             "split": "leave-one-out",
             "seen_items": "filtered",
             "timed": section.timed,
@@ -152,34 +151,29 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
             "timeout_seconds": section.timeout_seconds,
         }
         for label in section.references:
-            model = {"label": label, "name": label, "options": {}}
-            yield _cell(
-                "training", label, f"{dataset}-all-s0", 0, {**common, "model": model, "length": None, "seed": 0}
-            )
+            model = ModelSpec(label=label, name=label, options={})
+            yield Cell.of(TrainingSpec(**common, model=model, length=None, seed=0), 0)
         for place, seed in enumerate(section.seeds):
             for label in section.models:
                 for length in section.lengths:
-                    spec = {
+                    spec = TrainingSpec(
                         **common,
-                        "model": resolve_model(study, label),
-                        "length": length,
-                        "seed": seed,
-                        "objective": "declared",
-                        "optimiser": "adam",
-                        "loss": section.loss_spec(),
-                        **section.budget_spec(label),
-                    }
-                    yield _cell("training", label, f"{dataset}-L{length}-s{seed}", later + place + 1, spec)
+                        **section.budget(label),
+                        model=resolve_model(study, label),
+                        length=length,
+                        seed=seed,
+                        objective="declared",
+                        optimiser="adam",
+                        loss=section.loss_spec(),
+                        batch_size=section.batch_size,
+                        learning_rate=section.learning_rate,
+                        compile=section.compile,
+                    )
+                    yield Cell.of(spec, later + place + 1)
 
 
-def _cell(kind: Literal["speed", "training"], label: str, coordinates: str, rank: int, spec: dict[str, Any]) -> Cell:
-    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
-    return Cell(kind=kind, label=label, coordinates=coordinates, digest=digest, rank=rank, spec=spec)
-
-
-def resolve_model(study: Study, label: str) -> dict[str, Any]:
-    """`{"label", "name", "options"}` of a label, every option filled in.
+def resolve_model(study: Study, label: str) -> ModelSpec:
+    """The model of a label, every option filled in.
 
     Raises:
         UserError: Unknown model, option or option value.
@@ -209,7 +203,7 @@ def resolve_model(study: Study, label: str) -> dict[str, Any]:
             raise UserError(f"{key} of '{label}' is {values[key]}; it must be at least 1")
     if not 0 <= values["dropout"] < 1:
         raise UserError(f"dropout of '{label}' is {values['dropout']}; it must be 0 or more and below 1")
-    return {"label": label, "name": name, "options": dict(sorted(values.items()))}
+    return ModelSpec(label=label, name=name, options=dict(sorted(values.items())))
 
 
 _SCALARS = {"int": int, "float": (int, float), "bool": bool, "str": str}

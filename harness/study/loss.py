@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any, Literal
 
 from harness.errors import UserError, unknown
+from harness.records.spec import LossSpec
 
 LossName = Literal["declared", "cross-entropy", "sampled-softmax", "bce", "gbce"]
 
@@ -21,7 +22,7 @@ LOSSES = tuple(name for name in DEFAULTS if name != "declared")
 _COSINE_TEMPERATURE = 0.05
 
 
-def loss_spec(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
+def loss_spec(name: str, given: dict[str, Any] | None = None) -> LossSpec:
     """A loss with every option filled in; see `TrainingSection` for their meaning.
 
     Args:
@@ -37,21 +38,21 @@ def loss_spec(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
         if key not in DEFAULTS[name]:
             raise _unused(key, name, DEFAULTS[name])
     spec = filled(name, given)
-    if "temperature" in spec and not spec["temperature"] > 0:
-        raise UserError(f"training.temperature {spec['temperature']} must be above 0; 1 leaves scores as they are")
-    if spec.get("negatives", 1) < 1:
-        raise UserError(f"training.negatives {spec['negatives']} must be a whole number of at least 1")
-    if not 0 <= spec.get("calibration", 0) <= 1:
-        raise UserError(f"training.calibration {spec['calibration']} must be from 0 (plain BCE) to 1")
+    if spec.temperature is not None and not spec.temperature > 0:
+        raise UserError(f"training.temperature is {spec.temperature}; it must be above 0 (1 leaves scores as they are)")
+    if spec.negatives is not None and spec.negatives < 1:
+        raise UserError(f"training.negatives is {spec.negatives}; it must be at least 1")
+    if spec.calibration is not None and not 0 <= spec.calibration <= 1:
+        raise UserError(f"training.calibration is {spec.calibration}; it must be from 0 (plain BCE) to 1")
     return spec
 
 
-def filled(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
+def filled(name: str, given: dict[str, Any] | None = None) -> LossSpec:
     """A loss's name and options, those that are not given at their defaults."""
-    spec = {"name": name, **DEFAULTS[name], **(given or {})}
-    if "temperature" in spec and spec["temperature"] is None:
-        spec["temperature"] = _COSINE_TEMPERATURE if spec["normalise"] else 1.0
-    return spec
+    options = {**DEFAULTS[name], **(given or {})}
+    if "temperature" in options and options["temperature"] is None:
+        options["temperature"] = _COSINE_TEMPERATURE if options["normalise"] else 1.0
+    return LossSpec(name=name, **options)
 
 
 def _unused(key: str, name: str, legal: Collection[str]) -> UserError:

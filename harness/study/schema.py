@@ -7,12 +7,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from harness.data.catalogue import SOURCES, DataSource
+from harness.records.spec import Constant, Measure, Phase, Precision, SpeedSpec
 from harness.study.training import TrainingSection
 from harness.study.yaml_reading import Count, Positive, Section, Share
-
-Measure = Literal["time", "memory"]
-
-Phase = Literal["step", "forward", "stream", "rest"]
 
 
 class Sweep(Section, frozen=True):
@@ -33,6 +30,11 @@ class Sweep(Section, frozen=True):
     replicates: Count = 3
     measure: Annotated[list[Measure], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["time"])
     models: list[str] | None = None
+
+    @property
+    def constant(self) -> Constant:
+        """What is the same at every length."""
+        return "batch" if self.batch is not None else "tokens"
 
     def batch_at(self, length: int) -> int:
         """Sequences per batch at a length."""
@@ -66,6 +68,11 @@ class SpeedSection(Section, frozen=True):
     negatives: Count = 256
     learning_rate: Positive = 1e-3
     compile: bool = False
+
+    def method(self) -> dict[str, Any]:
+        """How all cells of the section measure: the fields that stand in their specs under the same names."""
+        names = set(self.__struct_fields__) & set(SpeedSpec.__struct_fields__)
+        return {name: getattr(self, name) for name in names}
 
     def rank(self, label: str, replicate: int) -> int:
         """How early a cell runs; see `Cell.rank`."""
@@ -106,7 +113,7 @@ class Study(Section, frozen=True):
     name: str
     description: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     threads: Count | None = None
     memory_limit_bytes: Count | None = None
     timing_partner: str = "hyenarec"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from harness.errors import unknown
+from harness.records.spec import LossSpec
 from harness.study.loss import LossName, loss_spec
 from harness.study.yaml_reading import Count, Positive, Section, Seed
 
@@ -63,8 +64,8 @@ class TrainingSection(Section, frozen=True):
     timed: bool = True
     timeout_seconds: Positive = 7200.0
 
-    def loss_spec(self) -> dict[str, Any]:
-        """`{"name", …}` with every option of the loss filled in, as a cell's spec records it.
+    def loss_spec(self) -> LossSpec:
+        """The loss with every option of it filled in, as a cell's spec records it.
 
         Raises:
             UserError: An option that this loss does not take, or one out of its range.
@@ -72,14 +73,12 @@ class TrainingSection(Section, frozen=True):
         given = {key: getattr(self, key) for key in ("negatives", "normalise", "temperature", "calibration")}
         return loss_spec(self.loss, {key: value for key, value in given.items() if value is not None})
 
-    def budget_spec(self, label: str) -> dict[str, Any]:
-        """Epochs, patience, batches, learning rate and compilation of a label's cells."""
+    def budget(self, label: str) -> dict[str, Any]:
+        """Epochs, patience and evaluate_every of a label's cells."""
         own = self.budgets.get(label, Budget())
-        shared = {"batch_size": self.batch_size, "learning_rate": self.learning_rate, "compile": self.compile}
-        for field in ("epochs", "patience", "evaluate_every"):
-            value = getattr(own, field)
-            shared[field] = getattr(self, field) if value is None else value
-        return shared
+        return {
+            field: getattr(own, field) or getattr(self, field) for field in ("epochs", "patience", "evaluate_every")
+        }
 
     def check(self) -> None:
         """Check what the types do not.

@@ -82,11 +82,11 @@ def test_a_challenger_of_its_own_is_paired_with_its_opponents_and_itself(tmp_pat
     study = load_study(write_study(tmp_path, [PLAIN, other]))
     more = [c for c in cells(study) if c.key not in before]
     assert before <= {c.key for c in cells(study)}
-    assert sorted({(c.label, c.spec["partner"]["label"]) for c in more}) == [
+    assert sorted({(c.label, c.spec.partner.label) for c in more}) == [
         ("gru4rec", "lrurec"),
         ("lrurec", "lrurec"),
     ]
-    assert [c.spec["measure"] for c in more if c.label == "gru4rec"] == [["time"], ["time"]]
+    assert [c.spec.measure for c in more if c.label == "gru4rec"] == [["time"], ["time"]]
 
 
 @pytest.mark.parametrize(

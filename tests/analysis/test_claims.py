@@ -598,7 +598,7 @@ def streaming_study(path, cost, replicates=3, histories=(128, 512, 2048, 8192), 
     rng = np.random.default_rng(51)
     manifest = msgspec.json.decode((folder / "study.json").read_bytes(), type=Manifest)
     for cell in manifest.cells:
-        if cell.label == "hyenarec" and cell.spec["length"] == 8192:
+        if cell.label == "hyenarec" and cell.spec.length == 8192:
             record = factories.records.read(folder / cell.path)
             extra = []
             for done in range(8):

@@ -69,7 +69,7 @@ def test_the_interval_is_that_of_welch(tmp_path):
     change = rows(compare(one, two), "step-seconds", "gru4rec")[0]
     values = []
     for folder in (one, two):
-        own = [c for c in read_manifest(folder).cells if c.label == "gru4rec" and c.spec["length"] == 256]
+        own = [c for c in read_manifest(folder).cells if c.label == "gru4rec" and c.spec.length == 256]
         blocks = [[b for b in record.read(folder / c.path).timing.blocks if b.side == "model"] for c in own]
         values.append(np.log([np.median([b.seconds / b.steps for b in process]) for process in blocks]))
     expected = stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval(0.95)
@@ -271,7 +271,7 @@ def test_exit_codes_and_json(tmp_path, capsys):
 
 def test_the_table_names_what_changed_and_what_is_refused(tmp_path, capsys):
     one, two = make(tmp_path / "a", 1), make(tmp_path / "b", 2, slower=1.6, absent={("gru4rec", 256)})
-    broken = next(c for c in read_manifest(one).cells if c.label == "gru4rec" and c.spec["length"] == 512)
+    broken = next(c for c in read_manifest(one).cells if c.label == "gru4rec" and c.spec.length == 512)
     (one / broken.path).write_text("{")
     assert cli.main(["compare", str(one), str(two)]) == 1
     shown = capsys.readouterr()

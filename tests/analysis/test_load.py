@@ -175,7 +175,7 @@ def test_failed_records_are_listed_and_give_the_cell_its_status(tmp_path):
     assert len(found.failed) == 3
     assert {f.status for f in found.failed} == {"error"}
     assert "example of a failure" in found.failed[0].detail
-    own = [c for c in found.counted if c.cell.label == "gru4rec" and c.cell.spec["length"] == 512]
+    own = [c for c in found.counted if c.cell.label == "gru4rec" and c.cell.spec.length == 512]
     assert {(c.status, c.record) for c in own} == {("error", None)}
 
 

@@ -160,6 +160,6 @@ def test_the_command_of_the_page(tmp_path, capsys):
     assert f"python -m harness.analysis.published {TABLE.relative_to(ROOT)} " in PAGE
     assert published.main([str(TABLE), str(tmp_path), "8192"]) == 0
     assert "harness verify" in capsys.readouterr().out
-    assert {c.cell.spec["length"] for c in load(tmp_path).counted} == {8192, 16384, 32768, 65536}
+    assert {c.cell.spec.length for c in load(tmp_path).counted} == {8192, 16384, 32768, 65536}
     assert published.main([str(tmp_path / "none.json"), str(tmp_path)]) == 64
     assert capsys.readouterr().err.startswith("error: ")

@@ -70,25 +70,25 @@ def timed_cells() -> list[Cell]:
     found = [
         c
         for c in cells(study)
-        if c.kind == "speed" and c.label == study.timing_partner and c.spec["constant"] == "tokens"
+        if c.kind == "speed" and c.label == study.timing_partner and c.spec.constant == "tokens"
         # A record does not say how long a memory pass took.
-        if c.spec["measure"] == ["time"]
+        if c.spec.measure == ["time"]
     ]
-    return sorted(found, key=lambda c: int(c.spec["length"]))
+    return sorted(found, key=lambda c: int(c.spec.length))
 
 
 def watched_over_unwatched(pairs: int) -> np.ndarray[Any, Any]:
     """`[pairs]` log ratios of the step time with the sampler's thread running to that without."""
     gpu = has_gpu()
-    spec = next(c.spec for c in timed_cells() if c.spec["length"] == LENGTH)
+    spec = next(c.spec for c in timed_cells() if c.spec.length == LENGTH)
     with nvml.open_library(None if gpu else SlowDriver(Player.read(TRACE))) as library:
         assert library is not None
         library.survey()
         # The threads and the precision of a cell: one thread too many would wait for the sampler's.
-        device = runtime.prepare(spec)
+        device = runtime.prepare(spec.device, spec.threads)
         watched = library.device(cell._uuid(device) if gpu else library.uuids()[1])
         trainee = cell._Trainee(spec, "model", device)
-        trainee.bind(cell._Inputs(spec, spec["batch"], spec["length"], device))
+        trainee.bind(cell._Inputs(spec, spec.batch, spec.length, device))
         clock = Clock(device)
         for _ in range(5):
             seconds, _ = clock.time(trainee.step, 5)

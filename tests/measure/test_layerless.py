@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 import specs
 import torch
@@ -7,11 +8,11 @@ from harness.measure.speed import cell
 from harness.measure.speed.layerless import Rest
 from harness.records.environment import describe
 
-SPEC = specs.SPEC | {"phases": ["step", "rest"]}
+SPEC = msgspec.structs.replace(specs.SPEC, phases=["step", "rest"])
 
 
 def build():
-    return runtime.build_model(SPEC["model"], num_items=50, max_length=16, seed=0, device=torch.device("cpu"))
+    return runtime.build_model(SPEC.model, num_items=50, max_length=16, seed=0, device=torch.device("cpu"))
 
 
 def test_a_cell_times_the_rest_of_both_sides_as_a_phase_of_its_own():

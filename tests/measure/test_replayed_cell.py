@@ -24,10 +24,10 @@ from harness.report.document import assemble, render
 from harness.run import supervisor
 from harness.study.manifest import read_manifest
 
-SPEC = specs.SPEC | {"device": "cuda", "partner": specs.SPEC["model"], "minimum_seconds": 0.2}
+SPEC = msgspec.structs.replace(specs.SPEC, device="cuda", partner=specs.SPEC.model, minimum_seconds=0.2)
 
 
-def on_the_cpu(spec):
+def on_the_cpu(device_name, threads):
     torch.set_num_threads(1)
     return torch.device("cpu")
 
@@ -99,11 +99,11 @@ def test_the_record_and_the_report_show_energy_device_memory_and_throttling(repl
     manifest = read_manifest(folder)
     changed = []
     for place in manifest.cells:
-        if place.label == "gru4rec" and place.spec["replicate"] == 0:
+        if place.label == "gru4rec" and place.spec.replicate == 0:
             path = folder / place.path
             old = json.loads(path.read_bytes())
             wanted = {"memory": ["memory"], "time": ["timing", "energy"]}
-            names = [n for m in place.spec["measure"] for n in wanted[m]]
+            names = [n for m in place.spec.measure for n in wanted[m]]
             new = json.loads(records.encode({name: merged[name] for name in names}))
             path.write_text(json.dumps({**old, **new, "flags": merged["flags"]}))
             assert records.read(path).flags == merged["flags"]

@@ -1,13 +1,15 @@
 """The streamed phase of a speed cell."""
 
+import msgspec
 import pytest
+import specs
 import torch
 
 from harness.measure.speed import cell, streaming
 from harness.records.environment import describe
 from models import registry
 
-SPEC = {"precision": "float32", "length": 600, "catalogue_items": 50}
+SPEC = msgspec.structs.replace(specs.SPEC, length=600)
 
 
 def build(name, length=600):
@@ -25,7 +27,9 @@ def test_histories_are_quarters_of_the_length(length, expected):
 
 @pytest.mark.parametrize("length", [1, 2, 5, 20])
 def test_short_cells_stream_too(length):
-    blocks = streaming.measure(build("gru4rec", length), SPEC | {"length": length}, torch.device("cpu"))
+    blocks = streaming.measure(
+        build("gru4rec", length), msgspec.structs.replace(SPEC, length=length), torch.device("cpu")
+    )
     assert {b.history for b in blocks} == set(streaming.histories(length))
 
 
@@ -63,7 +67,7 @@ def test_a_long_history_is_timed_at_its_end(monkeypatch):
     model, ages = build("gru4rec", 3000), []
     step = model.step
     monkeypatch.setattr(model, "step", lambda items, state: ages.append(state["age"]) or step(items, state))
-    streaming.measure(model, SPEC | {"length": 3000}, torch.device("cpu"))
+    streaming.measure(model, msgspec.structs.replace(SPEC, length=3000), torch.device("cpu"))
     late = [age for age in ages if age >= 750]
     assert min(late) == 3000 - 17 * 64
     assert max(late) < 3000
@@ -91,23 +95,7 @@ def test_a_cost_that_grows_is_seen():
     assert seconds[1] / seconds[0] > 2.5
 
 
-CELL = {
-    "device": "cpu",
-    "threads": 1,
-    "precision": "float32",
-    "model": {"label": "gru4rec", "name": "gru4rec", "options": {}},
-    "partner": {"label": "lrurec", "name": "lrurec", "options": {}},
-    "length": 64,
-    "batch": 2,
-    "phases": ["step", "stream"],
-    "minimum_seconds": 0.01,
-    "minimum_steps": 2,
-    "budget_seconds": 0.2,
-    "catalogue_items": 50,
-    "negatives": 8,
-    "learning_rate": 1e-3,
-    "compile": False,
-}
+CELL = msgspec.structs.replace(specs.SPEC, length=64, phases=["step", "stream"], budget_seconds=0.2)
 
 
 def test_a_cell_streams_its_model_and_not_the_partner():

@@ -71,11 +71,11 @@ def executed(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
             arrays = prepare("toy", DataSource(format="pairs", file="toy.txt"), tmp_path).folder
-        spec = msgspec.to_builtins(cell.spec)
         lines = {"inside": set(), "outside": set()}
-        for measure in spec["measure"] if kind == "speed" else ["training"]:
+        for measure in cell.spec.measure if kind == "speed" else ["training"]:
             request = Request(
-                spec=spec,
+                spec=msgspec.Raw(msgspec.json.encode(cell.spec)),
+                threads=cell.spec.threads,
                 measure=measure,
                 result=str(tmp_path / "result.json"),
                 arrays=str(arrays),
@@ -91,7 +91,7 @@ def executed(tmp_path_factory):
             assert json.loads((tmp_path / "result.json").read_bytes())["status"] == "ok"
             for place, found in json.loads((tmp_path / "lines.json").read_text()).items():
                 lines[place] |= {(str(Path(file).relative_to(ROOT)), line) for file, line in found}
-        return Executed.of(spec), lines
+        return Executed.of(cell.spec), lines
 
     return run
 

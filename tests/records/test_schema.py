@@ -1,3 +1,4 @@
+import factories
 import msgspec
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ def make(status="ok", seconds=0.5, **changes):
         batch=2,
         replicate=0,
         spec_digest="0" * 8,
-        spec={},
+        spec=factories.speed_cell("hyenarec", factories.TRUTHS, "constant-tokens", "tokens", 64, 2, 0, ["time"]).spec,
         environment=Environment(cpu="x", cores=1, cores_usable=1, memory_bytes=1, system="s", python="3", packages={}),
         provenance=Provenance(
             git_commit=None, git_dirty=None, started_at="2026-01-01T00:00:00+00:00", source_digest="d"

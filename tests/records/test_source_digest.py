@@ -191,7 +191,7 @@ def test_a_package_counts_whole(project):
 
 def test_a_model_that_is_not_here_has_no_digest():
     with pytest.raises(KeyError):
-        source_digest.cell_digest({"kind": "speed", "model": {"name": "unicorn"}, "partner": None})
+        Sources(ROOT).cell_digest(Executed("speed", ("unicorn",), None))
 
 
 CLASS = """

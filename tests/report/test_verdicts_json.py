@@ -147,7 +147,7 @@ def test_a_bad_file_gives_one_message_and_the_rest_reports(folder, tmp_path, cap
 
 
 def test_all_of_them_at_once(folder, capsys):
-    cells = [c.path for c in load(folder).manifest.cells if c.kind == "training" and c.spec["length"] is not None]
+    cells = [c.path for c in load(folder).manifest.cells if c.kind == "training" and c.spec.length is not None]
     for (spoil, _, _), name in zip(BAD, cells, strict=True):
         spoil(folder / name)
     code, out, err = run(capsys, "verify", folder, "--json")

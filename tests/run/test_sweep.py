@@ -61,9 +61,9 @@ def stand_in(monkeypatch):
 
 def test_one_replicate_of_everything_comes_before_the_next_in_shuffled_order(tmp_path):
     cells = order(write_manifest(STUDY, tmp_path).cells)
-    replicates = [c.spec["replicate"] for c in cells if c.kind == "speed"]
+    replicates = [c.spec.replicate for c in cells if c.kind == "speed"]
     assert replicates == sorted(replicates)
-    lengths = [c.spec["length"] for c in cells if c.kind == "speed" and c.spec["replicate"] == 0]
+    lengths = [c.spec.length for c in cells if c.kind == "speed" and c.spec.replicate == 0]
     assert lengths != sorted(lengths)
     assert cells == order(reversed(cells))
 
@@ -106,7 +106,7 @@ def test_what_a_study_puts_first_has_all_replicates_before_the_others(tmp_path):
     speed = [c for c in cells if c.kind == "speed"]
     assert [c.label for c in speed] == ["gru4rec"] * 12 + ["hyenarec"] * 12
     for half in (speed[:12], speed[12:]):
-        replicates = [c.spec["replicate"] for c in half]
+        replicates = [c.spec.replicate for c in half]
         assert replicates == sorted(replicates)
     assert {c.digest for c in cells} == {c.digest for c in write_manifest(STUDY, tmp_path).cells}
 
@@ -114,7 +114,7 @@ def test_what_a_study_puts_first_has_all_replicates_before_the_others(tmp_path):
 def test_short_histories_train_first(tmp_path):
     training = msgspec.structs.replace(STUDY.training, lengths=[256, 16, 64], seeds=[0, 1])
     cells = order(write_manifest(msgspec.structs.replace(STUDY, training=training, speed=None), tmp_path).cells)
-    trained = [(c.spec["seed"], c.spec["length"]) for c in cells if c.spec["length"]]
+    trained = [(c.spec.seed, c.spec.length) for c in cells if c.spec.length]
     assert trained == [(0, 16), (0, 64), (0, 256), (1, 16), (1, 64), (1, 256)]
 
 

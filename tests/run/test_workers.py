@@ -120,8 +120,8 @@ def test_time_limit_and_deadline_end_a_child(tmp_path, servers):
 def test_an_error_keeps_its_traceback_and_its_log(tmp_path, servers):
     value = study()
     cell = one_cell(value)
-    spec = {**cell.spec, "model": {**cell.spec["model"], "options": {"no_such_option": 1}}}
-    broken = msgspec.structs.replace(cell, spec=spec)
+    model = msgspec.structs.replace(cell.spec.model, options={"no_such_option": 1})
+    broken = msgspec.structs.replace(cell, spec=msgspec.structs.replace(cell.spec, model=model))
     result = run_cell(value, broken, tmp_path / "r.json", log=tmp_path / "log", workers=servers)
     assert result.status == "error"
     assert "no_such_option" in result.detail
@@ -136,6 +136,7 @@ def request_of(tmp_path, value):
         msgspec.json.encode(
             {
                 "spec": one_cell(value).spec,
+                "threads": 1,
                 "measure": "time",
                 "parent": os.getpid(),
                 "started": time.monotonic(),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
+from harness.records.spec import LossSpec, TrainingSpec
 from harness.study.cells import cells
 from harness.study.check import load_study
 from harness.study.claim import load_cards
@@ -53,23 +54,19 @@ def test_every_shipped_study_is_valid_and_expands_to_distinct_cells():
 
 def test_the_ablation_covers_every_kernel_and_changes_nothing_but_its_subject():
     specs = training_specs(load_study("ablation"))
-    plain = specs["hyenarec"]["model"]["options"]
-    assert {spec["model"]["options"]["kernel"] for spec in specs.values()} == {
-        *registry.options("hyenarec")["kernel"].legal
-    }
+    plain = specs["hyenarec"].model.options
+    assert {spec.model.options["kernel"] for spec in specs.values()} == {*registry.options("hyenarec")["kernel"].legal}
     for label, spec in specs.items():
-        changes = {k for k, v in spec["model"]["options"].items() if v != plain[k]}
+        changes = {k for k, v in spec.model.options.items() if v != plain[k]}
         assert len(changes) == (label != "hyenarec") + label.endswith("-wide")
-        assert {k: v for k, v in spec.items() if k not in {"model", "seed"}} == {
-            k: v for k, v in specs["hyenarec"].items() if k not in {"model", "seed"}
-        }
+        assert msgspec.structs.replace(specs["hyenarec"], model=spec.model, seed=spec.seed) == spec
 
 
 @pytest.mark.parametrize("name", ["gpu", "paper"])
 def test_the_large_studies_compare_every_model(name):
     shipped = {n for n in registry.names(reference=False) if registry.entries()[n].distribution is None}
     for kind in ("speed", "training"):
-        compared = {c.spec["model"]["name"] for c in cells(load_study(name)) if c.kind == kind}
+        compared = {c.spec.model.name for c in cells(load_study(name)) if c.kind == kind}
         assert shipped <= compared
 
 
@@ -197,19 +194,19 @@ def test_changing_the_epochs_asks_for_new_training_cells_and_no_speed_cells(tmp_
 
 
 def training_specs(study):
-    return {c.label: c.spec for c in cells(study) if c.kind == "training" and c.spec["length"] is not None}
+    found = [c.spec for c in cells(study) if isinstance(c.spec, TrainingSpec) and c.spec.length is not None]
+    return {spec.model.label: spec for spec in found}
 
 
 def test_one_loss_with_every_option_stands_in_the_spec_of_every_model(tmp_path):
     section = {**BASE["training"], "models": ["hyenarec", "sasrec-math"]}
     specs = training_specs(load(tmp_path, changed("training", section)))
-    assert [spec["loss"] for spec in specs.values()] == 2 * [
-        {"name": "cross-entropy", "normalise": False, "temperature": 1.0}
-    ]
+    wanted = LossSpec(name="cross-entropy", normalise=False, temperature=1.0)
+    assert [spec.loss for spec in specs.values()] == 2 * [wanted]
     section |= {"loss": "sampled-softmax", "normalise": True, "negatives": 64, "compile": True}
     specs = training_specs(load(tmp_path, changed("training", section)))
-    wanted = {"name": "sampled-softmax", "normalise": True, "temperature": 0.05, "negatives": 64}
-    assert [(spec["loss"], spec["compile"]) for spec in specs.values()] == 2 * [(wanted, True)]
+    wanted = LossSpec(name="sampled-softmax", normalise=True, temperature=0.05, negatives=64)
+    assert [(spec.loss, spec.compile) for spec in specs.values()] == 2 * [(wanted, True)]
 
 
 def test_an_unset_option_and_its_default_are_one_cell(tmp_path):
@@ -226,8 +223,8 @@ def test_a_budget_changes_its_models_cells_alone(tmp_path):
     after = load(tmp_path, changed("training", {**section, "budgets": {"sasrec-math": {"epochs": 9}}}))
     assert all("/sasrec-math/" in path for path in digests(before) ^ digests(after))
     specs = training_specs(after)
-    assert (specs["hyenarec"]["epochs"], specs["sasrec-math"]["epochs"]) == (2, 9)
-    assert specs["hyenarec"]["patience"] == specs["sasrec-math"]["patience"] == 10
+    assert (specs["hyenarec"].epochs, specs["sasrec-math"].epochs) == (2, 9)
+    assert specs["hyenarec"].patience == specs["sasrec-math"].patience == 10
 
 
 def test_a_description_changes_no_cell(tmp_path):
@@ -236,15 +233,15 @@ def test_a_description_changes_no_cell(tmp_path):
 
 def test_replicates_share_nothing_but_the_point(tmp_path):
     value = load(tmp_path, BASE)
-    speed = [c for c in cells(value) if c.kind == "speed" and c.label == "hyenarec" and c.spec["length"] == 64]
-    assert [c.spec["replicate"] for c in speed] == [0, 1, 2]
+    speed = [c for c in cells(value) if c.kind == "speed" and c.label == "hyenarec" and c.spec.length == 64]
+    assert [c.spec.replicate for c in speed] == [0, 1, 2]
     assert len({c.digest for c in speed}) == 3
 
 
 def test_constant_tokens_keep_the_tokens(tmp_path):
     for cell in cells(load(tmp_path, BASE)):
         if cell.kind == "speed":
-            assert cell.spec["batch"] * cell.spec["length"] == 128
+            assert cell.spec.batch * cell.spec.length == 128
 
 
 def test_manifest_round_trip(tmp_path):

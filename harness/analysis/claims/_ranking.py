@@ -40,7 +40,7 @@ def over_labels(
 ) -> Ruling:
     """Comparisons with these labels, a variant per data set or per label; each set needs all `families`."""
     bound = threshold(card)
-    datasets = list(dict.fromkeys(c.spec["dataset"] for c in evidence.folder.manifest.cells if c.kind == "training"))
+    datasets = list(dict.fromkeys(c.spec.where for c in evidence.folder.manifest.cells if c.kind == "training"))
     trained = {c.label for c in evidence.folder.manifest.cells if c.kind == "training"}
     wanted = [label for label in labels if label in trained]
     variants, everything, lacks = [], [], []
@@ -162,7 +162,7 @@ def absent(evidence: Evidence, labels: Sequence[str], datasets: Sequence[str] | 
     found: list[str] = []
     wanted = [
         d
-        for d in dict.fromkeys(c.spec["dataset"] for c in evidence.folder.manifest.cells if c.kind == "training")
+        for d in dict.fromkeys(c.spec.where for c in evidence.folder.manifest.cells if c.kind == "training")
         if datasets is None or d in datasets
     ]
     for dataset in wanted:

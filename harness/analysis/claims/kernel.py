@@ -16,14 +16,9 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     own_name = evidence.model_name(evidence.challenger)
     others = []
     for cell in evidence.folder.manifest.cells:
-        options = cell.spec["model"]["options"]
+        options = cell.spec.model.options
         other = not str(options.get("kernel", "legendre")).startswith("legendre")
-        if (
-            cell.kind == "training"
-            and cell.spec["model"]["name"] == own_name
-            and other
-            and cell.label != evidence.challenger
-        ):
+        if cell.kind == "training" and cell.spec.model.name == own_name and other and cell.label != evidence.challenger:
             others.append(cell.label)
     wanted = list(dict.fromkeys(others))
     nothing = f"training cells of {evidence.challenger} variants with other kernels"

@@ -89,8 +89,8 @@ def _trained_kernel(evidence: Evidence, label: str) -> str:
     models: dict[str, tuple[str, dict[str, object]]] = {}
     trained = []
     for cell in evidence.folder.manifest.cells:
-        model = cell.spec["model"]
-        models[cell.label] = (model["name"], {k: v for k, v in model["options"].items() if k != "attention"})
+        model = cell.spec.model
+        models[cell.label] = (model.name, {k: v for k, v in model.options.items() if k != "attention"})
         if cell.kind == "training":
             trained.append(cell.label)
     return next((t for t in [label, *trained] if t in trained and models[t] == models[label]), label)

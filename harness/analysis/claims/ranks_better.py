@@ -32,7 +32,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
 
 def _reference(evidence: Evidence, label: str) -> bool:
     return any(
-        c.label == label and c.kind == "training" and c.spec["length"] is None for c in evidence.folder.manifest.cells
+        c.label == label and c.kind == "training" and c.spec.length is None for c in evidence.folder.manifest.cells
     )
 
 

@@ -24,7 +24,7 @@ def points(folder: Folder) -> list[MemoryPoint]:
         MemoryPoint(
             label=record.label,
             sweep=record.sweep,
-            constant=counted.cell.spec["constant"],
+            constant=record.spec.constant,
             length=record.length,
             batch=record.batch,
             method=record.memory.method,

@@ -45,7 +45,7 @@ def groups(folder: Folder) -> list[Group]:
         for phase in dict.fromkeys(str(b.phase) for b in record.timing.blocks if b.side == "model"):
             key = (record.label, record.sweep, phase, record.length)
             found.setdefault(key, []).append((counted.path, record))
-            constants[key] = counted.cell.spec["constant"]
+            constants[key] = record.spec.constant
     order = {label: place for place, label in enumerate(folder.labels())}
     sweeps = {name: place for place, name in enumerate(dict.fromkeys(key[1] for key in found))}
     keys = sorted(found, key=lambda k: (sweeps[k[1]], k[2] != "step", k[2], order[k[0]], k[3]))
@@ -185,9 +185,9 @@ def censored(folder: Folder) -> list[Censored]:
         Censored(
             kind=c.cell.kind,
             label=c.cell.label,
-            where=str(c.cell.spec.get("sweep", c.cell.spec.get("dataset"))),
-            length=c.cell.spec["length"],
-            replicate=int(c.cell.spec.get("replicate", c.cell.spec.get("seed", 0))),
+            where=c.cell.spec.where,
+            length=c.cell.spec.length,
+            replicate=c.cell.spec.number,
             status=c.status,
             detail=c.detail or "",
         )

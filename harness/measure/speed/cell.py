@@ -21,6 +21,7 @@ from harness.measure.peak_memory import Peak
 from harness.measure.speed import stopwatch, streaming
 from harness.measure.speed.layerless import Rest
 from harness.records.schema import Block, Energy, Environment, MemoryUse, ModelFacts, Timing, Warmup
+from harness.records.spec import ModelSpec, SpeedSpec
 from models.base import SequenceModel, StreamingModel
 
 _TINY_LENGTH = 16
@@ -29,7 +30,7 @@ _ENERGY_ATTEMPTS = 3
 _SEED = 0
 
 
-def run(spec: dict[str, Any], measure: str, environment: Environment) -> dict[str, Any]:
+def run(spec: SpeedSpec, measure: str, environment: Environment) -> dict[str, Any]:
     """Measure `time` or `memory` of one cell.
 
     Args:
@@ -40,11 +41,11 @@ def run(spec: dict[str, Any], measure: str, environment: Environment) -> dict[st
     Returns:
         Fields of the SpeedRecord. Out of memory is left to the caller as the exception it is.
     """
-    with nvml.open_library() if spec["device"] == "cuda" else contextlib.nullcontext() as library:
+    with nvml.open_library() if spec.device == "cuda" else contextlib.nullcontext() as library:
         # Before torch touches a device, so that what others hold there is told from what this process takes.
         if library is not None:
             library.survey()
-        device = runtime.prepare(spec)
+        device = runtime.prepare(spec.device, spec.threads)
         gpu = library.device(_uuid(device), os.environ.get("CUDA_VISIBLE_DEVICES")) if library is not None else None
         before = gpu.state(os.getpid()) if gpu else None
         with Sampler(gpu, measure) as sampler:
@@ -66,18 +67,18 @@ def _uuid(device: torch.device) -> str:
 class _Trainee:
     """A model with its optimiser and fixed inputs; `step`, `forward` and `rest` are what is timed."""
 
-    def __init__(self, spec: dict[str, Any], side: str, device: torch.device) -> None:
+    def __init__(self, spec: SpeedSpec, side: stopwatch.SideName, device: torch.device) -> None:
         begin = time.perf_counter()
         self.model: SequenceModel = runtime.build_model(
-            spec[side], num_items=spec["catalogue_items"], max_length=spec["length"], seed=_SEED, device=device
+            _model(spec, side), num_items=spec.catalogue_items, max_length=spec.length, seed=_SEED, device=device
         )
         # compile() in place keeps the module itself, and with it item_embedding and cost().
-        if spec["compile"]:
+        if spec.compile:
             self.model.compile()
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=spec["learning_rate"], fused=True)
-        self.device, self.precision = device, spec["precision"]
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=spec.learning_rate, fused=True)
+        self.device, self.precision = device, spec.precision
         self.build_seconds = time.perf_counter() - begin
-        self._learning_rate = spec["learning_rate"]
+        self._learning_rate = spec.learning_rate
         self._rest: Rest | None = None
 
     def bind(self, inputs: _Inputs) -> None:
@@ -114,19 +115,19 @@ class _Trainee:
 class _Inputs:
     """Random items of a full batch, on the device before any clock runs."""
 
-    def __init__(self, spec: dict[str, Any], batch: int, length: int, device: torch.device) -> None:
+    def __init__(self, spec: SpeedSpec, batch: int, length: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(_SEED)
-        catalogue = spec["catalogue_items"]
+        catalogue = spec.catalogue_items
         events = torch.randint(1, catalogue + 1, (batch, length + 1), generator=generator)
         self.items = events[:, :-1].contiguous().to(device)
         self.targets = events[:, 1:].flatten().to(device)
-        self.negatives = torch.randint(1, catalogue + 1, (spec["negatives"],), generator=generator).to(device)
+        self.negatives = torch.randint(1, catalogue + 1, (spec.negatives,), generator=generator).to(device)
 
 
-def _time(spec: dict[str, Any], device: torch.device, sampler: Sampler) -> dict[str, Any]:
+def _time(spec: SpeedSpec, device: torch.device, sampler: Sampler) -> dict[str, Any]:
     peak = Peak(device)
     peak.reset()
-    inputs = _Inputs(spec, spec["batch"], spec["length"], device)
+    inputs = _Inputs(spec, spec.batch, spec.length, device)
     extra: list[str] = []
     try:
         timing, facts, energy = _time_sides(spec, ("model", "partner"), inputs, device, sampler)
@@ -156,7 +157,7 @@ def _time(spec: dict[str, Any], device: torch.device, sampler: Sampler) -> dict[
 
 
 def _time_sides(
-    spec: dict[str, Any],
+    spec: SpeedSpec,
     names: tuple[stopwatch.SideName, ...],
     inputs: _Inputs,
     device: torch.device,
@@ -174,7 +175,7 @@ def _time_sides(
     warmups: list[Warmup] = []
     blocks: list[Block] = []
     energy: dict[str, Any] = {}
-    for phase in spec["phases"]:
+    for phase in spec.phases:
         if phase == "stream":
             if "model" in trainees and isinstance(model := trainees["model"].model, StreamingModel):
                 with sampler.window(phase):
@@ -193,17 +194,23 @@ def _time_sides(
                 blocks += stopwatch.measure_alone(sides[names[0]], phase, clock, plan, limits)
         if phase == "step" and sampler.device is not None and "model" in sides:
             energy = _energy(sides["model"].run["step"], seconds["model"], clock, sampler, sampler.device)
-    batch, length = spec["batch"], spec["length"]
-    facts: dict[str, ModelFacts] = {n: runtime.facts(spec[n], t.model, batch, length) for n, t in trainees.items()}
+    batch, length = spec.batch, spec.length
+    facts: dict[str, ModelFacts] = {
+        name: runtime.facts(_model(spec, name), trainee.model, batch, length) for name, trainee in trainees.items()
+    }
     return Timing(paired=len(names) == 2, warmups=warmups, blocks=blocks), facts, energy
 
 
-def _limits(spec: dict[str, Any]) -> stopwatch.Limits:
-    return stopwatch.Limits(**{name: spec[name] for name in stopwatch.Limits.__dataclass_fields__})
+def _limits(spec: SpeedSpec) -> stopwatch.Limits:
+    return stopwatch.Limits(spec.minimum_seconds, spec.minimum_steps, spec.budget_seconds)
+
+
+def _model(spec: SpeedSpec, side: stopwatch.SideName) -> ModelSpec:
+    return spec.model if side == "model" else spec.partner
 
 
 def _time_apart(
-    spec: dict[str, Any], inputs: _Inputs, device: torch.device, sampler: Sampler
+    spec: SpeedSpec, inputs: _Inputs, device: torch.device, sampler: Sampler
 ) -> tuple[Timing, dict[str, ModelFacts], dict[str, Any]]:
     first, facts, energy = _time_sides(spec, ("model",), inputs, device, sampler)
     _free(device)
@@ -232,18 +239,18 @@ def _energy(
     return {"energy": energy, "energy_detail": detail}
 
 
-def _memory(spec: dict[str, Any], device: torch.device, sampler: Sampler) -> dict[str, Any]:
+def _memory(spec: SpeedSpec, device: torch.device, sampler: Sampler) -> dict[str, Any]:
     peak = Peak(device)
     if peak.method is None:
         return {"flags": ["memory not measured: /proc/self/clear_refs cannot be written here"]}
     trainee = _Trainee(spec, "model", device)
-    trainee.bind(_Inputs(spec, 1, min(_TINY_LENGTH, spec["length"]), device))
+    trainee.bind(_Inputs(spec, 1, min(_TINY_LENGTH, spec.length), device))
     # Two steps, so that the optimiser's state exists when the peak is taken.
     trainee.step()
     peak.reset()
     trainee.step()
     tiny = peak.read()
-    trainee.bind(_Inputs(spec, spec["batch"], spec["length"], device))
+    trainee.bind(_Inputs(spec, spec.batch, spec.length, device))
     peak.reset()
     for _ in range(_MEMORY_STEPS):
         trainee.step()
@@ -260,7 +267,7 @@ def _memory(spec: dict[str, Any], device: torch.device, sampler: Sampler) -> dic
         reserved_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
         device_peak_bytes=sampler.peak_bytes(),
     )
-    return {"memory": memory, "model": runtime.facts(spec["model"], trainee.model, spec["batch"], spec["length"])}
+    return {"memory": memory, "model": runtime.facts(spec.model, trainee.model, spec.batch, spec.length)}
 
 
 def _free(device: torch.device) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from harness.measure import runtime
 from harness.measure.speed.stopwatch import Clock
 from harness.records.schema import Block
+from harness.records.spec import SpeedSpec
 from models.base import StreamingModel
 from models.streaming import State, clone
 
@@ -39,7 +39,7 @@ def histories(length: int) -> list[int]:
     return sorted(kept) or [length]
 
 
-def measure(model: StreamingModel, spec: dict[str, Any], device: torch.device) -> list[Block]:
+def measure(model: StreamingModel, spec: SpeedSpec, device: torch.device) -> list[Block]:
     """Time the streamed step, one user, after histories up to the cell's length.
 
     Args:
@@ -53,12 +53,12 @@ def measure(model: StreamingModel, spec: dict[str, Any], device: torch.device) -
     """
     clock, training = Clock(device), model.training
     items = torch.randint(
-        1, spec["catalogue_items"] + 1, (1, spec["length"]), generator=torch.Generator().manual_seed(_SEED)
+        1, spec.catalogue_items + 1, (1, spec.length), generator=torch.Generator().manual_seed(_SEED)
     ).to(device)
     model.eval()
     try:
-        with runtime.without_garbage_collection(), torch.no_grad(), runtime.autocast(device, spec["precision"]):
-            chosen = histories(spec["length"])
+        with runtime.without_garbage_collection(), torch.no_grad(), runtime.autocast(device, spec.precision):
+            chosen = histories(spec.length)
             # Blocks of one size: a disturbance of a fixed length would else weigh more on shorter ones.
             steps = max(1, min(_BLOCK_EVENTS, chosen[0] // 2))
             streams = [_Stream(model, items, history, steps) for history in chosen]

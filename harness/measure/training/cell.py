@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,16 @@ from harness.measure.training import loop, references
 from harness.measure.training.ranking import rank_model, rank_scorer
 from harness.metrics import SELECTION
 from harness.records.schema import Environment, MemoryUse, Ranking
+from harness.records.spec import TrainingSpec
 from models import registry
 from models.base import SequenceModel
 
 # One published table averages a run that stopped at 1.28 times popularity's NDCG@10.
 COLLAPSE_FACTOR = 1.5
 _DIVERGED = "training diverged before any evaluation: loss or scores are not finite; lower the learning rate"
-_FIXED = {"split": "leave-one-out", "seen_items": "filtered", "objective": "declared", "optimiser": "adam"}
 
 
-def run(spec: dict[str, Any], arrays: Path, checkpoint: Path, sources: str, environment: Environment) -> dict[str, Any]:
+def run(spec: TrainingSpec, arrays: Path, checkpoint: Path, sources: str, environment: Environment) -> dict[str, Any]:
     """Train (or fit) and rank.
 
     Args:
@@ -48,20 +46,15 @@ def run(spec: dict[str, Any], arrays: Path, checkpoint: Path, sources: str, envi
         would diverge again.
 
     Raises:
-        UserError: No user can be ranked, an unknown rule, or a checkpoint of another run.
+        UserError: No user can be ranked, or a checkpoint of another run.
     """
-    for key, legal in _FIXED.items():
-        if spec.get(key, legal) != legal:
-            raise UserError(f"{key} '{spec[key]}' is unknown; legal: {legal}")
-    device = runtime.prepare(spec)
+    device = runtime.prepare(spec.device, spec.threads)
     peak = Peak(device)
     stored, _ = interactions.load(arrays)
     split = splits.leave_one_out(stored)
     if not len(split.users):
-        raise UserError(
-            f"data set '{spec['dataset']}': no user has {splits.LEAST_EVENTS} events, so none can be ranked"
-        )
-    reference = registry.entries()[spec["model"]["name"]].reference
+        raise UserError(f"data set '{spec.dataset}': no user has {splits.LEAST_EVENTS} events, so none can be ranked")
+    reference = registry.entries()[spec.model.name].reference
     fields = (
         _run_reference(spec, split) if reference else _run_model(spec, split, checkpoint, sources, environment, peak)
     )
@@ -75,11 +68,11 @@ def run(spec: dict[str, Any], arrays: Path, checkpoint: Path, sources: str, envi
     }
 
 
-def _run_reference(spec: dict[str, Any], split: Split) -> dict[str, Any]:
-    scorer, seconds = references.fit(spec["model"]["name"], split)
+def _run_reference(spec: TrainingSpec, split: Split) -> dict[str, Any]:
+    scorer, seconds = references.fit(spec.model.name, split)
     validation = rank_scorer(scorer, split, "validation")
     return {
-        "model": references.facts(spec["model"], scorer),
+        "model": references.facts(spec.model, scorer),
         "training_seconds": seconds,
         "validation": msgspec.structs.replace(validation, ranks=[]),
         "test": rank_scorer(scorer, split, "test"),
@@ -88,28 +81,27 @@ def _run_reference(spec: dict[str, Any], split: Split) -> dict[str, Any]:
 
 
 def _run_model(
-    spec: dict[str, Any], split: Split, checkpoint: Path, sources: str, environment: Environment, peak: Peak
+    spec: TrainingSpec, split: Split, checkpoint: Path, sources: str, environment: Environment, peak: Peak
 ) -> dict[str, Any]:
     settings = loop.Settings.of(spec)
     device = peak.device
     model = runtime.build_model(
-        spec["model"],
+        spec.model,
         num_items=split.interactions.num_items,
         max_length=settings.length,
         seed=settings.seed,
         device=device,
     )
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     store = loop.Store(
         path=checkpoint,
-        identity=f"{digest[:8]}-{split.sha256[:8]}",
+        identity=f"{spec.digest()}-{split.sha256[:8]}",
         sources=sources,
         machine=f"{environment.cpu}; {torch.get_num_threads()} threads; torch {torch.__version__}",
     )
     outcome = loop.train(model, split, settings, device, store, peak)
     seconds = sum(epoch.train_seconds for epoch in outcome.epochs)
     fields = {
-        "model": runtime.facts(spec["model"], model, settings.batch_size, settings.length),
+        "model": runtime.facts(spec.model, model, settings.batch_size, settings.length),
         "epochs": outcome.epochs,
         "training_seconds": seconds,
         "tokens_per_second": sum(epoch.tokens for epoch in outcome.epochs) / seconds if outcome.epochs else None,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,6 +24,7 @@ from harness.measure.training import checkpoint
 from harness.measure.training.ranking import NotFiniteError, rank_model
 from harness.metrics import SELECTION
 from harness.records.schema import Epoch
+from harness.records.spec import LossSpec, TrainingSpec
 from models.base import Objective, SequenceModel
 
 _SECONDS_BETWEEN_LINES = 20.0
@@ -47,13 +47,13 @@ class Settings:
     learning_rate: float
     seed: int
     precision: str
-    loss: dict[str, Any]
+    loss: LossSpec
     compile: bool
 
     @classmethod
-    def of(cls, spec: dict[str, Any]) -> Settings:
-        """The settings in a resolved spec."""
-        return cls(**{name: spec[name] for name in cls.__dataclass_fields__})
+    def of(cls, spec: TrainingSpec) -> Settings:
+        """The settings in the spec of a model that is trained, not of a reference."""
+        return msgspec.convert(spec, cls, from_attributes=True)
 
 
 @dataclass(frozen=True)

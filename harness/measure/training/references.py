@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from harness.data.batches import Query
 from harness.data.splits import HeldOut, Split
 from harness.measure.training import ranking
 from harness.records.schema import ModelFacts, Ranking
+from harness.records.spec import ModelSpec
 from models import registry
 from models.base import Scorer
 
@@ -33,15 +34,15 @@ def fit(name: str, split: Split) -> tuple[Scorer, float]:
     return scorer, time.perf_counter() - start
 
 
-def facts(model_spec: dict[str, Any], scorer: Scorer) -> ModelFacts:
+def facts(model_spec: ModelSpec, scorer: Scorer) -> ModelFacts:
     """What the report needs of a reference; it has no parameters and no predicted cost."""
     return ModelFacts(
-        label=model_spec["label"],
-        name=model_spec["name"],
+        label=model_spec.label,
+        name=model_spec.name,
         family=scorer.FAMILY,
         causal=scorer.CAUSAL,
         citation=scorer.CITATION,
-        options=model_spec["options"],
+        options=model_spec.options,
     )
 
 

@@ -1,5 +1,6 @@
 """Times reach a model from the file to the gradient, in training and in ranking."""
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -8,31 +9,36 @@ from harness.data.catalogue import DataSource
 from harness.data.sources import prepare
 from harness.measure.training import cell
 from harness.records.environment import describe
+from harness.records.spec import TrainingSpec
 from models.hstu import HSTU
 
-SPEC = {
-    "device": "cpu",
-    "precision": "float32",
-    "threads": 1,
-    "kind": "training",
-    "dataset": "toy",
-    "split": "leave-one-out",
-    "seen_items": "filtered",
-    "timed": True,
-    "timeout_seconds": 60.0,
-    "model": {"label": "hstu", "name": "hstu", "options": {"hidden_size": 16, "num_layers": 1, "dropout": 0.0}},
-    "length": 12,
-    "seed": 0,
-    "objective": "declared",
-    "optimiser": "adam",
-    "epochs": 2,
-    "patience": 2,
-    "evaluate_every": 1,
-    "batch_size": 8,
-    "learning_rate": 1e-2,
-    "loss": {"name": "cross-entropy", "normalise": False, "temperature": 1.0},
-    "compile": False,
-}
+SPEC = msgspec.convert(
+    {
+        "device": "cpu",
+        "precision": "float32",
+        "threads": 1,
+        "kind": "training",
+        "dataset": "toy",
+        "source": {"format": "pairs", "file": "toy.txt", "sha256": None},
+        "split": "leave-one-out",
+        "seen_items": "filtered",
+        "timed": True,
+        "timeout_seconds": 60.0,
+        "model": {"label": "hstu", "name": "hstu", "options": {"hidden_size": 16, "num_layers": 1, "dropout": 0.0}},
+        "length": 12,
+        "seed": 0,
+        "objective": "declared",
+        "optimiser": "adam",
+        "epochs": 2,
+        "patience": 2,
+        "evaluate_every": 1,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "loss": {"name": "cross-entropy", "normalise": False, "temperature": 1.0},
+        "compile": False,
+    },
+    TrainingSpec,
+)
 
 
 def events():
