@@ -27,6 +27,7 @@ from harness.analysis.ruling import rule, tolerances
 from harness.analysis.stale import stale, stale_operator
 from harness.errors import UserError
 from harness.records import operator as operator_record
+from harness.records import read_json
 from harness.records.schema import FAILED_SUFFIX, ModelFacts, SpeedRecord, encode, write_atomic
 from harness.study.claim import Card
 
@@ -128,30 +129,9 @@ def read(path: Path) -> Analysis:
     Raises:
         UserError: No such file, no JSON, another version, or not this schema.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); `python -m harness analyse DIR` writes it"
-        ) from None
-    try:
-        header = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not a complete JSON file ({error}); run `python -m harness analyse DIR` again"
-        ) from None
-    version = header.get("version") if isinstance(header, dict) else None
-    if version is None:
-        raise UserError(f"{path}: no analysis; name its folder, or a file that `python -m harness analyse DIR` wrote")
-    if version != ANALYSIS_VERSION:
-        raise UserError(
-            f"{path}: analysis version {version}, this harness reads version {ANALYSIS_VERSION}; "
-            "run `python -m harness analyse DIR` again, the records stay valid"
-        )
-    try:
-        return msgspec.json.decode(content, type=Analysis)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: not a valid analysis: {error}; run `python -m harness analyse DIR` again") from None
+    remedy = "run `python -m harness analyse DIR` again, the records stay valid"
+    analysis: Analysis = read_json.read(path, Analysis, "analysis", remedy, version=ANALYSIS_VERSION, field="version")
+    return analysis
 
 
 def _trends(arms: Sequence[Sequence[SpeedupPoint]]) -> list[Trend]:

@@ -119,8 +119,6 @@ def load(folder: Path) -> Folder:
                 orphans.append(name)
         except UserError as error:
             refused.append(RefusedFile(path=name, message=str(error).removeprefix(f"{path}: ")))
-        except OSError as error:
-            refused.append(RefusedFile(path=name, message=f"cannot be read: {error.strerror}"))
     messages = {r.path: r.message for r in refused}
     counted = []
     for cell in manifest.cells:
@@ -159,7 +157,7 @@ def _not_finite(path: Path) -> str | None:
     """The first number of a file that is not finite, by its place; None where there is none."""
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return None
     # Depth first, in the order of the file.
     waiting: list[tuple[str, Any]] = [("", content)]

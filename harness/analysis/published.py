@@ -22,6 +22,7 @@ import msgspec
 
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, t_quantile
 from harness.errors import USAGE, Parser, UserError
+from harness.records import read_json
 from harness.records.schema import (
     SCHEMA_VERSION,
     Block,
@@ -95,12 +96,7 @@ def read_table(path: Path) -> Table:
     Raises:
         UserError: No such file, no JSON, or no table; the message says what is wrong.
     """
-    try:
-        table = msgspec.json.decode(path.read_bytes(), type=Table)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); name a table as in docs/published.md") from None
-    except msgspec.MsgspecError as error:
-        raise UserError(f"{path}: {error}; docs/published.md shows a table") from None
+    table: Table = read_json.read(path, Table, "table", "docs/published.md shows one")
     if table.partner not in table.columns:
         raise UserError(f"{path}: partner '{table.partner}' is not a column; name one of {', '.join(table.columns)}")
     if table.lengths != sorted(set(table.lengths)) or not table.lengths or table.lengths[0] < 1 or table.batch < 1:

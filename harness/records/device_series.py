@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import UserError
+from harness.records import read_json
 from harness.records.schema import SCHEMA_VERSION, write_atomic
 
 SUFFIX = ".series.json"
@@ -88,9 +88,9 @@ def read(path: Path) -> SeriesFile:
     """Read a `.series.json`.
 
     Raises:
-        UserError: The file is no JSON, or does not fit the schema.
+        UserError: The file is not complete JSON, of another schema version, or does not fit the schema.
     """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=SeriesFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a valid series: {error}; delete it with its record and measure again") from None
+    file: SeriesFile = read_json.read(
+        path, SeriesFile, "series", "delete it with its record and measure again", version=SCHEMA_VERSION
+    )
+    return file

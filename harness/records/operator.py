@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.errors import UserError
+from harness.records import read_json
 from harness.records.schema import FAILED_SUFFIX, FINAL, Environment, Provenance, Status, encode, write_atomic
 
 OPERATOR_SCHEMA = 2
@@ -204,22 +204,15 @@ def read(path: Path) -> OperatorRecord:
         UserError: No such file, no JSON, another schema version, or not this schema.
     """
     remedy = "delete it and `python -m harness bench --output FILE` measures it again"
-    try:
-        content = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a complete JSON file ({error}); {remedy}") from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version not in (1, OPERATOR_SCHEMA):
-        raise UserError(
-            f"{path}: operator schema {version}, this harness reads schema 1 and {OPERATOR_SCHEMA}; "
-            f"read it with the version that wrote it, or {remedy}"
-        )
-    try:
-        return msgspec.convert(_from_1(content) if version == 1 else content, OperatorRecord)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: not a valid operator record: {error}; {remedy}") from None
+    record: OperatorRecord = read_json.read(
+        path,
+        OperatorRecord,
+        "operator record",
+        remedy,
+        version=OPERATOR_SCHEMA,
+        converters={1: _from_1},
+    )
+    return record
 
 
 def _from_1(content: dict[str, Any]) -> dict[str, Any]:
@@ -227,4 +220,4 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     computed = {"seconds", "speedup_over_fft", "speedup_low", "speedup_high"}
     rows = [{name: value for name, value in row.items() if name not in computed} for row in content.get("rows", [])]
     kept = {name: value for name, value in content.items() if name != "slopes"}
-    return {**kept, "schema_version": OPERATOR_SCHEMA, "status": "ok", "rows": rows}
+    return {**kept, "status": "ok", "rows": rows}

@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.errors import UserError
+from harness.records import read_json
 from harness.records.spec import Phase, SpeedSpec, TrainingSpec
 
 SCHEMA_VERSION = 1
+# By version, what makes a record of it one of the next; a field that is only added needs a default and no version.
+CONVERTERS: dict[int, read_json.Converter] = {}
 
 Status = Literal["ok", "oom", "timeout", "diverged", "killed", "error"]
 FINAL: frozenset[str] = frozenset({"ok", "oom", "timeout", "diverged"})
@@ -312,8 +314,6 @@ class TrainingRecord(_CellRecord, frozen=True, kw_only=True, tag="training", tag
 
 Record = SpeedRecord | TrainingRecord
 
-_decoder = msgspec.json.Decoder(Record)
-
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file aside, flush it to disk and rename it: never half a file under `path`."""
@@ -355,23 +355,14 @@ def read(path: Path) -> Record:
     """Read one record.
 
     Raises:
-        UserError: The file is no JSON, of another schema version, or does not fit the schema.
+        UserError: The file is not complete JSON, of another schema version, or does not fit the schema.
     """
-    content = path.read_bytes()
-    try:
-        header = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not a complete JSON file ({error}); delete it and its cell is measured again"
-        ) from None
-    version = header.get("schema_version") if isinstance(header, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: record schema {version}, this harness reads schema {SCHEMA_VERSION}; "
-            "read it with the version that wrote it, or delete it and measure again"
-        )
-    try:
-        record: Record = _decoder.decode(content)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: not a valid record: {error}") from None
+    record: Record = read_json.read(
+        path,
+        Record,
+        "record",
+        "delete it and its cell is measured again",
+        version=SCHEMA_VERSION,
+        converters=CONVERTERS,
+    )
     return record

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import UserError
+from harness.records import read_json
 from harness.study.cells import Cell, cells
 from harness.study.claim import Card, load_cards
 from harness.study.schema import Study
@@ -44,7 +45,5 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f"{folder}: no {FILE_NAME}, so this is no folder of records; the workflow and `sweep` write one"
         )
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise UserError(f"{path}: {error}; delete it and run the workflow or `sweep` again") from None
+    found: Manifest = read_json.read(path, Manifest, "study", "delete it and run the workflow or `sweep` again")
+    return found

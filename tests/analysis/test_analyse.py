@@ -125,8 +125,8 @@ def test_machine_and_versions(found):
     ("content", "words"),
     [
         ("{", "not a complete JSON file"),
-        ("[]", "no analysis; name its folder"),
-        ('{"version": 99}', "analysis version 99"),
+        ("[]", "not a valid analysis: it has no version"),
+        ('{"version": 99}', "analysis schema 99"),
         ('{"version": 3}', "not a valid analysis"),
     ],
 )
