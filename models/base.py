@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.options import Option, Range, Rule
 from models.streaming import State
 
 Family = Literal["attention", "recurrent", "state_space", "convolution", "reference"]
@@ -26,8 +27,10 @@ Family = Literal["attention", "recurrent", "state_space", "convolution", "refere
 class ModelConfig:
     """What every model is built from; a model's own options are fields of a subclass.
 
-    Options must have literal defaults and plain or `Literal[...]` annotations: the harness reads
-    them from the source, without importing the model, to check a study.
+    Options must have literal defaults, and annotations that are plain, `Literal[...]` or, with a rule
+    of models/options.py, such as `Annotated[int, Range(1)]`: the harness reads them from the source,
+    without importing the model, to check a study. An option added when records of the model exist is
+    marked `Annotated[int, Added()]`, and its default means "as before".
 
     Attributes:
         num_items: Catalogue size V; items are 1 … V, 0 is padding.
@@ -35,13 +38,35 @@ class ModelConfig:
         hidden_size: Width D of the hidden states.
         num_layers: Number of blocks.
         dropout: Probability, after the embedding, the mixer and the FFN.
+
+    Raises:
+        ValueError: An option outside its range.
     """
 
     num_items: int
     max_length: int
-    hidden_size: int = 64
-    num_layers: int = 2
-    dropout: float = 0.2
+    hidden_size: Annotated[int, Range(1)] = 64
+    num_layers: Annotated[int, Range(1)] = 2
+    dropout: Annotated[float, Range(0, below=1)] = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse what a study could not ask for either."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, option in _declared(type(self)).items():
+            if words := option.problem(values[name], values):
+                raise ValueError(f"{name} is {values[name]!r}; {words}")
+
+
+def _declared(config: type[ModelConfig]) -> dict[str, Option]:
+    """The options of a config class, as the registry reads them from its source."""
+    hints, found = get_type_hints(config, include_extras=True), {}
+    for field in fields(config):
+        hint = hints[field.name]
+        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
+        legal = get_args(kind) if get_origin(kind) is Literal else None
+        rules = tuple(mark for mark in marks if isinstance(mark, Rule))
+        found[field.name] = Option(field.default, getattr(kind, "__name__", str(kind)), legal, rules)
+    return found
 
 
 @dataclass(frozen=True)
@@ -232,7 +257,7 @@ def register(
     citation: str,
     config: type[ModelConfig] = ModelConfig,
 ) -> Callable[[type[_M]], type[_M]]:
-    """Give a model its name; the file must be `name` with `-` written as `_`.
+    """Labels the class; the registry finds it by its file, which must be `name` with `-` written as `_`.
 
     Args:
         name: Name used in studies.
@@ -250,7 +275,7 @@ def register(
 
 
 def register_reference(name: str, *, citation: str) -> Callable[[type[_S]], type[_S]]:
-    """Give an untrained reference its name."""
+    """Labels the class of an untrained reference; the registry finds it by its file, as for `register`."""
 
     def decorate(cls: type[_S]) -> type[_S]:
         cls.NAME, cls.CITATION = name, citation

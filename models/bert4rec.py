@@ -22,14 +22,15 @@ tell, one number is read back from the device in each forward pass; a compiled p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import Cost, ModelConfig, Objective, SequenceModel, initialise_embedding, register
 from models.layers import Dropout, FeedForward, ResidualBlock
-from models.ops.attention.layer import SelfAttention, attention_backends, head_count
+from models.ops.attention.layer import SelfAttention, attention_backends
+from models.options import Heads, head_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class BERT4RecConfig(ModelConfig):
     """
 
     attention: Literal["math", "sdpa", "flash"] = "sdpa"
-    num_heads: int = 2
+    num_heads: Annotated[int, Heads()] = 2
 
 
 @register(
@@ -57,7 +58,7 @@ class BERT4Rec(SequenceModel):
     """BERT4Rec in pre-norm form; see the module's docstring for the equations.
 
     Raises:
-        ValueError: Heads that do not divide the width, or (in `forward`) a sequence longer than
+        ValueError: In `forward`, a sequence longer than
             the positions learned.
     """
 

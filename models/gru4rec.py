@@ -10,12 +10,14 @@ it. Departures: whole histories instead of session-parallel mini-batches, tied s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, StreamingModel, initialise_embedding, register
 from models.layers import Dropout
+from models.options import Range
 from models.streaming import State, check_limit, own_limit
 
 
@@ -28,8 +30,8 @@ class GRU4RecConfig(ModelConfig):
         gru_layers: Stacked GRU layers.
     """
 
-    gru_hidden: int = 128
-    gru_layers: int = 1
+    gru_hidden: Annotated[int, Range(1)] = 128
+    gru_layers: Annotated[int, Range(1)] = 1
 
 
 @register(

@@ -23,6 +23,7 @@ the harness owns the loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ from torch.nn import functional
 
 from models.base import Cost, ModelConfig, register
 from models.layers import Dropout
-from models.ops.attention.layer import head_count
 from models.ops.attention.pointwise import pointwise_attention, weights_computed
+from models.options import Heads, Range, head_count
 from models.stack import BlockStack
 
 _INITIAL_DEVIATION = 0.02
@@ -47,8 +48,8 @@ class HSTUConfig(ModelConfig):
         time_buckets: Largest bucket of a time difference, or 0 for no bias by time.
     """
 
-    num_heads: int = 2
-    time_buckets: int = 128
+    num_heads: Annotated[int, Heads()] = 2
+    time_buckets: Annotated[int, Range(0)] = 128
 
 
 class TransductionUnit(nn.Module):
@@ -56,16 +57,11 @@ class TransductionUnit(nn.Module):
 
     Args:
         config: Width, heads, buckets, and n = `max_length`.
-
-    Raises:
-        ValueError: Heads that do not divide the width, or a negative number of buckets.
     """
 
     def __init__(self, config: HSTUConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        if config.time_buckets < 0:
-            raise ValueError(f"time_buckets {config.time_buckets} must be at least 0")
         self.heads = head_count(width, config.num_heads)
         self.norm = nn.LayerNorm(width, _EPSILON)
         self.projection = nn.Linear(width, 4 * width, bias=False)

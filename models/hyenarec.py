@@ -21,7 +21,7 @@ the tree, which needs Legendre coefficients (times an exponential), is O(L) and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from models.ops.convolution.streams.base import ConvolutionStream
 from models.ops.convolution.streams.legendre import convolution_stream, stream_numbers
 from models.ops.convolution.streams.ring import RingStream
 from models.ops.legendre.taps import ExplicitKernel, Kernel
+from models.options import Range
 from models.stack import StreamingStack
 from models.streaming import State
 
@@ -65,13 +66,13 @@ class HyenaRecConfig(ModelConfig):
     """
 
     kernel: Literal["legendre", "chebyshev", "legendre-mlp", "fourier-mlp", "explicit", "exponential"] = "legendre"
-    kernel_order: int = 16
+    kernel_order: Annotated[int, Range(1)] = 16
     kernel_decay: bool = True
     convolution: Literal["auto", "fft", "tree", "dense"] = "auto"
-    order: int = 2
-    short_convolution: int = 3
+    order: Annotated[int, Range(2)] = 2
+    short_convolution: Annotated[int, Range(0)] = 3
     gates: bool = True
-    feed_forward: int = 4
+    feed_forward: Annotated[int, Range(1)] = 4
     initialisation: Literal["open", "plain"] = "open"
 
 
@@ -258,23 +259,11 @@ def _fused(streams: Tensor, kernel: Kernel, short: Tensor) -> Tensor:
     config=HyenaRecConfig,
 )
 class HyenaRec(StreamingStack):
-    """Our reading of HyenaRec; see the module's docstring for the equations.
-
-    Raises:
-        ValueError: An option outside its range.
-    """
+    """Our reading of HyenaRec; see the module's docstring for the equations."""
 
     config: HyenaRecConfig
 
     def __init__(self, config: HyenaRecConfig) -> None:
-        if config.order < 2:
-            raise ValueError(f"order {config.order} must be at least 2: order N has N − 1 long convolutions")
-        if config.kernel_order < 1:
-            raise ValueError(f"kernel_order {config.kernel_order} must be at least 1")
-        if config.short_convolution < 0:
-            raise ValueError(f"short_convolution {config.short_convolution} must be a width ≥ 1, or 0 for none")
-        if config.feed_forward < 1:
-            raise ValueError(f"feed_forward {config.feed_forward} must be at least 1")
         super().__init__(config)
         self._lengths: tuple[int, int] | None = None
 

@@ -18,14 +18,13 @@ this model is its causal form, in which the running sum z_t takes that norm's pl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.base import Cost, ModelConfig, register
 from models.layers import FeedForward, ResidualBlock
-from models.ops.attention.layer import head_count
 from models.ops.attention.linear import (
     LEAST_NORMALISER,
     chunking,
@@ -34,6 +33,7 @@ from models.ops.attention.linear import (
     linear_attention,
     positive_features,
 )
+from models.options import Heads, head_count
 from models.stack import StreamingStack
 from models.streaming import State
 
@@ -48,7 +48,7 @@ class LinearAttentionConfig(ModelConfig):
             and the model on a GPU, else the chunked form; `chunked` never asks for the package.
     """
 
-    num_heads: int = 2
+    num_heads: Annotated[int, Heads()] = 2
     kernel: Literal["auto", "chunked"] = "auto"
 
 

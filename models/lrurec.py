@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from models.base import Cost, ModelConfig, register
 from models.layers import FeedForward, ResidualBlock
 from models.ops.scans import native as native_scans
 from models.ops.scans.complex_diagonal import linear_recurrence, recurrence_operations
+from models.options import Range
 from models.stack import StreamingStack
 from models.streaming import State
 
@@ -35,7 +37,7 @@ class LRURecConfig(ModelConfig):
         state_expansion: Complex states per hidden unit.
     """
 
-    state_expansion: int = 2
+    state_expansion: Annotated[int, Range(1)] = 2
 
 
 class LinearRecurrentUnit(nn.Module):
@@ -99,18 +101,9 @@ class LinearRecurrentUnit(nn.Module):
     config=LRURecConfig,
 )
 class LRURec(StreamingStack):
-    """LRURec in pre-norm form; see the module's docstring for the equations.
-
-    Raises:
-        ValueError: `state_expansion` below 1.
-    """
+    """LRURec in pre-norm form; see the module's docstring for the equations."""
 
     config: LRURecConfig
-
-    def __init__(self, config: LRURecConfig) -> None:
-        if config.state_expansion < 1:
-            raise ValueError(f"state_expansion {config.state_expansion} must be at least 1")
-        super().__init__(config)
 
     def block(self) -> ResidualBlock:
         """`x + LRU(LN(x))`, then `x + FFN(LN(x))`."""

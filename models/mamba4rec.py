@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from models.ops.scans.selective import (
     selective_scan_operations,
     slab_size,
 )
+from models.options import Range
 
 MIN_STEP, MAX_STEP = 1e-3, 1e-1
 RANK_DIVISOR = 16
@@ -50,9 +51,9 @@ class Mamba4RecConfig(ModelConfig):
     """
 
     scan: Literal["auto", "chunked"] = "auto"
-    state_size: int = 32
-    expansion: int = 2
-    convolution_width: int = 4
+    state_size: Annotated[int, Range(1)] = 32
+    expansion: Annotated[int, Range(1)] = 2
+    convolution_width: Annotated[int, Range(1)] = 4
 
 
 class MambaMixer(nn.Module):
@@ -101,20 +102,13 @@ class MambaMixer(nn.Module):
     config=Mamba4RecConfig,
 )
 class Mamba4Rec(SequenceModel):
-    """Mamba4Rec; see the module's docstring for the equations.
-
-    Raises:
-        ValueError: An option below 1.
-    """
+    """Mamba4Rec; see the module's docstring for the equations."""
 
     config: Mamba4RecConfig
 
     def __init__(self, config: Mamba4RecConfig) -> None:
         super().__init__(config)
         width = config.hidden_size
-        for option in ("state_size", "expansion", "convolution_width"):
-            if getattr(config, option) < 1:
-                raise ValueError(f"{option} {getattr(config, option)} must be at least 1")
         self.item_embedding = nn.Embedding(config.num_items + 1, width, padding_idx=0)
         initialise_embedding(self.item_embedding)
         self.norm = nn.LayerNorm(width)

@@ -12,7 +12,7 @@ positive activation; no convolution before the unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from models.base import Cost, ModelConfig, register
 from models.layers import FeedForward, ResidualBlock
 from models.ops.scans import native as native_scans
 from models.ops.scans.diagonal import diagonal_scan, fused_diagonal_scan, fused_is_available, scan_operations
+from models.options import Range
 from models.stack import StreamingStack
 from models.streaming import State
 
@@ -36,7 +37,7 @@ class MinGRUConfig(ModelConfig):
             the model on a GPU, else our own scan; `chunked` never asks for the package.
     """
 
-    state_expansion: int = 2
+    state_expansion: Annotated[int, Range(1)] = 2
     scan: Literal["auto", "chunked"] = "auto"
 
 
@@ -96,18 +97,9 @@ class MinGRUnit(nn.Module):
     config=MinGRUConfig,
 )
 class MinGRU(StreamingStack):
-    """minGRU in pre-norm blocks; see the module's docstring for the equations.
-
-    Raises:
-        ValueError: `state_expansion` below 1.
-    """
+    """minGRU in pre-norm blocks; see the module's docstring for the equations."""
 
     config: MinGRUConfig
-
-    def __init__(self, config: MinGRUConfig) -> None:
-        if config.state_expansion < 1:
-            raise ValueError(f"state_expansion {config.state_expansion} must be at least 1")
-        super().__init__(config)
 
     def block(self) -> ResidualBlock:
         """`x + MinGRU(LN(x))`, then `x + FFN(LN(x))`."""

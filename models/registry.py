@@ -13,27 +13,21 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
+
+from models.options import Added, Heads, Option, Range, Rule
 
 if TYPE_CHECKING:
     from models.base import Scorer, SequenceModel
 
 ENTRY_POINT_GROUP = "hyenarec_bench.models"
-_NOT_MODELS = {"__init__", "base", "counts", "layers", "registry", "stack", "streaming"}
+_NOT_MODELS = {"__init__", "base", "counts", "layers", "options", "registry", "stack", "streaming"}
+_MARKS: dict[str, type[Rule] | type[Added]] = {"Range": Range, "Heads": Heads, "Added": Added}
 _BASE_FIELDS = {"num_items", "max_length"}
 
 
 class RegistryError(Exception):
     """A model's source, or a package's entry point, that breaks the rules of registration: whose, which, the remedy."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a model: its default and, where the annotation lists them, its legal values."""
-
-    default: Any
-    legal: tuple[Any, ...] | None
-    type_name: str
 
 
 @dataclass(frozen=True)
@@ -191,18 +185,36 @@ def _config_fields(path: Path, class_name: str | None) -> dict[str, Option]:
 
 
 def _option(item: ast.AnnAssign, path: Path) -> Option:
-    annotation = item.annotation
     try:
         if item.value is None and ast.unparse(item.target) not in _BASE_FIELDS:
             raise ValueError("no default")
-        legal: tuple[Any, ...] | None = None
-        if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Literal"):
-            members = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-            legal = tuple(ast.literal_eval(m) for m in members)
+        annotation, marks = item.annotation, []
+        if _is(annotation, "Annotated"):
+            annotation, *marks = _members(annotation)
+        legal = tuple(ast.literal_eval(m) for m in _members(annotation)) if _is(annotation, "Literal") else None
         default = ast.literal_eval(item.value) if item.value is not None else None
-    except ValueError as error:
+        found = [_mark(mark) for mark in marks]
+    except (ValueError, TypeError) as error:
         raise RegistryError(
-            f"{path}, line {item.lineno}: '{ast.unparse(item)}' cannot be read without importing the "
-            "model; write its default, and what Literal lists, as plain values"
+            f"{path}, line {item.lineno}: '{ast.unparse(item)}' cannot be read without importing the model; write its "
+            f"default, what Literal lists and what {', '.join(_MARKS)} take as plain values"
         ) from error
-    return Option(default, legal, ast.unparse(annotation))
+    rules = tuple(mark for mark in found if isinstance(mark, Rule))
+    return Option(default, ast.unparse(annotation), legal, rules, added=Added() in found)
+
+
+def _is(annotation: ast.expr, name: str) -> TypeGuard[ast.Subscript]:
+    return isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).rpartition(".")[2] == name
+
+
+def _members(annotation: ast.expr) -> list[ast.expr]:
+    inside = annotation.slice if isinstance(annotation, ast.Subscript) else annotation
+    return inside.elts if isinstance(inside, ast.Tuple) else [inside]
+
+
+def _mark(node: ast.expr) -> Rule | Added:
+    name = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+    if not isinstance(node, ast.Call) or name not in _MARKS:
+        raise ValueError(f"not one of {', '.join(_MARKS)}")
+    keywords = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
+    return _MARKS[name](*map(ast.literal_eval, node.args), **keywords)

@@ -12,11 +12,12 @@ heads; no dropout on attention weights, which would bar the fused kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from models.base import Cost, ModelConfig, register
 from models.layers import FeedForward, ResidualBlock
-from models.ops.attention.layer import SelfAttention, attention_backends, head_count
+from models.ops.attention.layer import SelfAttention, attention_backends
+from models.options import Heads, Range, head_count
 from models.stack import StreamingStack
 
 
@@ -33,8 +34,8 @@ class SASRecConfig(ModelConfig):
     """
 
     attention: Literal["math", "sdpa", "flash"] = "sdpa"
-    num_heads: int = 2
-    feed_forward: int = 1
+    num_heads: Annotated[int, Heads()] = 2
+    feed_forward: Annotated[int, Range(1)] = 1
 
 
 @register(
@@ -54,11 +55,6 @@ class SASRec(StreamingStack):
 
     config: SASRecConfig
     SCALED = POSITIONS = True
-
-    def __init__(self, config: SASRecConfig) -> None:
-        if config.feed_forward < 1:
-            raise ValueError(f"feed_forward {config.feed_forward} must be at least 1")
-        super().__init__(config)
 
     def block(self) -> ResidualBlock:
         """`x + Attention(LN(x))`, then `x + FFN(LN(x))`; a stream keeps the keys and values of all its events."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from harness.conformance.learning_task import LEARNING_ACCURACY, LEARNING_DIGITS, LEARNING_LENGTH, LEARNING_STEPS, learn
 from harness.conformance.operation_counts import counted_operations
 from harness.data.interactions import StoredInteractions
-from harness.errors import unknown
+from harness.errors import UserError, unknown
 from harness.measure.training.loop import checked_objective
 from models import registry
 from models.base import Scorer, SequenceModel, StreamingModel
@@ -69,7 +69,7 @@ def check(name: str, options: dict[str, Any] | None = None) -> list[Finding]:
         One finding per promise; a check that raises is a failed one and says what was raised.
 
     Raises:
-        UserError: No such name, or no such option.
+        UserError: No such name, no such option, or a value that it cannot have.
     """
     if name not in registry.names():
         raise unknown("model", name, registry.names())
@@ -78,6 +78,10 @@ def check(name: str, options: dict[str, Any] | None = None) -> list[Finding]:
     for option in options:
         if option not in legal:
             raise unknown(f"option of {name}", option, legal)
+    values = {key: option.default for key, option in legal.items()} | options
+    for key, rules in legal.items():
+        if words := rules.problem(values[key], values):
+            raise UserError(f"{key} of {name} is {values[key]!r}; {words}")
     return check_class(registry.load(name), options)
 
 

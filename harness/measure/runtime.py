@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import os
 import random
@@ -112,13 +113,16 @@ def build_model(
 def facts(model_spec: ModelSpec, model: SequenceModel, batch: int, length: int) -> ModelFacts:
     """What the report needs of a built model; call after a forward pass, so that `backends` is known."""
     cost = model.cost(batch, length)
+    # From the model: its spec leaves out what was added later and has its default.
+    options = dataclasses.asdict(model.config)
+    del options["num_items"], options["max_length"]
     return ModelFacts(
         label=model_spec.label,
         name=model_spec.name,
         family=model.FAMILY,
         causal=model.CAUSAL,
         citation=model.CITATION,
-        options=model_spec.options,
+        options=options,
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         operations=float(cost.operations),
         bytes_moved=float(cost.bytes_moved),

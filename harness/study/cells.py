@@ -173,7 +173,7 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
 
 
 def resolve_model(study: Study, label: str) -> ModelSpec:
-    """The model of a label, every option filled in.
+    """The model of a label, every option filled in but those that were added later and have their default.
 
     Raises:
         UserError: Unknown model, option or option value.
@@ -189,27 +189,13 @@ def resolve_model(study: Study, label: str) -> ModelSpec:
     legal_options = registry.options(name)
     values: dict[str, Any] = {k: o.default for k, o in legal_options.items()}
     values.update(msgspec.structs.asdict(study.model))
-    for key, value in given.items():
+    for key in given:
         if key not in legal_options:
             raise unknown(f"option of {name} in variant '{label}'", key, legal_options)
-        option = legal_options[key]
-        if option.legal is not None and value not in option.legal:
-            raise unknown(f"{key} of {name} in variant '{label}'", str(value), [str(v) for v in option.legal])
-        if option.type_name in _SCALARS and not _fits(value, option.type_name):
-            raise UserError(f"{key} of {name} in variant '{label}' is {value!r}; it must be of type {option.type_name}")
-        values[key] = value
-    for key in ("hidden_size", "num_layers"):
-        if values[key] < 1:
-            raise UserError(f"{key} of '{label}' is {values[key]}; it must be at least 1")
-    if not 0 <= values["dropout"] < 1:
-        raise UserError(f"dropout of '{label}' is {values['dropout']}; it must be 0 or more and below 1")
-    return ModelSpec(label=label, name=name, options=dict(sorted(values.items())))
-
-
-_SCALARS = {"int": int, "float": (int, float), "bool": bool, "str": str}
-
-
-def _fits(value: Any, type_name: str) -> bool:
-    if isinstance(value, bool) and type_name != "bool":
-        return False
-    return isinstance(value, _SCALARS[type_name])  # type: ignore[arg-type]
+    values.update(given)
+    where = f"of {name} in variant '{label}'" if label in study.variants else f"of {name}"
+    for key, option in legal_options.items():
+        if words := option.problem(values[key], values):
+            raise UserError(f"{key} {where} is {values[key]!r}; {words}")
+    left_out = {key for key, option in legal_options.items() if option.added and values[key] == option.default}
+    return ModelSpec(label=label, name=name, options={k: values[k] for k in sorted(values) if k not in left_out})

@@ -26,7 +26,7 @@ def test_longer_than_the_positions_learned(name):
 
 @pytest.mark.parametrize("name", ["bert4rec", "hstu", "linear-attention", "sasrec"])
 def test_heads_must_divide_the_width(name):
-    with pytest.raises(ValueError, match="hidden_size 16 must be a multiple of the 3 heads"):
+    with pytest.raises(ValueError, match="num_heads is 3; hidden_size 16 must be a multiple of its 3 heads"):
         build(name, num_heads=3)
 
 
@@ -79,7 +79,7 @@ def test_hstu_without_buckets_ignores_the_time():
     model, items = build("hstu", time_buckets=0), histories()
     assert torch.equal(model(items, (torch.arange(20) * 1_000).expand(3, 20)), model(items))
     assert model.backends()["bias"] == "position"
-    with pytest.raises(ValueError, match="time_buckets -1"):
+    with pytest.raises(ValueError, match="time_buckets is -1; it must be at least 0"):
         build("hstu", time_buckets=-1)
 
 

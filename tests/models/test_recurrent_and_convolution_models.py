@@ -115,9 +115,9 @@ def test_fmlp_rec_refuses_more_than_its_window():
 
 
 def test_errors_name_the_value():
-    with pytest.raises(ValueError, match="state_expansion 0"):
+    with pytest.raises(ValueError, match="state_expansion is 0; it must be at least 1"):
         build(MinGRU, MinGRUConfig, state_expansion=0)
-    with pytest.raises(ValueError, match="state_size 0"):
+    with pytest.raises(ValueError, match="state_size is 0; it must be at least 1"):
         build(Mamba4Rec, Mamba4RecConfig, state_size=0)
 
 

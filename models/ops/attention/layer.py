@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from models.ops.attention.softmax import Kernel, bidirectional_attention, causal_attention, what_runs
+from models.options import head_count
 from models.streaming import State
-
-MAX_HEAD_WIDTH = 64
-
-
-def head_count(width: int, asked: int) -> int:
-    """Heads for a layer of `width`: as many as asked, more where one would be wider than 64.
-
-    Raises:
-        ValueError: Fewer than one head asked, or heads that do not divide the width.
-    """
-    heads = max(asked, math.ceil(width / MAX_HEAD_WIDTH))
-    if asked < 1 or width % heads:
-        raise ValueError(f"hidden_size {width} must be a multiple of the {heads} heads (num_heads {asked})")
-    return heads
 
 
 class SelfAttention(nn.Module):
@@ -33,9 +18,6 @@ class SelfAttention(nn.Module):
         num_heads: Heads asked for; see `head_count`.
         kernel: What computes attention.
         causal: Whether position t sees positions ≤ t only.
-
-    Raises:
-        ValueError: Heads that do not divide the width.
     """
 
     def __init__(self, width: int, num_heads: int, kernel: Kernel, *, causal: bool) -> None:
