@@ -157,17 +157,12 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
             for label in section.models:
                 for length in section.lengths:
                     spec = TrainingSpec(
-                        **common,
-                        **section.budget(label),
+                        **{**common, **section.method(label)},
                         model=resolve_model(study, label),
                         length=length,
                         seed=seed,
                         objective="declared",
                         optimiser="adam",
-                        loss=section.loss_spec(),
-                        batch_size=section.batch_size,
-                        learning_rate=section.learning_rate,
-                        compile=section.compile,
                     )
                     yield Cell.of(spec, later + place + 1)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from harness.errors import unknown
-from harness.records.spec import LossSpec
+from harness.records.spec import LossSpec, TrainingSpec
 from harness.study.loss import LossName, loss_spec
 from harness.study.yaml_reading import Count, Positive, Section, Seed
 
@@ -73,12 +73,12 @@ class TrainingSection(Section, frozen=True):
         given = {key: getattr(self, key) for key in ("negatives", "normalise", "temperature", "calibration")}
         return loss_spec(self.loss, {key: value for key, value in given.items() if value is not None})
 
-    def budget(self, label: str) -> dict[str, Any]:
-        """Epochs, patience and evaluate_every of a label's cells."""
-        own = self.budgets.get(label, Budget())
-        return {
-            field: getattr(own, field) or getattr(self, field) for field in ("epochs", "patience", "evaluate_every")
-        }
+    def method(self, label: str) -> dict[str, Any]:
+        """How a label is trained: the fields that stand in its cells' specs under the same names, with its budget."""
+        names = set(self.__struct_fields__) & set(TrainingSpec.__struct_fields__)
+        own = msgspec.structs.asdict(self.budgets.get(label, Budget()))
+        budget = {name: value for name, value in own.items() if value is not None}
+        return {**{name: getattr(self, name) for name in names}, **budget, "loss": self.loss_spec()}
 
     def check(self) -> None:
         """Check what the types do not.

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import math
 import operator
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 from harness.errors import UserError, unknown
-
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]+)`(?: - at `([^`]+)`)?")
-_OUT_OF_RANGE = re.compile(r"Expected `(?:int|float)` (>=|>|<=|<) ([^ ]+) - at `([^`]+)`")
-_EMPTY = re.compile(r"Expected `(?:array|object)` of length >= 1 - at `([^`]+)`")
-_RELATIONS = {
-    ">=": ("at least", operator.ge),
-    ">": ("above", operator.gt),
-    "<=": ("at most", operator.le),
-    "<": ("below", operator.lt),
-}
-_BAD_ENUM = re.compile(r"Invalid enum value '([^']+)'(?: - at `([^`]+)`)?")
 
 # What a study's numbers can be; a file with another one is refused before anything is measured.
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Seed = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+_BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
+    ("ge", "at least", operator.ge),
+    ("gt", "above", operator.gt),
+    ("le", "at most", operator.le),
+    ("lt", "below", operator.lt),
+)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +42,7 @@ def read_yaml(path: Path, kind: Any) -> Any:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError) as error:
-        # ValueError: bytes that are no UTF-8, and what looks like a date but is none.
+        # ValueError: bytes that are not UTF-8, and what looks like a date and is not one.
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     for place, value in _leaves(raw):
         if isinstance(value, float) and not math.isfinite(value):
@@ -53,7 +50,8 @@ def read_yaml(path: Path, kind: Any) -> Any:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {_explain(str(error), kind, raw)}") from None
+        words = _problem(raw, inspect.type_info(kind)) or str(error).replace("$.", "").replace("`$`", "the file")
+        raise UserError(f"{path}: {words}") from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -70,61 +68,46 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _explain(message: str, kind: Any, raw: Any) -> str:
-    """The message of msgspec with the legal values added."""
-    if match := _UNKNOWN_FIELD.match(message):
-        target = _type_at(kind, match[2] or "$")
-        legal = [f.name for f in msgspec.structs.fields(target)] if target is not None else []
-        return str(unknown(f"key{_at(match[2])}", match[1], legal))
-    if match := _BAD_ENUM.match(message):
-        target = _type_at(kind, match[2] or "$")
-        return str(unknown(f"value{_at(match[2])}", match[1], [str(a) for a in get_args(target)]))
-    if match := _OUT_OF_RANGE.match(message):
-        words, fits = _RELATIONS[match[1]]
-        found = [(place, v) for place, v in _leaves(raw) if _fits_path(match[3], place) and isinstance(v, int | float)]
-        for place, value in found:
-            if not fits(value, float(match[2])):
-                return f"{place} is {value}; it must be {words} {match[2]}"
-    if match := _EMPTY.match(message):
-        return f"{match[1].removeprefix('$.')} is empty; name at least one, or leave its section out"
-    return message.replace("$.", "").replace("`$`", "the file")
+def _problem(value: Any, kind: inspect.Type, place: str = "") -> str | None:
+    """An unknown key, an empty list, or a word or number out of range, with what is legal; None: msgspec says it."""
+    parts: Iterable[tuple[Any, inspect.Type, str]] = ()
+    match kind, value:
+        case inspect.UnionType(), _:
+            kinds = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
+            parts = [(value, kinds[0], place)] if len(kinds) == 1 and value is not None else []
+        case inspect.StructType(), dict():
+            fields = {field.encode_name: field.type for field in kind.fields}
+            for key in value:
+                if key not in fields:
+                    return str(unknown(f"key in {place}" if place else "key", str(key), fields))
+            parts = [(part, fields[key], _below(place, key)) for key, part in value.items()]
+        case inspect.DictType(), dict():
+            parts = [(part, kind.value_type, _below(place, key)) for key, part in value.items()]
+        case inspect.ListType(), list():
+            parts = [(part, kind.item_type, f"{place}[{number}]") for number, part in enumerate(value)]
+        case inspect.LiteralType(), str() if value not in kind.values:
+            return str(unknown(f"value in {place}", value, map(str, kind.values)))
+        case ((inspect.IntType() | inspect.FloatType()), int() | float()) if not isinstance(value, bool):
+            for bound, words, fits in _BOUNDS:
+                limit = getattr(kind, bound)
+                if limit is not None and not fits(value, limit):
+                    return f"{place} is {value}; it must be {words} {limit:g}"
+    if isinstance(kind, inspect.DictType | inspect.ListType) and value in ([], {}) and kind.min_length:
+        return f"{place} is empty; name at least one, or leave its section out"
+    return next((found for part in parts if (found := _problem(*part)) is not None), None)
+
+
+def _below(place: str, key: Any) -> str:
+    return f"{place}.{key}" if place else str(key)
 
 
 def _leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Values that are no mapping and no list, by their dotted path with list places in brackets."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from _leaves(value, f"{place}.{key}" if place else str(key))
+            yield from _leaves(value, _below(place, key))
     elif isinstance(node, list):
         for number, value in enumerate(node):
             yield from _leaves(value, f"{place}[{number}]")
     else:
         yield place, node
-
-
-def _fits_path(path: str, place: str) -> bool:
-    """Whether a place is what msgspec means, who writes `$.a[...]` for any value of a mapping."""
-    # A key of a mapping may itself hold dots and brackets.
-    pattern = re.escape(path.removeprefix("$").removeprefix(".")).replace(r"\[\.\.\.\]", r"(\..+|\[\d+\])")
-    return re.fullmatch(pattern, place) is not None
-
-
-def _at(path: str | None) -> str:
-    return f" in {path[2:]}" if path and len(path) > 2 else ""
-
-
-def _type_at(kind: Any, path: str) -> Any:
-    """Follow a path such as `$.speed.sweeps[...].lengths` through the types."""
-    for part in re.findall(r"\.(\w+)|(\[[^\]]*\])", path):
-        kind = _strip_optional(kind)
-        if part[0]:
-            kind = get_type_hints(kind).get(part[0]) if isinstance(kind, type) else None
-        else:
-            arguments = get_args(kind)
-            kind = arguments[-1] if arguments else None
-    return _strip_optional(kind)
-
-
-def _strip_optional(kind: Any) -> Any:
-    arguments = [a for a in get_args(kind) if a is not type(None)]
-    return arguments[0] if type(None) in get_args(kind) and len(arguments) == 1 else kind

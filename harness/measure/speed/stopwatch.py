@@ -19,8 +19,8 @@ import torch
 
 from harness.measure.runtime import without_garbage_collection
 from harness.records.schema import Block, Warmup
+from harness.records.spec import Phase
 
-Phase = Literal["step", "forward", "rest"]
 SideName = Literal["model", "partner"]
 
 MAXIMUM_PAIRS = 16
