@@ -17,18 +17,18 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 SOURCES = tuple(
     Path(__file__).parent.parent / name for name in ("legendre/native.cpp", "scans/native.cpp", "convolution/short.cpp")
 )
-# Events of a chunk of the Legendre tree; Python cuts rows by the number that C++ is compiled for.
-TREE_CHUNK = 64
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", f"-DTREE_CHUNK={TREE_CHUNK}")
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 _BUILD_SECONDS = 120
 _suspended = False
 
@@ -73,6 +73,33 @@ def suspended() -> Iterator[None]:
         yield
     finally:
         _suspended = before
+
+
+def function(name: str) -> Any:
+    """An operator by its name in C++.
+
+    Raises:
+        RuntimeError: It could not be built; ask `library` first.
+    """
+    found = build().library
+    if found is None:
+        raise RuntimeError(f"{name} cannot run natively: {status()}; ask `library` first")
+    return getattr(found, name)
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where a tensor's numbers begin; null for None."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def pointers(tensors: Sequence[Tensor]) -> object:
+    """An array of pointers."""
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def integers(*numbers: int) -> list[ctypes.c_int64]:
+    """Sizes as C++ takes them; the number of threads to use comes last."""
+    return [ctypes.c_int64(number) for number in (*numbers, torch.get_num_threads())]
 
 
 def status() -> str:

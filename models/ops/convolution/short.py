@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,7 +78,7 @@ class _NativeGatedShortConvolution(torch.autograd.Function):
     def forward(ctx: Any, streams: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(streams, weight)
         outputs = tuple(torch.empty_like(stream) for stream in streams[1:])
-        _call("streams_forward", streams, weight, (), _pointers(outputs))
+        _call("streams_forward", streams, weight, (), native.pointers(outputs))
         return outputs
 
     @staticmethod
@@ -88,22 +87,13 @@ class _NativeGatedShortConvolution(torch.autograd.Function):
         streams, weight = ctx.saved_tensors
         found = torch.empty_like(streams), torch.empty_like(weight)
         gradients = tuple(gradient.contiguous() for gradient in gradients)
-        _call("streams_backward", streams, weight, (_pointers(gradients),), *map(_pointer, found))
+        _call("streams_backward", streams, weight, (native.pointers(gradients),), *map(native.pointer, found))
         return found
 
 
 def _call(name: str, streams: Tensor, weight: Tensor, inputs: tuple[object, ...], *outputs: object) -> None:
-    sizes = (*streams.shape, weight.shape[2], torch.get_num_threads())
-    numbers = [ctypes.c_int64(size) for size in sizes]
-    getattr(native.build().library, name)(_pointer(streams), _pointer(weight), *inputs, *numbers, *outputs)
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _pointers(tensors: Sequence[Tensor]) -> object:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+    sizes = native.integers(*streams.shape, weight.shape[2])
+    native.function(name)(native.pointer(streams), native.pointer(weight), *inputs, *sizes, *outputs)
 
 
 class _ShortConvolution(torch.autograd.Function):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from models.ops.build import native
 from models.ops.legendre.basis import rank
 
 # Events of a chunk. Small chunks do less work inside, large ones have fewer moments; 64 is the best
 # of 32, 64, 128 for K = 16 on the machine of tests/benchmarks/test_operators.py.
-CHUNK = native.TREE_CHUNK
+# models/ops/legendre/native.cpp is written for the same number, kChunk.
+CHUNK = 64
 
 
 def chunk_size(length: int, order: int) -> int:

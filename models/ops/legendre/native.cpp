@@ -1,4 +1,4 @@
-// The Legendre tree of models/ops/legendre_tree.py for one CPU, float32, chunks of TREE_CHUNK = 64 events.
+// The Legendre tree of models/ops/legendre/tree.py for one CPU, float32, chunks of 64 events (CHUNK in geometry.py).
 //
 // What torch does in some fifty products over all channels, each through memory, is done here
 // channel by channel while the channel is in the cache: x is read once, y written once. Backward
@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int kChunk = TREE_CHUNK, kLanes = 16, kVectors = kChunk / kLanes, kLine = 2 * kChunk - 1;
+constexpr int kChunk = 64, kLanes = 16, kVectors = kChunk / kLanes, kLine = 2 * kChunk - 1;
 
 // Levels from here up, nodes of 2,048 events and more, sum in float64.
 constexpr int kPreciseLevel = 5;

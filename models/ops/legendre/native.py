@@ -9,15 +9,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from models.ops.build import native
-
-if TYPE_CHECKING:
-    from models.ops.legendre.geometry import Geometry
+from models.ops.legendre.geometry import CHUNK, Geometry
 
 # Legal orders and ranks are multiples of it.
 LANES = 16
@@ -31,7 +28,7 @@ def supports(x: Tensor, length: int, order: int) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and length > native.TREE_CHUNK
+        and length > CHUNK
         and order <= ORDERS[-1]
         and native.library() is not None
     )
@@ -72,7 +69,7 @@ def forward(chunks: Tensor, line: Tensor, geometry: Geometry, source: int, maps:
     y = torch.empty_like(chunks)
     problem = _problem(chunks, geometry, source, len(maps) > MAPS)
     whole, cut = _arrays(maps)
-    _call("tree_forward", problem, _pointer(chunks), _pointer(line), whole, cut, _pointer(y))
+    _call("tree_forward", problem, native.pointer(chunks), native.pointer(line), whole, cut, native.pointer(y))
     return y
 
 
@@ -88,15 +85,14 @@ def backward(
     """Gradients of `forward`; without `decay` those of all maps but the couplings are left at zero."""
     found = Gradients(torch.empty_like(chunks), torch.empty_like(line), [torch.zeros_like(m) for m in maps])
     problem = _problem(chunks, geometry, source, len(maps) > MAPS)
-    pointers = [_pointer(t) for t in (chunks, gradient, line)]
-    into = [_pointer(t) for t in (found.x, found.line)]
+    pointers = [native.pointer(t) for t in (chunks, gradient, line)]
+    into = [native.pointer(t) for t in (found.x, found.line)]
     _call("tree_backward", problem, *pointers, *_arrays(maps), *into, *_arrays(found.maps), int(decay))
     return found
 
 
 def _call(name: str, problem: _Problem, *arguments: object) -> None:
-    library = native.build().library
-    code = getattr(library, name)(ctypes.byref(problem), *arguments) if library is not None else None
+    code = native.function(name)(ctypes.byref(problem), *arguments)
     if code == _NO_MEMORY:
         raise MemoryError(
             f"{name}: no memory for the states of {problem.rows} rows of {problem.chunks} chunks in "
@@ -132,7 +128,3 @@ def _arrays(maps: Sequence[Tensor]) -> tuple[object, object]:
         strides = [m.stride(0) for m in part[2:]]
         found.append(ctypes.byref(_MapArrays(*(m.data_ptr() for m in part), *strides) if part else _MapArrays()))
     return found[0], found[1]
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())

@@ -227,7 +227,7 @@ class _TreeConvolution(torch.autograd.Function):
         parts = min(triton.cdiv(chunks, block), triton.cdiv(_PROGRAMS, channels))
         sums = [taps.new_empty(parts, channels, edge) for _ in range(1 if factors is None else 3)]
         output_gradients_kernel[(parts, channels)](
-            gradient, x, expansions, inner, taps, constants.basis, arriving, leaving, x_gradient,
+            gradient, x, expansions, inner, taps, constants.basis, arriving, x_gradient,
             *sums, *[None] * (3 - len(sums)), chunks, moments.shape[1], constants.chunk,
             edge, rank, block, bfloat16_products(x.dtype), PRECISION, **_LAUNCH,
         )  # fmt: skip

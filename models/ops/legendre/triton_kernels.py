@@ -188,7 +188,6 @@ def output_gradients_kernel(
     taps: tl.tensor,
     basis: tl.tensor,
     scale_in: tl.tensor,
-    scale_out: tl.tensor,
     x_gradient: tl.tensor,
     taps_partial: tl.tensor,
     in_partial: tl.tensor,

@@ -99,24 +99,12 @@ def selective_backward(
     return own, steps_gradient, rates_gradient.t(), write_gradient, read_gradient, skip_gradient
 
 
-def _library() -> ctypes.CDLL:
-    library = native.build().library
-    if library is None:
-        raise RuntimeError(f"native scans cannot run: {native.status()}; ask `takes` first")
-    return library
-
-
 def _call(name: str, inputs: Sequence[Tensor], sizes: Sequence[int], outputs: Sequence[Tensor | None]) -> None:
-    numbers = [ctypes.c_int64(size) for size in (*sizes, torch.get_num_threads())]
-    getattr(_library(), name)(*map(_pointer, inputs), *numbers, *map(_pointer, outputs))
-
-
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    native.function(name)(*map(native.pointer, inputs), *native.integers(*sizes), *map(native.pointer, outputs))
 
 
 def _number(name: str, argument: int) -> int:
-    function = getattr(_library(), name)
+    function = native.function(name)
     function.restype = ctypes.c_int64
     return int(function(ctypes.c_int64(argument)))
 
