@@ -107,7 +107,7 @@ class Study(Section, frozen=True):
         data_folder: Where real data lies; the environment variable HYENAREC_DATA wins.
         claims: Files of workflow/claims, paths of such files, or ids of single claims to rule on; null: hyenarec.
             A claim whose challenger is another label than the timing partner pairs its opponents with that label too.
-        operator: Whether the workflow also times the convolution operator by itself (`bench --quick`).
+        operator: Whether to time the convolution operator by itself too, as `bench --quick` does; one more speed cell.
     """
 
     name: str

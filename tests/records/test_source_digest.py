@@ -96,7 +96,7 @@ SAME = {
     "a download": ("harness/data/sources.py", "_FETCH_TIMEOUT_SECONDS = 60", "_FETCH_TIMEOUT_SECONDS = 90"),
     "what a study may say": ("harness/study/training.py", "epochs: Count = 100", "epochs: Count = 10"),
     "a claim's statistics": ("harness/analysis/estimates/scaling.py", "np.linspace(0.0, 4.0", "np.linspace(0.0, 5.0"),
-    "how a cell is supervised": ("harness/run/supervisor.py", "_POLL_SECONDS = 0.25", "_POLL_SECONDS = 0.5"),
+    "how a cell is watched": ("harness/run/watch.py", "_POLL_SECONDS = 0.25", "_POLL_SECONDS = 0.5"),
     "an error's wording": ("harness/measure/losses.py", "a catalogue of one item has no negatives", "no negatives"),
 }
 
@@ -145,7 +145,7 @@ OTHER = {
     "the metric that chooses": ("harness/metrics.py", "1 / np.log2", "2 / np.log2", TRAINED),
     "the checkpoint": ("harness/measure/training/checkpoint.py", "copy=True", "copy=False", TRAINED),
     "the stopwatch": ("harness/measure/speed/stopwatch.py", "_STABLE = 0.1", "_STABLE = 0.2", {SPEED}),
-    "the memory limit": ("harness/run/child.py", "min(limit, hard)", "max(limit, hard)", set(CELLS)),
+    "the memory limit": ("harness/run/process.py", "min(limit, hard)", "max(limit, hard)", set(CELLS)),
     "an effect of a package": ("harness/measure/__init__.py", '"""\n', '"""\nprint(1)\n', set(CELLS)),
     "an effect of the catalogue": ("harness/data/catalogue.py", "_MCAULEY =", "print(1)\n_MCAULEY =", set()),
 }

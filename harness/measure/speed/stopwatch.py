@@ -29,6 +29,7 @@ _WARMUP_STEPS = 50
 # However slow a step is: the first two touch fresh memory and take twice as long as the others.
 _LEAST_WARMUP_STEPS = 5
 _STABLE = 0.10
+_MEASURE_AGAIN = "close other programs, delete the record and run `make report` again"
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,9 @@ def flags(
         page_bytes: Bytes of one page fault.
         peak_bytes: Peak resident bytes of the process above its baseline, if known.
     """
-    found = [f"{w.side}: warm-up did not settle within {_STABLE:.0%}" for w in warmups if not w.stable]
+    found = [
+        f"{w.side}: warm-up did not settle within {_STABLE:.0%}; {_MEASURE_AGAIN}" for w in warmups if not w.stable
+    ]
     groups: dict[tuple[str, str], list[Block]] = {}
     for block in blocks:
         groups.setdefault((block.side, block.phase), []).append(block)
@@ -216,17 +219,22 @@ def flags(
         if len(times) >= 4:
             low, _, high = statistics.quantiles(times, n=4)
             if high - low > 0.10 * median:
-                found.append(f"{where}: quartiles {(high - low) / median:.0%} of the median apart")
+                found.append(f"{where}: quartiles {(high - low) / median:.0%} of the median apart; {_MEASURE_AGAIN}")
         off = max(abs(t - median) / median for t in times)
         if off > 0.50:
-            found.append(f"{where}: a block is {off:.0%} off the median")
+            found.append(f"{where}: a block is {off:.0%} off the median; {_MEASURE_AGAIN}")
         if len(times) > 2 and times[0] > 1.10 * max(times[1:]):
-            found.append(f"{where}: the first block is slower than all others")
+            found.append(f"{where}: the first block is slower than all others; {_MEASURE_AGAIN}")
         steps, seconds = sum(b.steps for b in group), sum(b.seconds for b in group)
         if steps < limits.minimum_steps or seconds < 0.8 * limits.minimum_seconds:
-            found.append(f"{where}: only {steps} steps in {seconds:.1f} s fitted the budget")
+            found.append(
+                f"{where}: only {steps} steps in {seconds:.1f} s fitted the budget; raise budget_seconds in the study"
+            )
         faults = [b.minor_faults / b.steps for b in group if b.minor_faults is not None]
         if faults and peak_bytes and statistics.median(faults) * page_bytes > 0.10 * peak_bytes:
             share = statistics.median(faults) * page_bytes / peak_bytes
-            found.append(f"{where}: each step faults in {share:.0%} of the peak; the allocator is being timed")
+            found.append(
+                f"{where}: each step faults in {share:.0%} of the peak, so the allocator is being timed; use glibc's, "
+                "without LD_PRELOAD, delete the record and run `make report` again"
+            )
     return found

@@ -1,12 +1,14 @@
 """Building the C++ operators, and doing without."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from models.ops.build import native
+from models.ops.legendre.geometry import CHUNK
 
 SCRIPT = """
 import torch
@@ -60,3 +62,14 @@ def test_where_nothing_can_be_written(tmp_path):
     status, backend, finite = run(tmp_path)
     assert status.startswith("off: ")
     assert (backend, finite) == ("tree (torch)", "True")
+
+
+def test_the_tree_in_cpp_cuts_rows_into_the_same_chunks():
+    (source,) = (path for path in native.SOURCES if path.parent.name == "legendre")
+    assert re.search(r"kChunk = (\d+)", source.read_text())[1] == str(CHUNK)
+
+
+def test_an_operator_that_was_not_built_says_why(monkeypatch):
+    monkeypatch.setattr(native, "build", lambda: native.Build(None, "off: no C++ compiler found"))
+    with pytest.raises(RuntimeError, match="tree_forward cannot run natively: off: no C"):
+        native.function("tree_forward")
