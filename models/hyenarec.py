@@ -2,7 +2,9 @@
 
 Public are the abstract and summaries, not the full text: item embedding, a stack of Hyena blocks
 (Poli et al., ICML 2023), kernels built from Legendre polynomials, gated convolutions. The rest is
-our reading, each choice an option. One block is
+our reading, each choice an option.
+
+One block is
 
     x ← x + W_o z + b_o,          z = Hyena(LN(x))
     x ← x + FFN(LN(x)),           FFN: D → 4D → D with GELU

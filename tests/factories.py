@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 from harness.records import schema as records
 from harness.records.schema import (
     Block,
+    Energy,
     Environment,
     Epoch,
     MemoryUse,
@@ -47,7 +49,8 @@ class Truth:
     """What the records of one label are made of.
 
     `law` gives the seconds of a step from (tokens, length); `memory` the bytes that grow with the
-    batch from (batch, length); `ndcg` is the mean gain aimed at.
+    batch from (batch, length); `ndcg` is the mean gain aimed at. With `event_seconds`, the seconds of one more event
+    after a history, single events are timed too; with `watts` there is an energy counter.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Truth:
     causal: bool = True
     parameters: int = 750_000
     backends: Mapping[str, str] = field(default_factory=dict)
+    event_seconds: Callable[[int], float] | None = None
+    watts: float | None = None
 
 
 def linear_law(fixed: float, per_token: float, growth: float = 0.0) -> Callable[[int, int], float]:
@@ -246,6 +251,22 @@ def blocks(
     return found
 
 
+def stream_blocks(rng: np.random.Generator, event_seconds: Callable[[int], float], length: int) -> list[Block]:
+    """Three rounds of eight events within each history up to a length."""
+    return [
+        Block(
+            side="model",
+            phase="stream",
+            steps=8,
+            seconds=8 * event_seconds(history) * math.exp(rng.normal(0, 0.01)),
+            history=history,
+        )
+        for _ in range(3)
+        for history in (128, 512, 2048, 8192)
+        if history <= length
+    ]
+
+
 def timing(found: list[Block], *, paired: bool = True) -> Timing:
     """Timing with plain warm-ups around given blocks."""
     warmups = [
@@ -281,7 +302,13 @@ def speed_record(place: Cell, truths: Mapping[str, Truth], rng: np.random.Genera
         if "time" in spec.measure:
             tokens = batch * length
             values["partner"] = facts("hyenarec", partner, batch, length)
-            values["timing"] = timing(blocks(rng, own.law(tokens, length), partner.law(tokens, length), **noise))
+            found = blocks(rng, own.law(tokens, length), partner.law(tokens, length), **noise)
+            if own.event_seconds is not None:
+                found += stream_blocks(rng, own.event_seconds, length)
+            values["timing"] = timing(found)
+            if own.watts is not None:
+                step = own.law(tokens, length)
+                values["energy"] = Energy(seconds=10 * step, steps=10, energy_joules=10 * step * own.watts)
         if "memory" in spec.measure:
             tiny = 16 * truths[place.label].parameters
             values["memory"] = MemoryUse(
@@ -382,7 +409,7 @@ def make_folder(
     speed: bool = True,
     memory: bool = True,
     training: bool = True,
-    training_length: int = 1024,
+    training_lengths: Sequence[int] = (1024,),
     datasets: Sequence[str] = ("synthetic",),
     seeds: Sequence[int] = (0,),
     users: int = 400,
@@ -470,8 +497,8 @@ def make_folder(
                 place = training_cell(label, truth, dataset, None, 0)
                 keep(place, training_record(place, truth, rng, hard))
             for seed in seeds:
-                for label, truth in chosen.items():
-                    place = training_cell(label, truth, dataset, training_length, seed)
+                for (label, truth), length in itertools.product(chosen.items(), training_lengths):
+                    place = training_cell(label, truth, dataset, length, seed)
                     changes = marks(label, place.spec)
                     if training_flags and (label, seed) in training_flags:
                         changes["flags"] = training_flags[label, seed]
@@ -486,7 +513,7 @@ def make_folder(
         training=TrainingSection(
             models=labels,
             datasets=list(datasets),
-            lengths=[training_length],
+            lengths=list(training_lengths),
             references=list(REFERENCES),
             seeds=list(seeds),
         )

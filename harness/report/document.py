@@ -1,4 +1,4 @@
-"""The PDF: figures, analysis.json and reports/scaling.typ, compiled in a folder of their own."""
+"""The PDF: reports/scaling.typ with the sections, their figures and data, compiled in a folder of its own."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import msgspec
 import typst
 from matplotlib.ft2font import FT2Font
 
-from harness import metrics
 from harness.analysis.results import Analysis
 from harness.errors import UserError
 from harness.records.schema import encode, write_atomic
 from harness.report.drawing import looks_of
-from harness.report.figures import figures
+from harness.report.section import figures, sections, words
 from harness.report.theme import font_folder
 from harness.study.find import resource
 
 TEMPLATE = "scaling.typ"
+LIBRARY = Path(__file__).with_name("lib.typ")
 # Archival and accessible: fonts embedded, figures and formulas described, tables tagged.
 STANDARDS: list[Any] = ["a-2a", "ua-1"]
 
@@ -48,17 +48,23 @@ def build(analysis: Analysis, output: Path, *, figures_folder: Path | None = Non
 
 
 def assemble(analysis: Analysis, folder: Path) -> Path:
-    """Write all that Typst reads into `folder`: the template, two JSON files and the figures.
+    """Write all that Typst reads into `folder`: analysis.json, report.json, the figures, and what is written here.
+
+    A section `<name>` has `<name>.typ` and `<name>.json`; what they share lies in lib.typ.
 
     Returns:
         The template's copy, ready to be compiled.
     """
     template = resource(f"reports/{TEMPLATE}")
     analysis = msgspec.convert(_displayable(msgspec.to_builtins(analysis)), Analysis)
-    drawn = [path.stem for path in figures(analysis, folder, ("svg",))]
+    drawn = [path.stem for path in figures(analysis, folder)]
     colours = {label: style.colour for label, style in looks_of(analysis).items()}
     (folder / "analysis.json").write_bytes(encode(analysis))
-    (folder / "looks.json").write_bytes(encode({"figures": drawn, "colours": colours, "metrics": metrics.names()}))
+    (folder / "report.json").write_bytes(encode({"sections": list(sections()), "figures": drawn, "colours": colours}))
+    for name, section in sections().items():
+        (folder / f"{name}.json").write_bytes(encode(section.data(analysis)))
+        shutil.copyfile(words(name), folder / f"{name}.typ")
+    shutil.copyfile(LIBRARY, folder / LIBRARY.name)
     return Path(shutil.copyfile(template, folder / TEMPLATE))
 
 
@@ -79,9 +85,9 @@ def render(source: Path) -> bytes:
             pdf_standards=STANDARDS,
         )
     except typst.TypstError as error:
-        raise UserError(f"{TEMPLATE} does not compile: {error.diagnostic}; correct reports/{TEMPLATE}") from None
+        raise UserError(f"the report does not compile: {error.diagnostic}; correct that .typ file") from None
     if warnings:
-        raise UserError(f"{TEMPLATE} compiles with a warning: {warnings[0].diagnostic}; correct reports/{TEMPLATE}")
+        raise UserError(f"the report compiles with a warning: {warnings[0].diagnostic}; correct that .typ file")
     return bytes(pdf)
 
 

@@ -1,27 +1,29 @@
-"""What several figures share: panels, series with intervals, labels at line ends, censored marks."""
+"""What several figures share: panels, curves with intervals, labels at line ends, censored marks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import msgspec
+import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
-from harness.analysis.results import Analysis, Interval
+from harness.analysis.results import Analysis, Row
 from harness.report.theme import INK, MUTED, TEXT_WIDTH_INCHES, Style, styles
 
 DIRECT_LABELS = 5
 _LINE_INCHES = 0.135
 _WORDS = {"oom": "OOM", "timeout": "time-out"}
 
-
-def looks_of(analysis: Analysis) -> dict[str, Style]:
-    """How each label of a report is drawn, in all its figures."""
-    labels = [*(m.label for m in analysis.models), *(r.label for r in analysis.records)]
-    return styles(labels, analysis.study.timing_partner)
+# Label → the last point of its line, in data units.
+Ends = dict[str, tuple[float, float]]
 
 
 def panels(count: int, height: float, *, columns: int | None = None) -> tuple[Figure, list[Axes]]:
@@ -34,57 +36,122 @@ def panels(count: int, height: float, *, columns: int | None = None) -> tuple[Fi
     return figure, axes
 
 
-def present(analysis: Analysis, labels: Iterable[str]) -> list[str]:
+def looks_of(analysis: Analysis) -> dict[str, Style]:
+    """The style of every label of a report, in the study's order: the same in all its figures and tables."""
+    references = {row.label for row in analysis.models if row.family == "reference"}
+    labels = [row.label for row in analysis.models] + [row.label for row in analysis.records]
+    return styles(labels, analysis.study.timing_partner, references)
+
+
+def present(looks: Mapping[str, Style], labels: Iterable[str]) -> list[str]:
     """The given labels without doubles, in the study's order."""
-    order = {row.label: place for place, row in enumerate(analysis.models)}
-    return sorted(set(labels), key=lambda label: (order.get(label, len(order)), label))
+    found = set(labels)
+    return [label for label in looks if label in found]
 
 
-def series(
-    axes: Axes,
-    style: Style,
-    x: Sequence[float],
-    y: Sequence[float],
-    intervals: Sequence[Interval | None],
-    dots: Sequence[Sequence[float]],
-    line: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> None:
-    """One model: markers at the means, a band for the intervals, a dot per process, and a line.
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows of an analysis as a table, a column a field."""
+    return pd.DataFrame([msgspec.structs.asdict(row) for row in rows])
+
+
+def points(
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    interval: str | None = None,
+    samples: str | None = None,
+    factor: float | pd.Series[float] = 1.0,
+) -> pd.DataFrame:
+    """What `curves` draws.
+
+    Args:
+        rows: Rows of an analysis with a `label`.
+        x: Column of the lengths.
+        y: Column of the means.
+        interval: Column of their 95 % intervals.
+        samples: Column of lists with the values of single processes.
+        factor: Puts means, intervals and samples into the unit of the axis.
+
+    Returns:
+        Columns `label`, `x`, `y`, `low`, `high` (not a number without an interval) and `samples`.
+    """
+    factors = pd.Series(factor, index=rows.index, dtype=float)
+    unknown = (np.nan, np.nan)
+    ends = [unknown if ends is None else ends for ends in rows[interval]] if interval else [unknown] * len(rows)
+    values = list(rows[samples]) if samples else [[]] * len(rows)
+    return pd.DataFrame(
+        {
+            "label": rows["label"],
+            "x": rows[x],
+            "y": rows[y] * factors,
+            "low": [low for low, _ in ends] * factors,
+            "high": [high for _, high in ends] * factors,
+            "samples": [[v * f for v in own] for own, f in zip(values, factors, strict=True)],
+        }
+    )
+
+
+def look_of_hues(looks: Mapping[str, Style], order: Sequence[str], axes: Axes) -> dict[str, Any]:
+    """Arguments for a plot of seaborn that colours by the column `label`, drawn in the order given."""
+    palette = {label: looks[label].colour for label in order}
+    return {"hue": "label", "hue_order": list(order), "palette": palette, "legend": False, "ax": axes}
+
+
+def curves(axes: Axes, found: pd.DataFrame, looks: Mapping[str, Style], lines: pd.DataFrame | None = None) -> Ends:
+    """Every label of a panel: markers at the means, a band for the intervals, a dot per process, and a line.
+
+    The bands are the analysis's own intervals; seaborn estimates nothing here.
 
     Args:
         axes: Where to draw.
-        style: The model's look.
-        x: Lengths.
-        y: Means.
-        intervals: 95 % intervals; points without one interrupt the band.
-        dots: Values of the single processes or seeds at each length.
-        line: Points of the line; None joins the means.
+        found: What `points` gives.
+        looks: Styles; the emphasised label is drawn last.
+        lines: Columns `label`, `x`, `y`: the lines; None joins the means.
+
+    Returns:
+        Label → its last point, for `name_lines`.
     """
-    known = [(a, i) for a, i in zip(x, intervals, strict=True) if i is not None]
-    if known:
-        axes.fill_between(
-            [a for a, _ in known],
-            [i[0] for _, i in known],
-            [i[1] for _, i in known],
-            color=style.colour,
-            alpha=0.16,
-            linewidth=0,
-            zorder=2,
-        )
-    for a, values in zip(x, dots, strict=True):
-        axes.plot([a] * len(values), values, ".", color=style.colour, alpha=0.45, markersize=2.4, zorder=3)
-    line_x, line_y = line if line is not None else (x, y)
-    axes.plot(line_x, line_y, "-", color=style.colour, linewidth=style.width, zorder=4 + style.emphasis)
-    axes.plot(
-        x,
-        y,
-        linestyle="none",
-        marker=style.marker,
-        color=style.colour,
-        markeredgecolor="white",
-        markersize=5.2 if style.emphasis else 4.6,
-        zorder=5 + style.emphasis,
+    shown = set(found["label"])
+    order = sorted((label for label in looks if label in shown), key=lambda label: looks[label].emphasis)
+    hues = look_of_hues(looks, order, axes)
+    ends: Ends = {}
+    for label in order:
+        own = found[found["label"] == label]
+        ends[label] = (float(own["x"].iloc[-1]), float(own["y"].iloc[-1]))
+        known = own.dropna(subset=["low", "high"])
+        if len(known):
+            colour = looks[label].colour
+            axes.fill_between(known["x"], known["low"], known["high"], color=colour, alpha=0.16, linewidth=0, zorder=2)
+    single = found.explode("samples").dropna(subset=["samples"]).astype({"samples": float})
+    if len(single):
+        sns.scatterplot(single, x="x", y="samples", s=4, alpha=0.45, linewidth=0, zorder=3, **hues)
+    sns.lineplot(
+        found if lines is None else lines,
+        x="x",
+        y="y",
+        estimator=None,
+        size="label",
+        sizes={label: looks[label].width for label in order},
+        zorder=4,
+        **hues,
     )
+    for emphasis in (False, True):
+        some = found[[looks[label].emphasis is emphasis for label in found["label"]]]
+        if len(some):
+            sns.scatterplot(
+                some,
+                x="x",
+                y="y",
+                style="label",
+                markers={label: looks[label].marker for label in order},
+                s=27 if emphasis else 21,
+                edgecolor="white",
+                linewidth=0.6,
+                zorder=5 + emphasis,
+                **hues,
+            )
+    return {label: ends[label] for label in looks if label in ends}
 
 
 def widen(axes: Axes, lengths: Sequence[int]) -> None:
@@ -96,6 +163,15 @@ def headroom(axes: Axes, fraction: float) -> None:
     """Free the top `fraction` of a logarithmic y axis from data."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, low * (high / low) ** (1 / (1 - fraction)))
+
+
+def lost_cells(analysis: Analysis, sweep: str) -> dict[str, list[tuple[int, str]]]:
+    """Label → (length, status) of the speed cells of a sweep that ended in OOM or time-out."""
+    lost: dict[str, list[tuple[int, str]]] = {}
+    for cell in analysis.censored:
+        if cell.kind == "speed" and cell.where == sweep and cell.length is not None:
+            lost.setdefault(cell.label, []).append((cell.length, cell.status))
+    return lost
 
 
 def censored_marks(
@@ -139,9 +215,7 @@ def censored_marks(
     return rows
 
 
-def end_labels(
-    axes: Axes, ends: Mapping[str, tuple[float, float]], looks: Mapping[str, Style], rows: Mapping[str, float]
-) -> None:
+def end_labels(axes: Axes, ends: Ends, looks: Mapping[str, Style], rows: Mapping[str, float]) -> None:
     """Write each model's name right of its line, moved apart where they would overlap.
 
     Args:
@@ -212,7 +286,7 @@ def name_lines(
     axes: Sequence[Axes],
     labels: Sequence[str],
     looks: Mapping[str, Style],
-    ends: Sequence[Mapping[str, tuple[float, float]]],
+    ends: Sequence[Ends],
     rows: Sequence[Mapping[str, float]],
 ) -> None:
     """Names at the line ends where few lines stand in wide panels, else one legend."""

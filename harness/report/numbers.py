@@ -33,3 +33,26 @@ def window(lengths: tuple[int, int] | None) -> str:
     if lengths is None:
         return "-"
     return f"{lengths[0]:,}" if lengths[0] == lengths[1] else f"{lengths[0]:,}-{lengths[1]:,}"
+
+
+def exact(value: float) -> str:
+    """A setting as it was given: 0.001, 8, 1.25."""
+    return f"{value:.8g}"
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """`1 seed`, `1,024 seeds`."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them: `2 s`, `10 min`, `2 h`."""
+    if seconds < 180:
+        return f"{number(seconds)} s"
+    return f"{number(seconds / 60)} min" if seconds < 7200 else f"{number(seconds / 3600)} h"
+
+
+def storage(size: int) -> str:
+    """Bytes in the binary unit that suits them: `512 B`, `31.3 GiB`."""
+    rank = sum(size >= 1024**n for n in (1, 2, 3))
+    return f"{number(size / 1024**rank) if rank else size} {('B', 'KiB', 'MiB', 'GiB')[rank]}"

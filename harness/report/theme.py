@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,12 @@ ACCENT = "#d55e00"
 SALT = "hyenarec-bench"
 _CHARACTER_INCHES = 0.055
 
-# Okabe and Ito's and Tol's colours. Close hues differ in lightness, and labels in marker too, so no pair of models is
-# told apart by hue alone. The accent is for the label that the study is about.
-_COLOURS = (
-    "#0072b2", "#332288", "#56b4e9", "#44aa99", "#7a6fac", "#7fa3d1", "#009e73", "#999933", "#cc79a7", "#882255",
-    "#e69f00", "#8c6d1f", "#8a8f98", "#3f4650", "#117733", "#aa4499", "#0b7a99", "#b8860b", "#661100", "#5566aa",
-)  # fmt: skip
-_MARKERS = ("s", "D", "^", "v", "P", "X", "<", ">", "h", "p", "d", "8", "*", "H")
+# Okabe and Ito's and Tol's colours, told apart with any vision; labels differ in marker too. Where these are used up,
+# the further ones are nearer to them. The accent is for the label that the study is about, greys are for references.
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#332288", "#56b4e9", "#882255", "#999933")
+_FURTHER = ("#44aa99", "#7a6fac", "#8c6d1f", "#117733", "#661100")
+_GREYS = ("#8a8f98", "#3f4650", "#6b7280")
+_MARKERS = ("s", "D", "^", "v", "P", "X", "<", ">", "h", "p", "d", "*")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Style:
         return 2.0 if self.emphasis else 1.3
 
 
-def styles(labels: Iterable[str], emphasised: str) -> dict[str, Style]:
+def styles(labels: Iterable[str], emphasised: str, muted: Collection[str] = ()) -> dict[str, Style]:
     """A style per label, no two alike.
 
     Colour and marker come from a hash of the label, so that they hardly change when other models join: only where two
@@ -57,6 +56,7 @@ def styles(labels: Iterable[str], emphasised: str) -> dict[str, Style]:
     Args:
         labels: All labels of a report, so that each looks the same in all its figures.
         emphasised: The label that the study is about.
+        muted: Labels drawn in grey, such as untrained references.
     """
     found: dict[str, Style] = {}
     taken: list[tuple[str, str]] = []
@@ -66,7 +66,8 @@ def styles(labels: Iterable[str], emphasised: str) -> dict[str, Style]:
             continue
         place = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
         colours, markers = [look[0] for look in taken], [look[1] for look in taken]
-        colour = min(_from(_COLOURS, place), key=colours.count)
+        order = _from(_GREYS, place) if name in muted else [*_from(_COLOURS, place), *_from(_FURTHER, place)]
+        colour = min(order, key=colours.count)
         marker = min(_from(_MARKERS, place // len(_COLOURS)), key=lambda m: ((colour, m) in taken, markers.count(m)))
         taken.append((colour, marker))
         found[name] = Style(colour, marker, emphasis=False)

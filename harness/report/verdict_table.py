@@ -8,12 +8,11 @@ from collections import Counter
 from harness.analysis.estimates.accuracy import SEEDS_FOR_T
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
 from harness.analysis.results import Analysis, ClaimVerdict
-from harness.report.numbers import interval, number, window
+from harness.report.numbers import window
 
 WIDTH = 100
-_HEAD = ("claim", "verdict", "statistic", "interval", "threshold", "lengths")
-_RIGHT = {"statistic", "threshold"}
-_ORDER = ("supported", "refuted", "inconclusive", "missing")
+_HEAD = ("claim", "verdict", "allowed", "lengths")
+VERDICTS = ("supported", "refuted", "inconclusive", "missing")
 _LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_FOR_T}
 _SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
 
@@ -21,29 +20,29 @@ _SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing
 def verdict_table(analysis: Analysis) -> str:
     """Verdicts for the terminal, at most 100 columns wide.
 
-    One line per claim, below it one per variant, then the sentence that gives the reason.
+    A claim, what was measured and why that decides; below it the same of every variant, without reasons.
 
     Returns:
         Lines without a newline at the end.
     """
     if not analysis.claims:
         return f"study {analysis.study.name} asks for no claim"
-    rows: list[tuple[tuple[str, ...], str]] = []
+    rows: list[tuple[tuple[str, ...], list[str]]] = []
     for claim in analysis.claims:
-        rows.append((_cells(claim.id, claim.overall), _reason(claim.overall)))
-        rows += [(_cells(f"  {_labelled(analysis, v)}", v), "") for v in claim.variants]
-    widths = [max(len(cells[i]) for cells, _ in [(_HEAD, ""), *rows]) for i in range(len(_HEAD))]
+        rows.append((_cells(claim.id, claim.overall), [claim.overall.measured, _reason(claim.overall)]))
+        rows += [(_cells(f"  {_labelled(analysis, v)}", v), [v.measured]) for v in claim.variants]
+    widths = [max(len(cells[i]) for cells in (_HEAD, *(cells for cells, _ in rows))) for i in range(len(_HEAD))]
     # A label may be of any length; the claim's column gives way, so that the line still fits.
     widths[0] = max(12, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
     lines = [_line(_HEAD, widths), "-" * min(WIDTH, sum(widths) + 2 * (len(widths) - 1))]
-    for claim_place, (cells, reason) in enumerate(rows):
-        if claim_place and not cells[0].startswith("  "):
+    for place, (cells, sentences) in enumerate(rows):
+        if place and not cells[0].startswith("  "):
             lines.append("")
         lines.append(_line(cells, widths))
-        if reason:
-            lines += textwrap.wrap(reason, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        for sentence in sentences:
+            lines += textwrap.wrap(sentence, WIDTH, initial_indent="    ", subsequent_indent="    ")
     counts = Counter[str](claim.overall.verdict for claim in analysis.claims)
-    lines += ["", ", ".join(f"{counts[word]} {word}" for word in _ORDER if counts[word])]
+    lines += ["", ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])]
     return "\n".join(lines)
 
 
@@ -67,17 +66,9 @@ def _cells(name: str, verdict: ClaimVerdict) -> tuple[str, ...]:
     return (
         name,
         verdict.verdict,
-        number(verdict.statistic),
-        interval(verdict.interval),
-        _threshold(verdict),
+        verdict.allowed or "-",
         window(verdict.window),
     )
-
-
-def _threshold(verdict: ClaimVerdict) -> str:
-    if verdict.threshold is None and verdict.margin is not None:
-        return f"margin {number(verdict.margin)}"
-    return number(verdict.threshold)
 
 
 def _reason(verdict: ClaimVerdict) -> str:
@@ -85,23 +76,25 @@ def _reason(verdict: ClaimVerdict) -> str:
     missing = [item for item in verdict.missing if item not in verdict.detail]
     if missing and verdict.verdict in {"missing", "inconclusive"}:
         parts.append(f"Missing: {'; '.join(missing[:2])}{' …' if len(missing) > 2 else ''}.")
-    if verdict.sample_size is not None:
-        parts.append(_size_words(verdict.sample_size, verdict.sample_unit))
+    parts.append(what_would_decide(verdict))
     return " ".join(part for part in parts if part)
 
 
-def _size_words(size: int, unit: str) -> str:
-    """What would decide, in the words of reports/scaling.typ; the least that give an interval promise nothing."""
-    if size <= _LEAST.get(unit, 0):
-        return f"At least {size} {unit} are needed."
-    return f"About {size} {unit} would decide."
+def what_would_decide(verdict: ClaimVerdict) -> str:
+    """How many samples would decide, as a sentence, or ""; the least that give an interval promise nothing."""
+    size, unit = verdict.sample_size, verdict.sample_unit
+    if size is None:
+        return ""
+    return (
+        f"At least {size} {unit} are needed." if size <= _LEAST.get(unit, 0) else f"About {size} {unit} would decide."
+    )
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     parts = []
-    for name, text, width in zip(_HEAD, cells, widths, strict=True):
+    for text, width in zip(cells, widths, strict=True):
         short = text if len(text) <= width else f"{text[: width - 1]}…"
-        parts.append(f"{short:>{width}}" if name in _RIGHT else f"{short:<{width}}")
+        parts.append(f"{short:<{width}}")
     return "  ".join(parts).rstrip()
 
 

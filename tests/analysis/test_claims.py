@@ -502,7 +502,7 @@ def test_no_sacrifice_inconclusive_with_noise(tmp_path):
 
 
 def test_no_sacrifice_missing_where_it_is_not_faster(tmp_path):
-    found = verdict(accuracy_study(tmp_path, GOOD, training_length=256), "no-sacrifice")
+    found = verdict(accuracy_study(tmp_path, GOOD, training_lengths=(256,)), "no-sacrifice")
     own = {v.variant: v for v in found.variants}
     assert own["sasrec-sdpa"].verdict == "missing"
     assert "is faster than sasrec-sdpa" in own["sasrec-sdpa"].missing[0]

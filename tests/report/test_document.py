@@ -1,67 +1,100 @@
+import importlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 import typst
 from examples import MODELS, example, with_labels
-from factories import make_folder
 from typst_words import words_of
 
-from harness.analysis.analyse import analyse
+import harness
+from harness.analysis.results import Analysis
 from harness.errors import UserError
+from harness.records.schema import encode
 from harness.report.document import assemble, build, render
-from harness.report.theme import font_folder
+from harness.report.section import sections
+from harness.report.theme import font_folder, save, themed
 from harness.study.training import Budget
 
 ODD = {"gru4rec": "a_b#c*d<e>$f$@g[h]`\\", "sasrec-math": "_under*score_"}
 
 
+def typst_query(source, selector, **options):
+    fonts = {"font_paths": [str(font_folder())], "ignore_system_fonts": True}
+    return typst.query(str(source), selector, root=str(source.parent), **fonts, **options)
+
+
 def query(source, selector):
-    found = typst.query(
-        str(source),
-        selector,
-        field="value",
-        one=True,
-        root=str(source.parent),
-        font_paths=[str(font_folder())],
-        ignore_system_fonts=True,
-    )
-    return json.loads(found)
+    return json.loads(typst_query(source, selector, field="value", one=True))
+
+
+def draw_section(section, analysis):
+    with themed():
+        (function,) = section.figures.values()
+        return function(analysis)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A whole report, assembled."""
+    return assemble(example(seeds=(0,)), tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def pdf(source):
+    return render(source)
 
 
 def test_writes_the_pdf_and_the_figures_and_twice_the_same_bytes(tmp_path):
-    analysis = example(energy=True)
+    analysis = example(("hyenarec", "gru4rec"), energy=True, oom=(), training=False)
     build(analysis, tmp_path / "a.pdf", figures_folder=tmp_path / "figures")
     build(analysis, tmp_path / "deep" / "b.pdf")
     first = (tmp_path / "a.pdf").read_bytes()
     assert first.startswith(b"%PDF-")
     assert first == (tmp_path / "deep" / "b.pdf").read_bytes()
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"time.svg", "speedup.svg", "memory.svg", "energy.svg", "accuracy.svg", "laws.svg"} <= names
+    assert {"time.svg", "speedup.svg", "memory.svg", "energy.svg", "laws.svg"} <= names
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_other_records_give_another_document(tmp_path):
-    build(example(training=False), tmp_path / "a.pdf")
-    build(example(training=False, oom=()), tmp_path / "b.pdf")
-    assert (tmp_path / "a.pdf").read_bytes() != (tmp_path / "b.pdf").read_bytes()
+def test_other_records_give_another_document(pdf, tmp_path):
+    assert render(assemble(example(memory=False), tmp_path)) != pdf
 
 
 @pytest.mark.parametrize(
     "contents",
     [
-        {"training": False},
-        {"speed": False, "memory": False},
-        {"speed": False, "memory": False, "training": False, "problems": False, "oom": ()},
+        {"speed": False, "memory": False, "problems": False, "oom": ()},
         {"oom": ("hyenarec", "sasrec-math"), "seeds": (0, 1, 2, 3, 4)},
-        {"labels": tuple(MODELS), "datasets": ("ml-1m", "beauty"), "training_lengths": (64, 256)},
+        {"labels": tuple(MODELS), "datasets": ("ml-1m", "beauty"), "problems": False},
         {"labels": ("hyenarec",), "oom": ()},
     ],
-    ids=["no-training", "no-speed", "nothing", "partner-oom", "seven-models", "partner-only"],
+    ids=["no-speed", "partner-oom", "seven-models", "partner-only"],
 )
 def test_builds_with_any_part_missing(contents, tmp_path):
-    source = assemble(example(**contents), tmp_path)
+    assert render(assemble(example(**contents), tmp_path)).startswith(b"%PDF-")
+
+
+def test_every_section_says_something_where_nothing_was_measured(tmp_path):
+    nothing = example(speed=False, memory=False, training=False, problems=False, oom=())
+    source = assemble(nothing, tmp_path)
     assert render(source).startswith(b"%PDF-")
+    found = json.loads(typst_query(source, "heading.where(level: 1)"))
+    assert len(found) == len(sections())
+    text = words_of(source, "par")
+    for words in (
+        "No timed cell",
+        "No paired cell",
+        "No memory pass",
+        "No cell timed single events",
+        "No training cell",
+    ):
+        assert words in text
 
 
 def test_builds_with_every_loss_option_and_a_model_that_is_not_causal(tmp_path):
@@ -78,32 +111,18 @@ def test_builds_with_every_loss_option_and_a_model_that_is_not_causal(tmp_path):
     )
     models = [msgspec.structs.replace(m, causal=m.label != "gru4rec") for m in plain.models]
     study = msgspec.structs.replace(plain.study, training=training)
-    build(msgspec.structs.replace(plain, study=study, models=models), tmp_path / "a.pdf")
-    build(plain, tmp_path / "b.pdf")
-    assert (tmp_path / "a.pdf").read_bytes() != (tmp_path / "b.pdf").read_bytes()
+    source = assemble(msgspec.structs.replace(plain, study=study, models=models), tmp_path)
+    assert render(source).startswith(b"%PDF-")
+    text = words_of(source, "par")
+    assert "(gbce, negatives 64, temperature 0.05, calibration 0.75, cosines)" in text
+    assert "Budgets of their own have gru4rec." in text
+    assert "non-causal" in words_of(source, "table")
 
 
 def test_builds_without_claims_models_machines_or_records(tmp_path):
     bare = example(speed=False, memory=False, training=False, problems=False, oom=())
     bare = msgspec.structs.replace(bare, claims=[], models=[], machines=[], records=[])
     assert render(assemble(bare, tmp_path)).startswith(b"%PDF-")
-
-
-def test_builds_from_a_folder_of_records(tmp_path):
-    folder = make_folder(
-        tmp_path / "records",
-        oom=[("sasrec-math", 8192)],
-        failed=[("sasrec-sdpa", 512)],
-        stale=["sasrec-math"],
-        dirty=["hyenarec"],
-        flags={("gru4rec", 256): ["first block slower"]},
-    )
-    analysis = analyse(folder)
-    assert analysis.problems.failed
-    assert analysis.problems.stale
-    assert analysis.censored
-    build(analysis, tmp_path / "report.pdf")
-    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
 
 
 def test_null_intervals_and_unmeasured_numbers_do_not_break_it(tmp_path):
@@ -122,21 +141,23 @@ def test_null_intervals_and_unmeasured_numbers_do_not_break_it(tmp_path):
     assert render(assemble(bare, tmp_path)).startswith(b"%PDF-")
 
 
-def test_verdicts_in_the_document_are_those_of_the_analysis(tmp_path):
-    analysis = example()
-    source = assemble(analysis, tmp_path)
+def test_verdicts_in_the_document_are_those_of_the_analysis(source):
+    analysis = example(seeds=(0,))
     found = query(source, "<verdicts>")
-    assert [(c["id"], c["verdict"], c["statistic"]) for c in found] == [
-        (c.id, c.overall.verdict, c.overall.statistic) for c in analysis.claims
-    ]
+    assert [(c["id"], c["verdict"]) for c in found] == [(c.id, c.overall.verdict) for c in analysis.claims]
+    for said, claim in zip(found, analysis.claims, strict=True):
+        assert said["statistic"] == (claim.overall.statistic and pytest.approx(claim.overall.statistic))
     assert [[(v["variant"], v["verdict"]) for v in c["variants"]] for c in found] == [
         [(v.variant, v.verdict) for v in c.variants] for c in analysis.claims
     ]
+    text = words_of(source, "table")
+    assert all(claim.sentence in text for claim in analysis.claims)
+    assert "× [" in text
 
 
 def test_figures_in_the_document_are_those_that_could_be_drawn(tmp_path):
     source = assemble(example(training=False), tmp_path)
-    assert query(source, "<figures>") == ["time", "speedup", "memory", "streaming", "noise", "laws"]
+    assert query(source, "<figures>") == ["time", "speedup", "memory", "streaming", "laws", "noise"]
 
 
 def test_labels_are_text_and_never_markup(tmp_path):
@@ -144,13 +165,12 @@ def test_labels_are_text_and_never_markup(tmp_path):
     assert ODD["gru4rec"] in {m.label for m in analysis.models}
     source = assemble(analysis, tmp_path)
     assert render(source).startswith(b"%PDF-")
-    variants = {v["variant"] for c in query(source, "<verdicts>") for v in c["variants"]}
-    assert set(ODD.values()) <= variants
+    text = words_of(source, "table").replace("\u200b", "")
+    assert all(label in text for label in ODD.values())
 
 
-def test_nothing_of_this_machine_is_in_the_document(tmp_path):
-    pdf = render(assemble(example(), tmp_path))
-    assert str(tmp_path).encode() not in pdf
+def test_nothing_of_this_machine_is_in_the_document(source, pdf):
+    assert str(source.parent).encode() not in pdf
 
 
 def test_a_template_with_a_warning_is_refused(tmp_path):
@@ -180,14 +200,14 @@ def test_a_missing_template_names_the_remedy(tmp_path, monkeypatch):
 
 def test_any_character_can_stand_in_a_label_or_a_message(tmp_path):
     odd = "\u6a21\U0001f600\u202e\x07\x1b[31m\nend"
-    source = assemble(with_labels(example(), {"gru4rec": odd, "resident memory reached the limit": odd}), tmp_path)
+    message = "torch: not enough memory, tried to allocate 17 GiB"
+    source = assemble(with_labels(example(), {"sasrec-sdpa": odd, message: odd}), tmp_path)
     assert render(source).startswith(b"%PDF-")
     variants = {v["variant"] for c in query(source, "<verdicts>") for v in c["variants"]}
     assert "\\u6a21\U0001f600\\u202e\\u0007\\u001b[31m end" in variants
 
 
-def test_the_pdf_declares_that_it_is_archival_and_accessible(tmp_path):
-    pdf = render(assemble(example(), tmp_path))
+def test_the_pdf_declares_that_it_is_archival_and_accessible(pdf):
     assert b"pdfaid:part" in pdf
     assert b"pdfuaid:part" in pdf
 
@@ -204,10 +224,77 @@ def test_page_one_says_how_many_would_decide(tmp_path):
     assert "At least 5 seeds are needed." in text
 
 
-def test_a_target_that_was_not_reached_is_a_bound(tmp_path):
-    analysis = example(seeds=(0,))
-    target = next(t for t in analysis.times_to_quality if t.seconds == [None])
-    assert target.trained_seconds == [171.0]
-    text = words_of(assemble(analysis, tmp_path), "figure")
-    assert "> 171" in text
+def test_a_target_that_was_not_reached_is_a_bound(source):
+    target = next(t for t in example(seeds=(0,)).times_to_quality if t.seconds == [None])
+    assert target.trained_seconds == [30.0]
+    text = words_of(source, "figure")
+    assert "> 30.0" in text
     assert "that any model reached" in text
+
+
+def test_words_speak_of_the_model_under_test_and_of_no_other(tmp_path):
+    text = msgspec.json.encode(example(claims=())).replace(b"hyenarec", b"fossil")
+    source = assemble(msgspec.json.decode(text, type=Analysis), tmp_path)
+    text = words_of(source, "par") + words_of(source, "figure")
+    assert "fossil" in text
+    assert "hyenarec" not in text.lower().replace("hyenarec-bench", "")
+
+
+SECTION_OF_A_STRANGER = """
+from harness.report.section import Section
+
+SECTION = Section(order=85, data=lambda analysis: {"words": f"{len(analysis.records):,} cells were asked for."})
+"""
+
+
+def add_section(folder, name):
+    (folder / f"{name}.py").write_text(SECTION_OF_A_STRANGER)
+    words = f'#import "lib.typ": *\n\n= The {name}\n\n#json("{name}.json").words See #model(partner).\n'
+    (folder / f"{name}.typ").write_text(words)
+
+
+def test_a_section_is_added_by_a_module_and_its_words(tmp_path):
+    """Both ways of CONTRIBUTING: a pair of files beside the others, and in a package with an entry point."""
+    root = Path(harness.__file__).parents[1]
+    shutil.copytree(root / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "reports", tmp_path / "reports")
+    add_section(tmp_path / "harness" / "report" / "sections", "dodo")
+    package = tmp_path / "installed"
+    (package / "mine-1.dist-info").mkdir(parents=True)
+    (package / "mine-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (package / "mine-1.dist-info" / "entry_points.txt").write_text("[hyenarec_bench.sections]\nmoa = moa\n")
+    add_section(package, "moa")
+    analysis = tmp_path / "analysis.json"
+    analysis.write_bytes(encode(example(("hyenarec", "gru4rec"), memory=False, oom=())))
+    code = (
+        "import sys; from pathlib import Path; from harness.analysis.analyse import read;"
+        "from harness.report.document import assemble; assemble(read(Path(sys.argv[1])), Path(sys.argv[2]))"
+    )
+    (tmp_path / "assembled").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [tmp_path, root, package]))}
+    command = [sys.executable, "-c", code, analysis, tmp_path / "assembled"]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+    source = tmp_path / "assembled" / "scaling.typ"
+    assert render(source).startswith(b"%PDF-")
+    order = [heading["body"].get("text") for heading in json.loads(typst_query(source, "heading.where(level: 1)"))]
+    place = order.index("Accuracy")
+    assert order[place + 1 : place + 3] == ["The dodo", "The moa"]
+    assert words_of(source, "par").count("cells were asked for.") == 2
+
+
+def test_the_template_of_a_section_is_a_section(tmp_path):
+    """What a stranger copies is drawn and laid out as it stands."""
+    analysis = example()
+    template = importlib.import_module("harness.report.sections._template")
+    figure = draw_section(template.SECTION, analysis)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["lrurec"]
+    source = assemble(analysis, tmp_path)
+    save(figure, tmp_path / "flags.svg")
+    report = json.loads((tmp_path / "report.json").read_text())
+    report["sections"].append("flags")
+    report["figures"].append("flags")
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (tmp_path / "flags.json").write_bytes(encode(template.SECTION.data(analysis)))
+    shutil.copyfile(Path(template.__file__).with_suffix(".typ"), tmp_path / "flags.typ")
+    assert render(source).startswith(b"%PDF-")
+    assert "cells say: first block slow." in words_of(source, "par") + words_of(source, "list")

@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from harness.errors import UserError
+from harness.records.environment import ROOT
 from harness.study.manifest import manifest_digest
 from harness.records.source_digest import source_digest
 from harness.study.cells import cells

@@ -36,6 +36,7 @@ rule report:
     input:
         analysis=str(ANALYSIS),
         template=resource("reports/scaling.typ"),
+        words=sorted(map(str, (ROOT / "harness" / "report").rglob("*.typ"))),
     output:
         "reports/scaling.pdf",
     log:

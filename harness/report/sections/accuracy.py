@@ -1,17 +1,33 @@
-"""Figures of accuracy: between models, against length, and against training time."""
+"""Accuracy: between models, against length, and against training time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.analysis.results import AccuracyRow, Analysis
 from harness.metrics import SELECTION
-from harness.report.drawing import legend, looks_of, name_lines, panels, present, rule, widen
+from harness.report.drawing import (
+    Ends,
+    frame,
+    legend,
+    look_of_hues,
+    looks_of,
+    name_lines,
+    panels,
+    present,
+    rule,
+    widen,
+)
 from harness.report.numbers import number
+from harness.report.section import Section
 from harness.report.theme import MUTED, Style, length_axis
 
 _PAGE_INCHES = 8.4
@@ -55,8 +71,24 @@ def _accuracy_panel(
     values += [v for r in untrained[:1] for v in (r.metrics[SELECTION].interval or (r.metrics[SELECTION].mean,))]
     pad = max(0.12 * (max(values) - min(values)), 0.01 * max(values), 1e-4)
     low, high = min(values) - pad, max(values) + pad
-    for place, row in enumerate([*ordered, *untrained]):
-        y, look, metric = height - 1 - place, looks[row.label], row.metrics[SELECTION]
+    found = pd.DataFrame(
+        [
+            (row.label, height - 1 - place, row.metrics[SELECTION].mean, row.metrics[SELECTION].per_seed)
+            for place, row in enumerate([*ordered, *untrained])
+        ],
+        columns=["label", "y", "mean", "seeds"],
+    )
+    hues = look_of_hues(looks, list(found["label"]), axes)
+    shown = found[found["mean"] >= low]
+    seeds = shown[shown["seeds"].map(len) > 1].explode("seeds").astype({"seeds": float})
+    if len(seeds):
+        sns.stripplot(
+            seeds, x="seeds", y="y", orient="h", native_scale=True, jitter=False, size=3, alpha=0.5, linewidth=0, **hues
+        )
+    markers = {label: looks[label].marker for label in found["label"]}
+    sns.scatterplot(shown, x="mean", y="y", style="label", markers=markers, s=36, zorder=3, **hues)
+    for row, y in zip([*ordered, *untrained], found["y"], strict=True):
+        look, metric = looks[row.label], row.metrics[SELECTION]
         if metric.mean < low:
             axes.annotate(
                 f"◂ {metric.mean:.3f}",
@@ -72,17 +104,6 @@ def _accuracy_panel(
             axes.plot([metric.mean] * 2, [y, height - 0.5], "--", color=look.colour, linewidth=0.8, zorder=1.5)
         if metric.interval is not None:
             axes.plot(metric.interval, [y, y], "-", color=look.colour, linewidth=2.2 if look.emphasis else 1.5)
-        if len(metric.per_seed) > 1:
-            axes.plot(metric.per_seed, [y] * len(metric.per_seed), ".", color=look.colour, alpha=0.5, markersize=3)
-        axes.plot(
-            [metric.mean],
-            [y],
-            marker=look.marker,
-            color=look.colour,
-            markeredgecolor="white",
-            markersize=6,
-            markerfacecolor=look.colour,
-        )
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, height - 0.4)
     axes.set_yticks(range(height), [r.label for r in reversed([*ordered, *untrained])])
@@ -90,84 +111,77 @@ def _accuracy_panel(
         tick.set_color(MUTED if row.is_reference else looks[row.label].colour)
         tick.set_fontweight("bold" if looks[row.label].emphasis else "normal")
     axes.set_xlabel("test NDCG@10 (0 to 1)")
+    axes.set_ylabel("")
 
 
 def accuracy_length(analysis: Analysis) -> Figure | None:
     """Test NDCG@10 against the longest history a model sees; None with fewer than two lengths."""
-    rows = [r for r in analysis.accuracy if r.length is not None and not r.is_reference and SELECTION in r.metrics]
-    datasets = [
-        d for d in dict.fromkeys(r.dataset for r in rows) if len({r.length for r in rows if r.dataset == d}) > 1
-    ]
-    if not datasets:
+    rows = pd.DataFrame(
+        [
+            (r.dataset, r.label, r.length, r.metrics[SELECTION].mean, r.metrics[SELECTION].interval or (np.nan, np.nan))
+            for r in analysis.accuracy
+            if r.length is not None and not r.is_reference and SELECTION in r.metrics
+        ],
+        columns=["dataset", "label", "length", "mean", "interval"],
+    )
+    groups = [(name, own) for name, own in rows.groupby("dataset", sort=False) if own["length"].nunique() > 1]
+    if not groups:
         return None
-    labels = present(analysis, (r.label for r in rows if r.dataset in datasets))
     looks = looks_of(analysis)
-    figure, axes = panels(len(datasets), 2.6, columns=min(2, len(datasets)))
-    ends: list[dict[str, tuple[float, float]]] = []
-    for one, dataset in zip(axes, datasets, strict=True):
-        here = [r for r in rows if r.dataset == dataset]
-        ends.append({})
-        here_labels = present(analysis, (r.label for r in here))
-        for place, label in enumerate(here_labels):
-            mine = sorted((r for r in here if r.label == label), key=lambda r: r.length or 0)
-            metrics = [r.metrics[SELECTION] for r in mine]
-            # Side by side: bands of models that differ little would hide each other.
-            shift = 1.03 ** (place - (len(here_labels) - 1) / 2)
-            look = looks[label]
-            x = [(r.length or 0) * shift for r in mine]
-            for a, metric in zip(x, metrics, strict=True):
-                if metric.interval is not None:
-                    one.plot([a, a], metric.interval, "-", color=look.colour, linewidth=0.9, alpha=0.8)
-            one.plot(
-                x,
-                [m.mean for m in metrics],
-                "-",
-                marker=look.marker,
-                color=look.colour,
-                linewidth=look.width,
-                markeredgecolor="white",
-                markersize=4.6,
-            )
-            ends[-1][label] = (mine[-1].length or 0, metrics[-1].mean)
-        lengths = sorted({r.length for r in here if r.length is not None})
+    figure, axes = panels(len(groups), 2.6, columns=min(2, len(groups)))
+    ends: list[Ends] = []
+    for one, (dataset, own) in zip(axes, groups, strict=True):
+        ends.append(_length_panel(one, own, looks))
+        lengths = sorted(set(own["length"]))
         length_axis(one, lengths, "longest history (events)")
         widen(one, lengths)
         one.set_ylabel("test NDCG@10 (0 to 1)")
-        one.set_title(dataset)
+        one.set_title(str(dataset))
+    labels = present(looks, (label for _, own in groups for label in own["label"]))
     name_lines(figure, axes, labels, looks, ends, [{} for _ in axes])
     return figure
 
 
+def _length_panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, Style]) -> Ends:
+    labels = present(looks, rows["label"])
+    # Side by side: bands of models that differ little would hide each other.
+    shifts = {label: 1.03 ** (place - (len(labels) - 1) / 2) for place, label in enumerate(labels)}
+    own = rows.sort_values("length")
+    own = own.assign(x=own["length"] * own["label"].map(shifts))
+    for x, label, (low, high) in zip(own["x"], own["label"], own["interval"], strict=True):
+        axes.plot([x, x], [low, high], "-", color=looks[label].colour, linewidth=0.9, alpha=0.8)
+    sns.lineplot(
+        own,
+        x="x",
+        y="mean",
+        estimator=None,
+        style="label",
+        markers={label: looks[label].marker for label in labels},
+        dashes=False,
+        size="label",
+        sizes={label: looks[label].width for label in labels},
+        markersize=4.6,
+        markeredgecolor="white",
+        **look_of_hues(looks, labels, axes),
+    )
+    last = own.groupby("label").last()
+    return {label: (float(last["length"][label]), float(last["mean"][label])) for label in labels}
+
+
 def learning(analysis: Analysis) -> Figure | None:
     """Validation NDCG@10 against training time at the longest history, a line per run; None untimed."""
-    points = [p for p in analysis.learning if p.train_seconds]
-    groups = _longest((p.dataset, p.length) for p in points)
+    timed = [p for p in analysis.learning if p.train_seconds]
+    groups = _longest((p.dataset, p.length) for p in timed)
     if not groups:
         return None
-    labels = present(analysis, (p.label for p in points))
     looks = looks_of(analysis)
+    labels = present(looks, (p.label for p in timed))
     height = min(2.7, _PAGE_INCHES / -(-len(groups) // 2))
     figure, axes = panels(len(groups), height, columns=min(2, len(groups)))
     for one, (dataset, length) in zip(axes, groups, strict=True):
-        here = [p for p in points if (p.dataset, p.length) == (dataset, length)]
-        runs = list(dict.fromkeys((p.label, p.seed) for p in here))
-        for label, seed in runs:
-            mine = [p for p in here if (p.label, p.seed) == (label, seed)]
-            look = looks[label]
-            single = sum(name == label for name, _ in runs) == 1
-            one.plot(
-                [p.train_seconds or 0.0 for p in mine],
-                [p.validation_ndcg10 for p in mine],
-                "-",
-                marker=look.marker,
-                color=look.colour,
-                linewidth=look.width if single else 0.8,
-                # Several runs of a model lie close: a marker at the end of each is enough.
-                markevery=1 if single else [len(mine) - 1],
-                markersize=3.6,
-                markeredgecolor="white",
-                markeredgewidth=0.4,
-            )
+        own = frame([p for p in timed if (p.dataset, p.length) == (dataset, length)])
+        for single, some in own.groupby(own.groupby("label")["seed"].transform("nunique").eq(1)):
+            _learning_curves(one, some, looks, single=bool(single))
         one.set_xscale("log")
         one.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=30))
         one.xaxis.set_minor_locator(NullLocator())
@@ -180,3 +194,59 @@ def learning(analysis: Analysis) -> Figure | None:
             rule(one, target, f"target {target:.3f}")
     legend(figure, labels, looks)
     return figure
+
+
+def _learning_curves(axes: Axes, runs: pd.DataFrame, looks: dict[str, Style], *, single: bool) -> None:
+    """A line a run; several runs of a model lie close, so they are thin, with a marker at the end of each."""
+    labels = present(looks, runs["label"])
+    hues = look_of_hues(looks, labels, axes)
+    widths = {label: looks[label].width if single else 0.8 for label in labels}
+    sns.lineplot(
+        runs, x="train_seconds", y="validation_ndcg10", units="seed", estimator=None, size="label", sizes=widths, **hues
+    )
+    marked = runs if single else runs.groupby(["label", "seed"], sort=False).tail(1)
+    sns.scatterplot(
+        marked,
+        x="train_seconds",
+        y="validation_ndcg10",
+        style="label",
+        markers={label: looks[label].marker for label in labels},
+        s=13,
+        edgecolor="white",
+        linewidth=0.4,
+        zorder=3,
+        **hues,
+    )
+
+
+def data(analysis: Analysis) -> dict[str, Any]:
+    """What a reader must know before the numbers: single seeds, models below counting, collapsed runs."""
+    trained = [row for row in analysis.accuracy if not row.is_reference]
+    weak = list(dict.fromkeys(f"{row.label} on {row.dataset}" for row in trained if row.below_best_reference))
+    collapsed = [
+        f"{row.label} on {row.dataset}, seed {', '.join(map(str, row.collapsed_seeds))}"
+        for row in analysis.accuracy
+        if row.collapsed_seeds
+    ]
+    notes = []
+    if trained and all(len(row.seeds) <= 1 for row in trained):
+        notes.append(
+            (
+                "One seed decides nothing.",
+                "Every trained model here has a single seed. Intervals are over users only and describe this one run; "
+                "no accuracy claim can be more than inconclusive.",
+            )
+        )
+    if weak:
+        verb = "ranks" if len(weak) == 1 else "rank"
+        notes.append(
+            ("Below counting.", f"{', '.join(weak)} {verb} below the best untrained reference of its data set.")
+        )
+    if collapsed:
+        notes.append(("Collapsed runs", f"left out of the means: {'; '.join(collapsed)}."))
+    return {"notes": notes}
+
+
+SECTION = Section(
+    order=80, figures={"accuracy": accuracy, "accuracy-length": accuracy_length, "learning": learning}, data=data
+)

@@ -1,16 +1,28 @@
-"""Figures of speed-up: against every baseline, and the noise floor that it is read against."""
+"""Speed-up of the timing partner over every baseline, and where it crosses 1."""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from harness.analysis.results import Analysis
-from harness.report.drawing import censored_marks, looks_of, name_lines, panels, present, rule, series, widen
+from harness.report.drawing import (
+    Ends,
+    censored_marks,
+    curves,
+    frame,
+    looks_of,
+    lost_cells,
+    name_lines,
+    panels,
+    points,
+    present,
+    rule,
+    widen,
+)
 from harness.report.numbers import number
-from harness.report.sections.cost import lost_cells
-from harness.report.theme import MUTED, Style, length_axis, log_axis
+from harness.report.section import Section
+from harness.report.theme import Style, length_axis, log_axis
 
 
 def speedup(analysis: Analysis) -> Figure | None:
@@ -19,41 +31,24 @@ def speedup(analysis: Analysis) -> Figure | None:
     Bands are simultaneous 95 % intervals over the lengths; the grey band is the A/A noise floor;
     open diamonds mark where a speed-up crosses 1, with its interval.
     """
-    points = analysis.speedups
-    if not points:
+    if not analysis.speedups:
         return None
-    labels = present(analysis, (p.label for p in points))
     looks = looks_of(analysis)
-    sweeps = list(dict.fromkeys(p.sweep for p in points))
+    sweeps = list(dict.fromkeys(p.sweep for p in analysis.speedups))
     figure, axes = panels(len(sweeps), 3.1)
-    ends, rows = [], []
-    for one, sweep in zip(axes, sweeps, strict=True):
-        end, row = _speedup_panel(analysis, one, sweep, looks)
-        ends.append(end)
-        rows.append(row)
-    name_lines(figure, axes, labels, looks, ends, rows)
+    drawn = [_panel(analysis, one, sweep, looks) for one, sweep in zip(axes, sweeps, strict=True)]
+    labels = present(looks, (p.label for p in analysis.speedups))
+    name_lines(figure, axes, labels, looks, [ends for ends, _ in drawn], [rows for _, rows in drawn])
     return figure
 
 
-def _speedup_panel(
-    analysis: Analysis, axes: Axes, sweep: str, looks: dict[str, Style]
-) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
-    points = [p for p in analysis.speedups if p.sweep == sweep]
-    partner = points[0].partner
+def _panel(analysis: Analysis, axes: Axes, sweep: str, looks: dict[str, Style]) -> tuple[Ends, dict[str, float]]:
+    own = frame([p for p in analysis.speedups if p.sweep == sweep])
+    partner = own["partner"].iloc[0]
     lost = {label: cells for label, cells in lost_cells(analysis, sweep).items() if label != partner}
-    lengths = sorted({p.length for p in points} | {length for cells in lost.values() for length, _ in cells})
-    ends: dict[str, tuple[float, float]] = {}
-    for label in present(analysis, (p.label for p in points)):
-        mine = [p for p in points if p.label == label]
-        series(
-            axes,
-            looks[label],
-            [p.length for p in mine],
-            [p.speedup for p in mine],
-            [p.simultaneous for p in mine],
-            [p.process_speedups for p in mine],
-        )
-        ends[label] = (mine[-1].length, mine[-1].speedup)
+    lengths = sorted({*own["length"], *(length for cells in lost.values() for length, _ in cells)})
+    means = points(own, "length", "speedup", interval="simultaneous", samples="process_speedups")
+    ends = curves(axes, means, looks)
     for crossing in analysis.crossovers:
         if crossing.sweep != sweep or crossing.length is None:
             continue
@@ -86,38 +81,4 @@ def _speedup_panel(
     return ends, rows
 
 
-def noise(analysis: Analysis) -> Figure | None:
-    """The A/A control: the timing partner against its own copy, per length; None without controls."""
-    points = analysis.controls
-    if not points:
-        return None
-    sweeps = list(dict.fromkeys(p.sweep for p in points))
-    look = looks_of(analysis)[analysis.study.timing_partner]
-    figure, axes = panels(len(sweeps), 2.1)
-    for one, sweep in zip(axes, sweeps, strict=True):
-        mine = [p for p in points if p.sweep == sweep]
-        floor = next((f for f in analysis.noise_floors if f.sweep == sweep), None)
-        if floor is not None and floor.factor is not None:
-            one.axhspan(100 / floor.factor - 100, 100 * floor.factor - 100, color="#e9ecef", linewidth=0, zorder=0)
-        one.axhline(0, color=MUTED, linewidth=0.9)
-        for p in mine:
-            outside = p.covers_one is False
-            if p.simultaneous is not None:
-                one.plot([p.length] * 2, [100 * e - 100 for e in p.simultaneous], "-", color=look.colour, linewidth=1.6)
-            ratios = [100 * r - 100 for r in p.process_ratios]
-            one.plot([p.length * 1.06] * len(ratios), ratios, ".", color=look.colour, alpha=0.5, markersize=3)
-            one.plot(
-                [p.length],
-                [100 * p.ratio - 100],
-                marker=look.marker,
-                color=look.colour,
-                markerfacecolor="white" if outside else look.colour,
-                markersize=5,
-            )
-        lengths = [p.length for p in mine]
-        length_axis(one, lengths)
-        widen(one, lengths)
-        one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
-        one.set_ylabel("first copy over second (% off 1)")
-        one.set_title(f"A/A control of {analysis.study.timing_partner}, sweep {sweep}")
-    return figure
+SECTION = Section(order=40, figures={"speedup": speedup})

@@ -1,0 +1,110 @@
+"""The sections of the report, found by their place: a module of harness/report/sections and its .typ make one.
+
+A package brings sections by the entry-point group `hyenarec_bench.sections`, each entry naming such a module, with
+its .typ beside it. sections/_template.py says what a module holds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from harness import doors
+from harness.analysis.results import Analysis
+from harness.errors import UserError
+from harness.report.theme import save, themed
+
+ENTRY_POINT_GROUP = "hyenarec_bench.sections"
+_FOLDER = "harness.report.sections"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One section.
+
+    Attributes:
+        order: Sections stand in the order of this number.
+        figures: Name of a figure → function that draws it, or returns None where the records hold nothing for it.
+        data: Gives what the .typ reads, besides the analysis, as JSON.
+    """
+
+    order: float
+    figures: Mapping[str, Callable[[Analysis], Figure | None]] = field(default_factory=dict)
+    data: Callable[[Analysis], Mapping[str, Any]] = lambda analysis: {}
+
+
+@cache
+def sections() -> dict[str, Section]:
+    """All sections by name, in their order.
+
+    Raises:
+        UserError: A section that cannot be imported or defines no SECTION, or two figures of one name.
+    """
+    found: dict[str, Section] = {
+        name: doors.load("section", name, module, "SECTION", "harness/report/sections/_template.py")
+        for name, module in _modules().items()
+    }
+    figures = [figure for section in found.values() for figure in section.figures]
+    for figure in figures:
+        if figures.count(figure) > 1:
+            raise UserError(f"two sections bring a figure '{figure}'; give one of them another name")
+    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def words(name: str) -> Path:
+    """The .typ of a section.
+
+    Raises:
+        UserError: There is none beside its module.
+    """
+    module = _modules()[name]
+    spec = importlib.util.find_spec(module)
+    path = Path(str(spec.origin if spec else module)).with_suffix(".typ")
+    if not path.is_file():
+        raise UserError(f"section '{name}' has no {path}; write its words there")
+    return path
+
+
+def _modules() -> dict[str, str]:
+    return doors.modules("section", _FOLDER, ENTRY_POINT_GROUP)
+
+
+def figure_names() -> list[str]:
+    """Names of all figures, in the order of the report."""
+    return [name for section in sections().values() for name in section.figures]
+
+
+def draw(analysis: Analysis, name: str) -> Figure | None:
+    """One figure by name; None where the records hold nothing for it."""
+    function = next(section.figures[name] for section in sections().values() if name in section.figures)
+    with themed():
+        return function(analysis)
+
+
+def figures(analysis: Analysis, folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
+    """Draw every figure that the records allow.
+
+    Args:
+        analysis: What to draw.
+        folder: Where to write `<name>.<format>`; made where it is missing.
+        formats: Such as `svg`, `png`, `pdf`.
+
+    Returns:
+        The files written, in the order of the report.
+    """
+    written = []
+    for name in figure_names():
+        figure = draw(analysis, name)
+        if figure is None:
+            continue
+        for suffix in formats:
+            path = folder / f"{name}.{suffix}"
+            save(figure, path)
+            written.append(path)
+    return written

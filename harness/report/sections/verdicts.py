@@ -1,0 +1,70 @@
+"""Page one and the rulings behind it: every claim, its verdict, and what would decide it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict
+from harness.report.numbers import counted, duration, window
+from harness.report.section import Section
+from harness.report.verdict_table import VERDICTS, what_would_decide
+
+_MOST_MISSING = 3
+
+
+def data(analysis: Analysis) -> dict[str, Any]:
+    """Title, subtitle, the verdicts as rows of words, and how to reproduce them."""
+    verdicts = [claim.overall.verdict for claim in analysis.claims]
+    return {
+        "title": f"Is {analysis.study.timing_partner} as fast, as linear and as accurate as published?",
+        "subtitle": [_origin(analysis), _completeness(analysis)],
+        "tally": [(word, verdicts.count(word)) for word in VERDICTS if word in verdicts],
+        "claims": [{"sentence": claim.sentence, **_row(claim.overall)} for claim in analysis.claims],
+        "details": [_details(claim) for claim in analysis.claims if claim.variants],
+        "missing": [(claim.id, _missing(claim.overall.missing)) for claim in analysis.claims if claim.overall.missing],
+        "elapsed": duration(analysis.versions.elapsed_seconds) if analysis.versions.elapsed_seconds > 0 else "",
+    }
+
+
+def _row(verdict: ClaimVerdict) -> dict[str, str]:
+    return {
+        "id": verdict.id,
+        "variant": verdict.variant,
+        "verdict": verdict.verdict,
+        "measured": verdict.measured,
+        "allowed": verdict.allowed,
+        "window": "" if verdict.window is None else window(verdict.window),
+        "detail": " ".join(part for part in (verdict.detail, what_would_decide(verdict)) if part),
+        "records": f"{len(verdict.evidence):,}",
+    }
+
+
+def _details(claim: ClaimResult) -> dict[str, Any]:
+    allowed = f"; allowed: {claim.overall.allowed}" if claim.overall.allowed else ""
+    return {"id": claim.id, "rule": claim.statistic + allowed, "variants": [_row(v) for v in claim.variants]}
+
+
+def _missing(items: list[str]) -> str:
+    more = len(items) - _MOST_MISSING
+    return "; ".join(items[:_MOST_MISSING]) + (f"; and {more:,} more" if more > 0 else "") + "."
+
+
+def _origin(analysis: Analysis) -> str:
+    days = [moment[:10] for moment in (analysis.versions.started_first, analysis.versions.started_last) if moment]
+    machines = dict.fromkeys(machine.name for machine in analysis.machines)
+    return " · ".join([*machines, *([f"measured {' to '.join(dict.fromkeys(days))}"] if days else [])])
+
+
+def _completeness(analysis: Analysis) -> str:
+    found = analysis.completeness
+    others = {
+        "out of memory or time": found.censored,
+        "diverged in training": found.diverged,
+        "failed": found.failed,
+        "missing": found.missing,
+    }
+    measured = f"{found.ok:,} of {counted(found.cells, 'cell', 'cells')} measured"
+    return ", ".join([measured, *(f"{count:,} {words}" for words, count in others.items() if count)])
+
+
+SECTION = Section(order=10, data=data)
