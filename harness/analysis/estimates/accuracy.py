@@ -140,7 +140,7 @@ def _mean(records: Sequence[TrainingRecord], metric: str) -> float:
 
 
 def _metric(records: Sequence[TrainingRecord], name: str, deterministic: bool) -> tuple[Metric, str]:
-    per_seed = [value for r in records if r.test is not None and (value := _stated(r.test, name)) is not None]
+    per_seed = [value for r in records if r.test is not None and (value := stated(r.test, name)) is not None]
     values = per_user(records, name)
     estimate, method = _without_users(np.array(per_seed)) if values is None else over_seeds_and_users(values)
     if deterministic:
@@ -148,7 +148,7 @@ def _metric(records: Sequence[TrainingRecord], name: str, deterministic: bool) -
     return Metric(mean=float(np.mean(per_seed)), interval=estimate.interval(), per_seed=per_seed), method
 
 
-def _stated(ranking: Ranking, name: str) -> float | None:
+def stated(ranking: Ranking, name: str) -> float | None:
     """A metric as its record states it, else from its ranks; None where it has neither."""
     if name in ranking.metrics:
         return ranking.metrics[name]
@@ -158,7 +158,7 @@ def _stated(ranking: Ranking, name: str) -> float | None:
 def _row(run: Runs, partner: str, best_reference: float | None) -> AccuracyRow:
     everything = [*run.records, *run.collapsed]
     first = everything[0]
-    known = [n for n in names() if all(r.test is not None and _stated(r.test, n) is not None for r in run.records)]
+    known = [n for n in names() if all(r.test is not None and stated(r.test, n) is not None for r in run.records)]
     metrics = {n: _metric(run.records, n, run.reference) for n in known} if run.records else {}
     timed = [r for r in run.records if r.timed]
     epochs = [e.train_seconds for r in timed for e in r.epochs]
