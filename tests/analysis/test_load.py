@@ -145,7 +145,7 @@ def test_two_records_of_one_cell_count_once(folder):
 def test_a_record_without_a_result_is_none(folder):
     edit(folder / first(folder).path, status="killed", detail="by hand")
     message = only_message(folder)
-    assert message.startswith("status 'killed' is no result")
+    assert message.startswith("status 'killed' is not a result")
     assert {c.status for c in load(folder).counted if c.record is None} == {"refused"}
 
 
