@@ -49,6 +49,7 @@ def test_a_package_brings_a_format_by_an_entry_point(tmp_path, monkeypatch, caps
     (tmp_path / "my_formats.py").write_text(TEMPLATE.read_text())
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
     point = metadata.EntryPoint("from-a-package", "my_formats", formats.ENTRY_POINT_GROUP)
     monkeypatch.setattr(doors.metadata, "entry_points", lambda group: [point] if "formats" in group else [])
     assert cli.main(["data", "own", "--study", study(tmp_path, "from-a-package")]) == 0

@@ -70,6 +70,7 @@ def executed(tmp_path_factory):
         (tmp_path / "toy.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 12)))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+            patch.delenv("HYENAREC_DATA", raising=False)
             arrays = prepare("toy", DataSource(format="pairs", file="toy.txt"), tmp_path).folder
         lines = {"inside": set(), "outside": set()}
         for measure in cell.spec.measure if kind == "speed" else ["training"]:

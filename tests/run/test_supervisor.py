@@ -173,6 +173,7 @@ def test_a_killed_supervisor_takes_its_child_along(tmp_path):
 def test_training_that_diverges_at_once_is_final_and_says_so(tmp_path, monkeypatch):
     monkeypatch.delenv("HYENAREC_DATA", raising=False)
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
     (tmp_path / "mine.txt").write_text("".join(f"{u} {i}\n" for u in range(6) for i in range(u, u + 6)))
     training = {"models": ["gru4rec"], "datasets": ["mine"], "lengths": [8], "references": [], "learning_rate": 1e30}
     value = msgspec.convert(
@@ -198,6 +199,7 @@ def test_training_that_diverges_at_once_is_final_and_says_so(tmp_path, monkeypat
 def test_missing_data_is_the_users_mistake(tmp_path, monkeypatch):
     monkeypatch.delenv("HYENAREC_DATA", raising=False)
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
     study_ = toy_study(None)
     with pytest.raises(UserError, match="data set 'mine' is missing"):
         run_cell(study_, one_cell(study_), tmp_path / "r.json")
@@ -228,6 +230,7 @@ def toy_study(folder):
 
 def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
     (tmp_path / "mine.txt").write_text("1 2\n2 3\n")
     study_ = toy_study(str(tmp_path))
     result = run_cell(study_, one_cell(study_), tmp_path / "r.json")

@@ -15,7 +15,7 @@ class SelfAttention(nn.Module):
 
     Args:
         width: Width D of input and output.
-        num_heads: Heads asked for; see `head_count`.
+        num_heads: Heads asked for; see `head_count`. The config checks that they divide D (`models.options.Heads`).
         kernel: What computes attention.
         causal: Whether position t sees positions ≤ t only.
     """
