@@ -109,7 +109,7 @@ def test_the_claimed_speedup_is_read_from_the_claims(full):
 
 
 def test_files_are_the_same_each_time_and_carry_no_date(tmp_path):
-    analysis = example(energy=True, operator=True)
+    analysis = example(("hyenarec", "gru4rec"), energy=True, operator=True, oom=())
     first = figures(analysis, tmp_path / "a")
     second = figures(analysis, tmp_path / "b")
     assert [p.name for p in first] == [f"{name}.svg" for name in FIGURES if name != "accuracy-length"]

@@ -19,7 +19,7 @@ from harness.run.operator_bench import settings
 
 @pytest.fixture(scope="module")
 def analysis():
-    return example(operator=True, training=False)
+    return example(("hyenarec", "gru4rec"), operator=True, training=False, memory=False, oom=())
 
 
 def headings(source):
