@@ -6,6 +6,7 @@ Imports nothing that is found.
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from typing import Any
 from harness.errors import UserError
 
 _HERE = Path(__file__).resolve().parent
+
+
+@cache
+def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    """Entry points of a group; finding them reads the metadata of every installed package."""
+    return tuple(metadata.entry_points(group=group))
 
 
 def modules(what: str, package: str, group: str) -> dict[str, str]:
@@ -29,7 +36,7 @@ def modules(what: str, package: str, group: str) -> dict[str, str]:
     folder = _HERE.joinpath(*package.split(".")[1:])
     stems = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
     found = {stem.replace("_", "-"): f"{package}.{stem}" for stem in stems}
-    for point in metadata.entry_points(group=group):
+    for point in entry_points(group):
         if point.name in found:
             raise UserError(
                 f"entry point '{point.name} = {point.value}': {what} '{point.name}' is {found[point.name]} already; "

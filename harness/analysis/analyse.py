@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from harness.analysis.results import (
 )
 from harness.analysis.rows import OperatorBench, SpeedupPoint, Trend
 from harness.analysis.ruling import rule, tolerances
-from harness.analysis.stale import stale, stale_operator
+from harness.analysis.stale import is_stale_operator, stale
 from harness.errors import UserError
 from harness.records import operator as operator_record
 from harness.records import read_json
@@ -40,16 +41,14 @@ def analyse(folder: Path) -> Analysis:
             record is no error: it stands in `problems.refused`.
     """
     loaded = load(folder)
-    cards = loaded.manifest.claims
-    claims, views = _rule(loaded, cards)
-    main = Card(id="", rule="", sentence="", source="")
-    evidence = views.get(_view(main)) or Evidence(against(loaded, main), tolerances([]))
+    claims, views = _rule(loaded, loaded.manifest.claims)
+    evidence = views.get(_MAIN) or Evidence(against(loaded), tolerances([]))
     partner = evidence.challenger
     steps = [g for g in evidence.groups if g.phase != timing.STREAM]
     series, runs = evidence.series, evidence.runs
     rows = accuracy.rows(runs, partner)
     learning = accuracy.learning(runs)
-    operator, operator_refused, operator_failed = _operator(folder)
+    operator, operator_refused, operator_failed, operator_stale = _operator(folder)
     return Analysis(
         version=ANALYSIS_VERSION,
         study=loaded.manifest.study,
@@ -90,7 +89,7 @@ def analyse(folder: Path) -> Analysis:
             failed=[*loaded.failed, *operator_failed],
             refused=[*loaded.refused, *operator_refused],
             orphans=loaded.orphans,
-            stale=[*stale(loaded), *stale_operator(folder)],
+            stale=[*stale(loaded), *operator_stale],
             threats=threats(loaded, evidence.controls, evidence.floors, rows),
             other_split=other_split(loaded),
         ),
@@ -99,23 +98,24 @@ def analyse(folder: Path) -> Analysis:
     )
 
 
-def _operator(folder: Path) -> tuple[OperatorBench | None, list[RefusedFile], list[FailedCell]]:
-    """What the folder's operator.json gives, if it holds one; why it does not count; how the last try failed."""
+def _operator(folder: Path) -> tuple[OperatorBench | None, list[RefusedFile], list[FailedCell], list[str]]:
+    """What the folder's operator.json gives; why it does not count; how the last try failed; its name if stale."""
     path = folder / operator_record.FILE_NAME
-    bench, refused, failed = None, [], []
+    bench, refused, failed, old = None, [], [], []
     for file in (path, path.with_suffix(FAILED_SUFFIX)):
         if not file.is_file():
             continue
         try:
             record = operator_record.read(file)
             if file == path:
+                old = [path.name] if is_stale_operator(record) else []
                 bench = operator_bench(record)
             else:
                 found = FailedCell(path=file.name, label="operator", status=record.status, detail=record.detail or "")
                 failed.append(found)
         except UserError as error:
             refused.append(RefusedFile(path=file.name, message=str(error).removeprefix(f"{file}: ")))
-    return bench, refused, failed
+    return bench, refused, failed, old
 
 
 def write(analysis: Analysis, path: Path) -> None:
@@ -138,23 +138,27 @@ def _trends(arms: Sequence[Sequence[SpeedupPoint]]) -> list[Trend]:
     return [found[0] for points in arms if (found := speedup.trend(points)) is not None]
 
 
-# What a ruling rests on: the card's challenger, its lengths, and the phase.
-View = tuple[str | None, object, str]
-
-
-def _view(card: Card) -> View:
-    return card.challenger, card.lengths, card.phase
+# What a ruling rests on: the card's challenger, its lengths, the phase, and how many cards before it have its rule
+# there too, whose tolerances may differ.
+View = tuple[str | None, object, str, int]
+_MAIN: View = (None, "all", "step", 0)
 
 
 def _rule(loaded: Folder, cards: Sequence[Card]) -> tuple[list[ClaimResult], dict[View, Evidence]]:
-    """Rule on all cards; cards about the same cells share one view of the records, and its tolerances."""
+    """Rule on all cards; those about the same cells share one view of the records, and its tolerances."""
     partner = loaded.manifest.study.timing_partner
     cards = [msgspec.structs.replace(c, challenger=None) if c.challenger == partner else c for c in cards]
+    before = Counter[object]()
+    chosen: list[View] = []
+    for card in cards:
+        cells = (card.challenger, card.lengths, card.phase)
+        chosen.append((*cells, before[cells, card.rule]))
+        before[cells, card.rule] += 1
     views: dict[View, Evidence] = {}
-    for view in dict.fromkeys(_view(card) for card in cards):
-        own = [card for card in cards if _view(card) == view]
+    for view in dict.fromkeys(chosen):
+        own = [card for card, mine in zip(cards, chosen, strict=True) if mine == view]
         views[view] = Evidence(against(loaded, own[0]), tolerances(own), own[0].phase)
-    return [rule(card, views[_view(card)]) for card in cards], views
+    return [rule(card, views[view]) for card, view in zip(cards, chosen, strict=True)], views
 
 
 def _differences(runs: Sequence[accuracy.Runs], partner: str) -> list[AccuracyDifference]:

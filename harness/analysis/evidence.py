@@ -271,15 +271,20 @@ def describe(cells: Sequence[Counted], what: str) -> list[str]:
     return [f"{len(cells)} {what}{at} ({states}), for instance {cells[0].path}"]
 
 
-def against(folder: Folder, card: Card) -> Folder:
-    """The part of a folder that a card is about: its challenger's cells and those paired with it, at its lengths."""
-    challenger = card.challenger or folder.manifest.study.timing_partner
-    if card.challenger is not None and challenger not in folder.labels():
-        raise unknown(f"challenger of claim '{card.id}'", challenger, folder.labels())
+def against(folder: Folder, card: Card | None = None) -> Folder:
+    """The part of a folder that a card is about: its challenger's cells and those paired with it, at its lengths.
+
+    Without a card: the timing partner's, at all lengths.
+    """
+    challenger = folder.manifest.study.timing_partner
+    if card is not None and card.challenger is not None:
+        challenger = card.challenger
+        if challenger not in folder.labels():
+            raise unknown(f"challenger of claim '{card.id}'", challenger, folder.labels())
 
     def counts(cell: Cell) -> bool:
         length = cell.spec.length
-        if length is not None and not card.covers(length):
+        if card is not None and length is not None and not card.covers(length):
             return False
         return not isinstance(cell.spec, SpeedSpec) or cell.spec.partner.label == challenger
 

@@ -87,14 +87,18 @@ def _is_stale(path: Path, cell: Cell) -> bool:
     return found.provenance.source_digest != source_digest.cell_digest(cell.spec)
 
 
+def is_stale_operator(record: operator.OperatorRecord) -> bool:
+    """Whether the operator bench's sources changed since."""
+    return record.provenance.source_digest != source_digest.source_digest(operator.SOURCES)
+
+
 def _is_stale_operator(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        found = operator.read(path)
+        return is_stale_operator(operator.read(path))
     except UserError:
         return False
-    return found.provenance.source_digest != source_digest.source_digest(operator.SOURCES)
 
 
 def listing(path: Path, names: Sequence[str], unknown: Sequence[str], *, removed: bool) -> str:

@@ -38,6 +38,14 @@ def test_cards_may_share_a_rule_and_each_is_held_to_its_own_number(tmp_path):
     assert twice.overall.measured.endswith("events")
 
 
+def test_two_cards_of_one_rule_do_not_share_the_tolerance_of_its_challenge(tmp_path):
+    strict = card(id="strict", rule="linear-time", threshold=1.02)
+    lax = card(id="lax", rule="linear-time", threshold=1.5)
+    alone = [ruled(tmp_path / one.id, one)[0].overall for one in (strict, lax)]
+    assert ["tolerance 2%" in alone[0].detail, "tolerance 50%" in alone[1].detail] == [True, True]
+    assert [c.overall for c in ruled(tmp_path / "both", strict, lax)] == alone
+
+
 def test_opponents_are_labels_models_or_families(tmp_path):
     def variants(*names):
         folder = tmp_path / "-".join(names)
@@ -136,12 +144,12 @@ def test_a_package_brings_a_rule_by_an_entry_point(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     point = metadata.EntryPoint("from-a-package", "my_rules", cards.ENTRY_POINT_GROUP)
     broken = metadata.EntryPoint("broken", "no_such_module", cards.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(doors.metadata, "entry_points", lambda group: [point, broken])
+    monkeypatch.setattr(doors, "entry_points", lambda group: [point, broken])
     assert rules()["from-a-package"] == "my_rules"
     assert ruled(tmp_path / "a", card(rule="from-a-package", threshold=2.0))[0].overall.verdict == "supported"
     with pytest.raises(UserError, match=r"rule 'broken': module 'no_such_module' cannot be imported"):
         ruled(tmp_path / "b", card(rule="broken", threshold=2.0))
     taken = metadata.EntryPoint("speedup", "my_rules", cards.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(doors.metadata, "entry_points", lambda group: [taken])
+    monkeypatch.setattr(doors, "entry_points", lambda group: [taken])
     with pytest.raises(UserError, match=r"rule 'speedup' is harness\.analysis\.claims\.speedup already"):
         rules()

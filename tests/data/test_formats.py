@@ -51,7 +51,7 @@ def test_a_package_brings_a_format_by_an_entry_point(tmp_path, monkeypatch, caps
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HYENAREC_DATA", raising=False)
     point = metadata.EntryPoint("from-a-package", "my_formats", formats.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(doors.metadata, "entry_points", lambda group: [point] if "formats" in group else [])
+    monkeypatch.setattr(doors, "entry_points", lambda group: [point] if "formats" in group else [])
     assert cli.main(["data", "own", "--study", study(tmp_path, "from-a-package")]) == 0
     assert "12 events" in capsys.readouterr().out
 
@@ -67,6 +67,6 @@ def test_a_module_without_a_format_says_what_it_lacks(tmp_path, monkeypatch):
     (tmp_path / "empty_format.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     point = metadata.EntryPoint("empty", "empty_format", formats.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(doors.metadata, "entry_points", lambda group: [point])
+    monkeypatch.setattr(doors, "entry_points", lambda group: [point])
     with pytest.raises(UserError, match="format 'empty': module 'empty_format' defines no FORMAT; see"):
         formats.find_format("empty")
