@@ -324,7 +324,6 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from harness.analysis.estimates.operator import operator_bench
-    from harness.records.operator import write
     from harness.report.operator_table import operator_table
     from harness.run.operator_bench import bench, settings
 
@@ -332,7 +331,7 @@ def _bench(options: argparse.Namespace) -> int:
         settings(quick=options.quick, elements=options.elements, threads=options.threads, device=options.device)
     )
     if options.output is not None:
-        write(record, options.output)
+        records.write(record, options.output)
     found = operator_bench(record)
     print(records.encode(found).decode() if options.json else operator_table(found), end="" if options.json else "\n")
     if record.status == "ok":

@@ -166,6 +166,7 @@ def _is_reference(path: Path) -> bool:
     return any(ast.unparse(call.func).endswith("register_reference") for call in _registrations(path))
 
 
+@cache
 def _config_fields(path: Path, class_name: str | None) -> dict[str, Option]:
     fields: dict[str, Option] = {}
     for node in _tree(path).body:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from harness.records import read_json
-from harness.records.schema import FAILED_SUFFIX, FINAL, Environment, Provenance, Status, encode, write_atomic
+from harness.records.schema import Environment, Provenance, Status
 
 OPERATOR_SCHEMA = 2
 FILE_NAME = "operator.json"
@@ -180,21 +180,6 @@ class OperatorRecord(_Frozen, frozen=True):
     errors: list[Error] = []
     omitted: list[Omission] = []
     detail: str | None = None
-
-
-def write(record: OperatorRecord, path: Path) -> Path:
-    """Write a record atomically; one that is not final goes to `<name>.failed.json`.
-
-    Returns:
-        The path really written.
-    """
-    failed = path.with_suffix(FAILED_SUFFIX)
-    if record.status not in FINAL:
-        write_atomic(failed, encode(record))
-        return failed
-    write_atomic(path, encode(record))
-    failed.unlink(missing_ok=True)
-    return path
 
 
 def read(path: Path) -> OperatorRecord:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -336,7 +336,15 @@ def encode(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=1) + b"\n"
 
 
-def write(record: Record, path: Path) -> Path:
+class Ended(Protocol):
+    """What has a status: a record of a cell, or of the operator bench."""
+
+    @property
+    def status(self) -> Status:
+        """How it ended."""
+
+
+def write(record: Ended, path: Path) -> Path:
     """Write a record atomically; one that is not final goes to `<record>.failed.json`.
 
     Returns:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
@@ -192,12 +193,18 @@ def _encoded(value: Any) -> Any:
     if not isinstance(value, _Part):
         return msgspec.to_builtins(value)
     kept = {} if value.__struct_config__.tag is None else {"kind": value.__struct_config__.tag}
-    for field in msgspec.structs.fields(value):
+    for field in _fields(type(value)):
         # Not left to msgspec, which omits what *is* the default, not what equals it.
         found = getattr(value, field.name)
         if field.required or found != _default(field):
             kept[field.encode_name] = _encoded(found)
     return kept
+
+
+@cache
+def _fields(part: type[_Part]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    # Evaluates every annotation of the class, and a study has thousands of cells.
+    return msgspec.structs.fields(part)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from harness.errors import UserError
-from harness.records.environment import describe, git_state, has_gpu, memory_bytes
+from harness.records.environment import describe, git_state, memory_bytes
 from harness.records.operator import FILE_NAME, OPERATOR_SCHEMA, SOURCES, Measure, OperatorRecord, Settings
 from harness.records.schema import Provenance
 from harness.records.source_digest import source_digest
@@ -46,7 +46,7 @@ def operator_cells(study: Study) -> list[OperatorCell]:
     """The bench of a study with `operator: true`, else none."""
     if not study.operator:
         return []
-    device = study.device if study.device != "auto" else "cuda" if has_gpu() else "cpu"
+    device = study.device_here()
     return [OperatorCell(settings(quick=True, elements=ELEMENTS[device], device=device))]
 
 

@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness.errors import UserError, unknown
-from harness.records.environment import PACKAGES, ROOT, has_gpu
+from harness.records.environment import PACKAGES, ROOT
 from harness.records.operator import FILE_NAME
 from harness.run.operator_bench import ELEMENTS
 from harness.run.process import die_with_parent
@@ -109,8 +109,9 @@ class Session:
             plain = ["-o", "addopts=", "-p", "no:cacheprovider", "--durations=15", "-v"]
             return [*python, "pytest", "-m", "gpu", *plain, *marked]
         if phase == "bench":
-            elements = str(self.bench_elements or ELEMENTS[self._device()])
-            size = ["--quick", "--elements", elements, "--threads", "1", "--device", self._device()]
+            device = self.study.device_here()
+            elements = str(self.bench_elements or ELEMENTS[device])
+            size = ["--quick", "--elements", elements, "--threads", "1", "--device", device]
             return [*python, "harness", "bench", *size, "--output", str(self.records / FILE_NAME)]
         sweep = [*python, "harness", "sweep", self.typed, "--kind", phase, "--results", str(self.records)]
         time_limit = ["--minutes", f"{seconds / 60:.3f}"] if seconds < math.inf else []
@@ -128,9 +129,6 @@ class Session:
                 bundle.add(log, arcname=f"logs/{log.name}")
         aside.replace(self.archive)
 
-    def _device(self) -> str:
-        return self.study.device if self.study.device != "auto" else "cuda" if has_gpu() else "cpu"
-
     def _describe_machine(self) -> str:
         """Versions, and what the driver says of the GPU."""
         lines = [f"{platform.platform()}, Python {platform.python_version()}"]
@@ -139,7 +137,7 @@ class Session:
                 lines.append(f"{package} {metadata.version(package)}")
             except metadata.PackageNotFoundError:
                 lines.append(f"{package}: not installed")
-        if self._device() == "cuda":
+        if self.study.device_here() == "cuda":
             done = subprocess.run(["nvidia-smi", "-q"], capture_output=True, text=True, check=False)
             lines.append(done.stdout or done.stderr)
         return "\n".join(lines) + "\n"

@@ -11,7 +11,6 @@ from typing import Literal
 
 from harness.data.sources import prepare
 from harness.errors import UserError
-from harness.records import operator as operator_record
 from harness.records import schema as records
 from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
@@ -136,7 +135,7 @@ def run(
     if isinstance(task, Cell):
         return run_cell(study, task, output, log=log, workers=workers, deadline=deadline)
     record = bench(task.settings, log=log, deadline=deadline)
-    operator_record.write(record, output)
+    records.write(record, output)
     return record
 
 

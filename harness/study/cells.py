@@ -9,7 +9,6 @@ from typing import Any, Literal
 import msgspec
 
 from harness.errors import UserError, unknown
-from harness.records.environment import has_gpu
 from harness.records.spec import CellSpec, ModelSpec, SourceSpec, SpeedSpec, TrainingSpec
 from harness.study.claim import load_cards, opponents
 from harness.study.schema import SpeedSection, Study
@@ -69,7 +68,7 @@ class Cell(Section, frozen=True):
 def cells(study: Study) -> Iterator[Cell]:
     """All cells of a study."""
     shared: dict[str, Any] = {
-        "device": study.device if study.device != "auto" else ("cuda" if has_gpu() else "cpu"),
+        "device": study.device_here(),
         "precision": study.precision,
         "threads": study.threads,
         "memory_limit_bytes": study.memory_limit_bytes,
@@ -86,29 +85,26 @@ def challenges(study: Study) -> dict[str, list[str]]:
     Raises:
         UserError: An unknown claim, or a challenger or opponent that the study does not time.
     """
-    section = study.speed
-    timed = dict.fromkeys([study.timing_partner, *(section.models if section else [])])
-    for sweep in section.sweeps.values() if section else ():
-        timed.update(dict.fromkeys(sweep.models or ()))
-    models = {label: resolve_model(study, label).name for label in timed}
+    cards = [card for card in load_cards(study.claims) if card.challenger not in (None, study.timing_partner)]
+    if study.speed is None or not cards:
+        return {}
+    models = {label: resolve_model(study, label).name for label in [study.timing_partner, *study.speed.labels()]}
     labels = {label: (name, registry.family(name)) for label, name in models.items()}
     found: dict[str, list[str]] = {}
-    for card in load_cards(study.claims):
-        challenger = card.challenger
-        if challenger is None or challenger == study.timing_partner:
-            continue
+    for card in cards:
+        challenger = str(card.challenger)
         if challenger not in labels:
             raise unknown(f"challenger of claim '{card.id}'", challenger, labels, "It must be timed in this study.")
-        if card.opponents is None:
-            attention = [label for label, names in labels.items() if "attention" in names]
+        attention = [label for label, names in labels.items() if "attention" in names]
+        paired = found.setdefault(challenger, [challenger])
         others = attention if card.opponents is None else opponents(card, labels)
-        found.setdefault(challenger, [challenger])
-        found[challenger] += [label for label in others if label not in found[challenger]]
+        paired += [label for label in others if label not in paired]
     return found
 
 
 def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) -> Iterator[Cell]:
     others = challenges(study)
+    models = {label: resolve_model(study, label) for label in [study.timing_partner, *section.labels()]}
     for sweep_name, sweep in section.sweeps.items():
         for label in sweep.models or section.models:
             partners = [study.timing_partner, *(c for c, labels in others.items() if label in labels)]
@@ -123,8 +119,8 @@ def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) ->
                         spec = SpeedSpec(
                             **shared,
                             **section.method(),
-                            model=resolve_model(study, label),
-                            partner=resolve_model(study, partner),
+                            model=models[label],
+                            partner=models[partner],
                             sweep=sweep_name,
                             constant=sweep.constant,
                             length=length,
@@ -137,6 +133,7 @@ def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) ->
 
 def _training_cells(study: Study, section: TrainingSection, shared: dict[str, Any]) -> Iterator[Cell]:
     later = study.speed.delay() if study.speed else 0
+    models = {label: resolve_model(study, label) for label in section.models}
     for dataset in section.datasets:
         source = study.sources()[dataset]
         common: dict[str, Any] = {
@@ -158,7 +155,7 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
                 for length in section.lengths:
                     spec = TrainingSpec(
                         **{**common, **section.method(label)},
-                        model=resolve_model(study, label),
+                        model=models[label],
                         length=length,
                         seed=seed,
                         objective="declared",

@@ -10,7 +10,6 @@ from harness.data import formats
 from harness.data.catalogue import SYNTHETIC
 from harness.errors import UserError, unknown
 from harness.study.cells import challenges, resolve_model
-from harness.study.claim import load_cards
 from harness.study.find import find_study
 from harness.study.schema import Study
 from harness.study.yaml_reading import read_yaml
@@ -44,15 +43,13 @@ def _validate(study: Study, where: str) -> None:
         for name in names:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise fail(f"{what} '{name}' must be letters, digits, '.', '_' or '-', since it names files")
-    labels = [*(study.speed.models if study.speed else []), *(study.training.models if study.training else [])]
-    for sweep in study.speed.sweeps.values() if study.speed else ():
-        labels += sweep.models or []
+    labels = list(study.training.models) if study.training else []
     if study.speed:
-        timed = set(labels[: len(study.speed.models)]).union(*(s.models or [] for s in study.speed.sweeps.values()))
+        timed = study.speed.labels()
         for label in study.speed.first:
             if label not in timed:
                 raise fail(str(unknown("label in speed.first", label, timed)))
-        labels.append(study.timing_partner)
+        labels += [*timed, study.timing_partner]
     try:
         for label in [*labels, *study.variants]:
             resolve_model(study, label)
@@ -67,10 +64,7 @@ def _validate(study: Study, where: str) -> None:
                 if dataset not in study.sources():
                     raise unknown("data set", dataset, study.sources())
             study.training.check()
-        if study.speed:
-            challenges(study)
-        else:
-            load_cards(study.claims)
+        challenges(study)
     except UserError as error:
         raise fail(str(error)) from None
     for name, sweep in (study.speed.sweeps if study.speed else {}).items():

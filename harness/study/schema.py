@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from harness.data.catalogue import SOURCES, DataSource
-from harness.records.spec import Constant, Measure, Phase, Precision, SpeedSpec
+from harness.records.environment import has_gpu
+from harness.records.spec import Constant, Device, Measure, Phase, Precision, SpeedSpec
 from harness.study.training import TrainingSection
 from harness.study.yaml_reading import Count, Positive, Section, Share
 
@@ -69,6 +70,10 @@ class SpeedSection(Section, frozen=True):
     learning_rate: Positive = 1e-3
     compile: bool = False
 
+    def labels(self) -> list[str]:
+        """Every label that is timed, in the order of the section and its sweeps."""
+        return [*dict.fromkeys([*self.models, *(label for s in self.sweeps.values() for label in s.models or ())])]
+
     def method(self) -> dict[str, Any]:
         """How all cells of the section measure: the fields that stand in their specs under the same names."""
         names = set(self.__struct_fields__) & set(SpeedSpec.__struct_fields__)
@@ -125,6 +130,10 @@ class Study(Section, frozen=True):
     data_folder: str | None = None
     claims: list[str] | None = None
     operator: bool = False
+
+    def device_here(self) -> Device:
+        """The device of its cells on this machine."""
+        return self.device if self.device != "auto" else "cuda" if has_gpu() else "cpu"
 
     def sources(self) -> dict[str, DataSource]:
         """All data sets this study may name."""

@@ -35,6 +35,7 @@ def test_all_versions_of_python_agree(folder, version):
     installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
     python = str(installed[0]) if installed else shutil.which(f"python{version}")
     if python is None:
+        # Not every machine has other Pythons; the one that runs the tests is held to the pinned digest above.
         pytest.skip(f"Python {version} is not installed")
     root = Path(__file__).resolve().parents[2]
     # Without this environment's packages: a digest needs none.

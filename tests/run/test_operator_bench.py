@@ -17,6 +17,7 @@ from harness.measure.operator import timing
 from harness.measure.operator.errors import errors
 from harness.measure.operator.workloads import Inputs, convolution, inputs
 from harness.records import operator as operator_record
+from harness.records import schema as records
 from harness.records.operator import Settings
 from harness.records.schema import encode
 from harness.run import operator_bench as bench
@@ -78,7 +79,7 @@ def test_json_holds_samples_no_statistics_and_no_nan(record, tmp_path):
     assert {"backend", "length", "kernel_order", "output", "x_gradient", "decay_gradient"} <= set(value["errors"][0])
     assert value["environment"]["threads"] == 1
     assert value["environment"]["allocator"]
-    operator_record.write(record, tmp_path / "operator.json")
+    records.write(record, tmp_path / "operator.json")
     assert operator_record.read(tmp_path / "operator.json") == record
 
 
@@ -205,7 +206,7 @@ def test_a_bench_out_of_time_is_a_record_that_says_so(tmp_path):
     assert record.detail == "time pass: still running after 0.1 s"
     assert not record.rows
     assert record.environment.threads == 1
-    assert operator_record.write(record, tmp_path / "operator.json").name == "operator.json"
+    assert records.write(record, tmp_path / "operator.json").name == "operator.json"
     assert operator_record.read(tmp_path / "operator.json") == record
 
 
@@ -221,10 +222,10 @@ def test_a_failed_bench_stands_beside_and_is_tried_again(tmp_path, monkeypatch):
     failed = bench.bench(TINY)
     assert failed.status == "error"
     assert "status 1" in failed.detail
-    path = operator_record.write(failed, tmp_path / "operator.json")
+    path = records.write(failed, tmp_path / "operator.json")
     assert path.name == "operator.failed.json"
     assert not (tmp_path / "operator.json").exists()
-    operator_record.write(msgspec.structs.replace(failed, status="ok", detail=None), tmp_path / "operator.json")
+    records.write(msgspec.structs.replace(failed, status="ok", detail=None), tmp_path / "operator.json")
     assert not path.exists()
 
 
