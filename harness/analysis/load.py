@@ -17,6 +17,7 @@ from harness.metrics import SELECTION, gains
 from harness.records import device_series as series
 from harness.records import source_digest
 from harness.records.schema import FAILED_SUFFIX, FINAL, Record, SpeedRecord, TrainingRecord, read
+from harness.records.source_digest import Executed
 from harness.study.cells import Cell
 from harness.study.manifest import Manifest, read_manifest
 
@@ -88,6 +89,7 @@ def load(folder: Path) -> Folder:
     manifest = read_manifest(folder)
     places = {cell.path: cell for cell in manifest.cells}
     identities: dict[tuple[str, str, str], str] = {(c.kind, c.label, c.digest): c.path for c in manifest.cells}
+    digests: dict[Executed, str | None] = {}
     refused: list[RefusedFile] = []
     failed: list[FailedCell] = []
     failures: dict[str, Record] = {}
@@ -132,7 +134,7 @@ def load(folder: Path) -> Folder:
             status, detail = "refused", messages[cell.path]
         elif failure is not None:
             status, detail = failure.status, failure.detail
-        stale = None if record_of_cell is None else _stale(cell, record_of_cell)
+        stale = None if record_of_cell is None else _stale(cell, record_of_cell, digests)
         counted.append(Counted(cell, record_of_cell, status, detail, stale))
     return Folder(manifest, counted, failed, refused, orphans)
 
@@ -183,12 +185,17 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _stale(cell: Cell, record: Record) -> bool | None:
-    try:
-        return source_digest.cell_digest(cell.spec) != record.provenance.source_digest
-    except KeyError:
-        # A plugin that is not installed here: its sources cannot be compared.
-        return None
+def _stale(cell: Cell, record: Record, digests: dict[Executed, str | None]) -> bool | None:
+    # Of a folder's many cells a few differ in what they execute; each look-up asks for all sources' dates again.
+    executed = Executed.of(cell.spec)
+    if executed not in digests:
+        try:
+            digests[executed] = source_digest.cell_digest(cell.spec)
+        except KeyError:
+            # A plugin that is not installed here: its sources cannot be compared.
+            digests[executed] = None
+    current = digests[executed]
+    return None if current is None else current != record.provenance.source_digest
 
 
 def _check(record: Record, cell: Cell) -> None:

@@ -29,12 +29,10 @@ class Format:
 
     Attributes:
         read: From a file, filling the ids, to histories.
-        form: What a line looks like, in words.
         version: Rises when `read` gives other arrays for the same file, which are then prepared anew.
     """
 
     read: Callable[[Path, ItemIds], Histories]
-    form: str
     version: int = 1
 
 

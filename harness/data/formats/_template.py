@@ -32,4 +32,4 @@ def read(path: Path, items: ItemIds) -> Histories:
 
 
 # Raise `version` when the same file is to give other histories: they are then prepared anew.
-FORMAT = Format(read, _FORM, version=1)
+FORMAT = Format(read, version=1)

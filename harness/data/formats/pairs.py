@@ -52,4 +52,4 @@ def _users(path: Path, items: ItemIds) -> Iterator[list[int]]:
         yield history
 
 
-FORMAT = Format(read, _FORM)
+FORMAT = Format(read)

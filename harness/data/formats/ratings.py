@@ -46,4 +46,4 @@ def read(path: Path, items: ItemIds) -> Histories:
     return histories, times
 
 
-FORMAT = Format(read, _FORM)
+FORMAT = Format(read)

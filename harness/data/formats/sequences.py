@@ -36,4 +36,4 @@ def _users(path: Path, items: ItemIds) -> Iterator[list[int]]:
         yield [items[token] for token in fields[1:]]
 
 
-FORMAT = Format(read, _FORM)
+FORMAT = Format(read)
