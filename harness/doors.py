@@ -1,4 +1,4 @@
-"""What a user adds by one file: found by its place or by an entry point of a package, without a central list.
+"""What a user adds by a file or a folder: found by its place or by a package's entry point, without a central list.
 
 Imports nothing that is found.
 """
@@ -6,6 +6,7 @@ Imports nothing that is found.
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,7 @@ def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
 
 
 def modules(what: str, package: str, group: str) -> dict[str, str]:
-    """Modules by name: the files of a folder, `-` for `_`, but those that begin with `_`, and packages' entry points.
+    """Modules by name: a folder's, `-` for `_`, but those that begin with `_`, and those of packages' entry points.
 
     Args:
         what: Such as `rule`, for messages.
@@ -34,8 +35,8 @@ def modules(what: str, package: str, group: str) -> dict[str, str]:
         UserError: A package's takes the name of another.
     """
     folder = _HERE.joinpath(*package.split(".")[1:])
-    stems = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-    found = {stem.replace("_", "-"): f"{package}.{stem}" for stem in stems}
+    names = [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+    found = {name.replace("_", "-"): f"{package}.{name}" for name in names}
     for point in entry_points(group):
         if point.name in found:
             raise UserError(

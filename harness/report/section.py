@@ -58,14 +58,14 @@ def sections() -> dict[str, Section]:
 
 
 def words(name: str) -> Path:
-    """The .typ of a section.
+    """The .typ of a section: named like its module, in the folder of the module's file.
 
     Raises:
-        UserError: There is none beside its module.
+        UserError: There is none.
     """
     module = _modules()[name]
     spec = importlib.util.find_spec(module)
-    path = Path(str(spec.origin if spec else module)).with_suffix(".typ")
+    path = Path(str(spec.origin if spec else module)).with_name(f"{module.rpartition('.')[2]}.typ")
     if not path.is_file():
         raise UserError(f"section '{name}' has no {path}; write its words there")
     return path

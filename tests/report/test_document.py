@@ -295,6 +295,6 @@ def test_the_template_of_a_section_is_a_section(tmp_path):
     report["figures"].append("flags")
     (tmp_path / "report.json").write_text(json.dumps(report))
     (tmp_path / "flags.json").write_bytes(encode(template.SECTION.data(analysis)))
-    shutil.copyfile(Path(template.__file__).with_suffix(".typ"), tmp_path / "flags.typ")
+    shutil.copyfile(Path(template.__file__).with_name("_template.typ"), tmp_path / "flags.typ")
     assert render(source).startswith(b"%PDF-")
     assert "cells say: first block slow." in words_of(source, "par") + words_of(source, "list")
