@@ -1,7 +1,7 @@
-"""The sections of the report, found by their place: a module of harness/report/sections and its .typ make one.
+"""The sections of the report, found by their place: each is a folder of harness/report/sections.
 
-A package brings sections by the entry-point group `hyenarec_bench.sections`, each entry naming such a module, with
-its .typ beside it. sections/_template.py says what a module holds.
+A package brings sections by the entry-point group `hyenarec_bench.sections`, each entry naming such a folder, or a
+single module with its .typ beside it. sections/_template says what is in one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def sections() -> dict[str, Section]:
         UserError: A section that cannot be imported or defines no SECTION, or two figures of one name.
     """
     found: dict[str, Section] = {
-        name: doors.load("section", name, module, "SECTION", "harness/report/sections/_template.py")
+        name: doors.load("section", name, module, "SECTION", "harness/report/sections/_template")
         for name, module in _modules().items()
     }
     figures = [figure for section in found.values() for figure in section.figures]

@@ -247,23 +247,25 @@ SECTION = Section(order=85, data=lambda analysis: {"words": f"{len(analysis.reco
 """
 
 
-def add_section(folder, name):
-    (folder / f"{name}.py").write_text(SECTION_OF_A_STRANGER)
+def add_section(folder, name, module):
+    folder.mkdir(exist_ok=True)
+    (folder / module).write_text(SECTION_OF_A_STRANGER)
     words = f'#import "lib.typ": *\n\n= The {name}\n\n#json("{name}.json").words See #model(partner).\n'
     (folder / f"{name}.typ").write_text(words)
 
 
 def test_a_section_is_added_by_a_module_and_its_words(tmp_path):
-    """Both ways of CONTRIBUTING: a pair of files beside the others, and in a package with an entry point."""
+    """All ways of CONTRIBUTING: a folder beside the others, and a module or a folder that an entry point names."""
     root = Path(harness.__file__).parents[1]
     shutil.copytree(root / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(root / "reports", tmp_path / "reports")
-    add_section(tmp_path / "harness" / "report" / "sections", "dodo")
+    add_section(tmp_path / "harness" / "report" / "sections" / "dodo", "dodo", "__init__.py")
     package = tmp_path / "installed"
     (package / "mine-1.dist-info").mkdir(parents=True)
     (package / "mine-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (package / "mine-1.dist-info" / "entry_points.txt").write_text("[hyenarec_bench.sections]\nmoa = moa\n")
-    add_section(package, "moa")
+    (package / "mine-1.dist-info" / "entry_points.txt").write_text("[hyenarec_bench.sections]\nauk = auk\nmoa = moa\n")
+    add_section(package / "auk", "auk", "__init__.py")
+    add_section(package, "moa", "moa.py")
     analysis = tmp_path / "analysis.json"
     analysis.write_bytes(encode(example(("hyenarec", "gru4rec"), memory=False, oom=())))
     code = (
@@ -278,8 +280,8 @@ def test_a_section_is_added_by_a_module_and_its_words(tmp_path):
     assert render(source).startswith(b"%PDF-")
     order = [heading["body"].get("text") for heading in json.loads(typst_query(source, "heading.where(level: 1)"))]
     place = order.index("Accuracy")
-    assert order[place + 1 : place + 3] == ["The dodo", "The moa"]
-    assert words_of(source, "par").count("cells were asked for.") == 2
+    assert order[place + 1 : place + 4] == ["The auk", "The dodo", "The moa"]
+    assert words_of(source, "par").count("cells were asked for.") == 3
 
 
 def test_the_template_of_a_section_is_a_section(tmp_path):

@@ -1,7 +1,7 @@
-"""A section of the report: copy this file and _template.typ, both under the name of your section, beside these.
+"""A section of the report: copy this folder beside it under the name of your section, and name the .typ like it.
 
 That is all: a section is found by its place. In a package of your own it is found by an entry point instead, with the
-.typ beside the module and shipped as package data:
+.typ shipped as package data (a section may also be a single module, `flags.py`, with flags.typ beside it):
 
     [project.entry-points."hyenarec_bench.sections"]
     flags = "my_package.flags"
