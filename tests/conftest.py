@@ -1,5 +1,3 @@
-"""Lies here so that pytest puts this folder on the path: tests import `factories`."""
-
 from hypothesis import settings
 
 # A red run should be the commit's fault, not the draw's: the same examples every time. For new ones:

@@ -10,7 +10,7 @@ import pytest
 from models import registry
 from models.registry import RegistryError
 
-EXAMPLE = (Path(__file__).parent.parent / "example_plugin" / "fossil.py").read_text()
+EXAMPLE = (Path(__file__).parents[1] / "docs" / "example_plugin" / "fossil.py").read_text()
 
 
 @pytest.fixture

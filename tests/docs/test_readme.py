@@ -15,7 +15,7 @@ from harness.study.find import find_study
 from harness.study.loss import LOSSES, loss_spec
 from harness.study.yaml_reading import read_yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -82,7 +82,7 @@ def test_the_verdict_tables_are_those_of_the_committed_records():
 )
 def test_the_example_baseline_is_the_one_that_the_tests_install(page, language, file):
     blocks = re.findall(rf"```{language}\n(.*?)```", TEXT[page], re.DOTALL)
-    assert (ROOT / "tests" / "example_plugin" / file).read_text() in blocks
+    assert (ROOT / "tests" / "docs" / "example_plugin" / file).read_text() in blocks
 
 
 def test_the_card_that_is_shown_is_one(tmp_path):
