@@ -8,9 +8,11 @@ from importlib import metadata
 from pathlib import Path
 
 import factories
+import msgspec
 import pytest
 import yaml
 
+from claims.studies import CLAIMS, QUIET
 from harness import cli, doors
 from harness.analysis.analyse import analyse
 from harness.errors import UserError
@@ -19,7 +21,7 @@ from harness.study.cells import cells
 from harness.study.check import load_study
 from harness.study.claim import Card, load_cards, rules
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEMPLATE = ROOT / "harness" / "analysis" / "claims" / "_template.py"
 
 
@@ -153,3 +155,35 @@ def test_a_package_brings_a_rule_by_an_entry_point(tmp_path, monkeypatch):
     monkeypatch.setattr(doors, "entry_points", lambda group: [taken])
     with pytest.raises(UserError, match=r"rule 'speedup' is harness\.analysis\.claims\.speedup already"):
         rules()
+
+
+def test_every_published_claim_has_a_rule():
+    assert {card.rule for card in CLAIMS.values()} == set(rules())
+
+
+@pytest.mark.parametrize(
+    "claim", ["linear-time", "speedup-6x", "long-sequences", "linear-memory", "accuracy", "kernel"]
+)
+def test_thresholds_come_from_the_claim(tmp_path, claim):
+    bare = msgspec.structs.replace(CLAIMS[claim], threshold=None)
+    folder = factories.make_folder(tmp_path, lengths=(256,), claims=[bare])
+    with pytest.raises(UserError, match=f"{claim}.*threshold"):
+        analyse(folder)
+
+
+def test_another_threshold_gives_another_verdict(tmp_path):
+    folder = factories.make_folder(
+        tmp_path,
+        noise=QUIET,
+        memory=False,
+        training=False,
+        claims=[msgspec.structs.replace(CLAIMS["speedup-6x"], threshold=4.0)],
+    )
+    assert analyse(folder).claims[0].overall.verdict == "supported"
+
+
+def test_an_unknown_rule_names_the_known_ones(tmp_path):
+    odd = msgspec.structs.replace(CLAIMS["accuracy"], rule="ranks-beter")
+    folder = factories.make_folder(tmp_path, lengths=(256,), claims=[odd])
+    with pytest.raises(UserError, match="Did you mean 'ranks-better'"):
+        analyse(folder)
