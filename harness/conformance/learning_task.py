@@ -71,9 +71,9 @@ def learn(model: SequenceModel) -> tuple[float, int]:
     accuracy, steps = 0.0, 0
     while accuracy < LEARNING_ACCURACY and steps < LEARNING_STEPS:
         for batch in sequences.epoch(steps):
+            hidden = model(torch.from_numpy(batch.items)).flatten(0, 1)[torch.from_numpy(batch.positions)]
             targets = torch.from_numpy(batch.targets)
-            hidden = model(torch.from_numpy(batch.items))[targets > 0]
-            loss = criterion(hidden, model.item_embedding.weight, targets[targets > 0], num_items, generator)
+            loss = criterion(hidden, model.item_embedding.weight, targets, num_items, generator)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

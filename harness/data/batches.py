@@ -1,4 +1,8 @@
-"""Batches: right-padded, to the longest of the batch and not to L, in an order that resumes.
+"""Batches of sequences of like length, right-padded to the longest of the batch, in an order that resumes.
+
+A batch holds about as many positions as `batch_size` sequences of mean length do: fewer long sequences or
+more short ones. So a step costs the same whatever its batch, and few positions are padding: of random batches
+of 128 users 46 % are on ML-1M and 90 % on Beauty, at L = 200.
 
 Three objectives cut batches from the same sequences in the same order, so that models differ in
 nothing else:
@@ -14,6 +18,7 @@ nothing else:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,18 +36,20 @@ class Batch:
 
     Attributes:
         items: `[B, T]` int64, 0 = padding on the right, oldest first.
-        targets: `[B, T]` int64, 0 where a position has no target.
+        targets: `[N]` int64, the items to predict.
+        positions: `[N]` int64, where: row · T + column, rising.
+        tokens: Real positions; under `next-item` all have a target.
+        weight: What the mean loss of its targets counts for in a step: how many they are, in units of the
+            epoch's mean. So every target of an epoch weighs the same, whatever batch it came into.
         timestamps: `[B, T]` int64 seconds, where the data has them.
     """
 
     items: Integers
     targets: Integers
+    positions: Integers
+    tokens: int
+    weight: float
     timestamps: Integers | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Real positions; under `next-item` all have a target."""
-        return int(np.count_nonzero(self.items))
 
 
 @dataclass(frozen=True)
@@ -75,9 +82,12 @@ class TrainingSequences:
     Args:
         split: Which events are for training.
         length: Longest input L.
-        batch_size: Sequences per batch; the last batch of an epoch may be smaller.
+        batch_size: Sequences of mean length per batch.
         seed: With the epoch, decides the order, the masks and the cuts.
-        objective: One of `TRANSFORMS`.
+        objective: One of `OBJECTIVES`.
+
+    Attributes:
+        steps: Batches per epoch.
     """
 
     def __init__(self, split: Split, length: int, batch_size: int, seed: int, objective: str = "next-item") -> None:
@@ -86,26 +96,58 @@ class TrainingSequences:
         starts = np.maximum(split.interactions.offsets[:-1], ends - length - 1)
         usable = ends - starts >= 2
         self._starts, self._ends = starts[usable], ends[usable]
-        self._length, self._batch_size, self._seed = length, batch_size, seed
-        self._transform = TRANSFORMS[objective]
+        self._length, self._seed = length, seed
+        self._objective = OBJECTIVES[objective]
+        self._cuts = _cuts(self._ends - self._starts - 1, batch_size)
+        self.steps = len(self._cuts) - 1
+        self._mean_targets = self._objective.count(self._ends - self._starts, length).sum() / max(1, self.steps)
 
     def __len__(self) -> int:
         """Number of sequences."""
         return len(self._starts)
 
-    @property
-    def steps(self) -> int:
-        """Batches per epoch."""
-        return -(-len(self) // self._batch_size)
-
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """All sequences once, in an order that depends on seed and epoch alone."""
+        """All sequences once, in an order that depends on seed and epoch alone.
+
+        Sequences of one length fall to their batches at random, and batches come in random order. One
+        is cut while the one before it is worked on.
+        """
         random = np.random.default_rng([self._seed, epoch])
         order = random.permutation(len(self))
-        for first in range(0, len(order), self._batch_size):
-            chosen = order[first : first + self._batch_size]
-            events, times = _pad(self._interactions, self._starts[chosen], self._ends[chosen])
-            yield self._transform(_Events(events, times, self._length, self._interactions.num_items), random)
+        order = order[np.argsort((self._starts - self._ends)[order], kind="stable")]
+        places = random.permutation(self.steps)
+        return _ahead(self._batch(order[self._cuts[k] : self._cuts[k + 1]], random) for k in places)
+
+    def _batch(self, chosen: Integers, random: np.random.Generator) -> Batch:
+        events, times = _pad(self._interactions, self._starts[chosen], self._ends[chosen])
+        cut = self._objective.cut(_Events(events, times, self._length, self._interactions.num_items), random)
+        positions = np.flatnonzero(cut.targets)
+        return Batch(
+            items=cut.items,
+            targets=cut.targets.ravel()[positions],
+            positions=positions,
+            tokens=int(np.count_nonzero(cut.items)),
+            weight=float(len(positions) / self._mean_targets),
+            timestamps=cut.times,
+        )
+
+
+def _cuts(lengths: Integers, batch_size: int) -> list[int]:
+    """Where to cut sequences, longest first: no batch of several takes more than `batch_size` of mean length do."""
+    longest_first, cuts = np.sort(lengths)[::-1], [0]
+    while cuts[-1] < len(lengths):
+        rows = int(batch_size * lengths.mean() // longest_first[cuts[-1]])
+        cuts.append(min(cuts[-1] + max(1, rows), len(lengths)))
+    return cuts
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def queries(split: Split, held_out: HeldOut, *, length: int | None, batch_size: int) -> Iterator[Query]:
@@ -168,14 +210,23 @@ class _Events:
     num_items: int
 
 
-def _next_item(events: _Events, random: np.random.Generator) -> Batch:
+@dataclass(frozen=True)
+class _Cut:
+    """Inputs `[B, T]`, their targets, 0 where a position has none, and times."""
+
+    items: Integers
+    targets: Integers
+    times: Integers | None
+
+
+def _next_item(events: _Events, random: np.random.Generator) -> _Cut:
     items = events.items[:, :-1].copy()
     items[events.items[:, 1:] == 0] = 0
     times = None if events.times is None else np.where(items > 0, events.times[:, :-1], 0)
-    return Batch(items, events.items[:, 1:], times)
+    return _Cut(items, events.items[:, 1:], times)
 
 
-def _masked_item(events: _Events, random: np.random.Generator) -> Batch:
+def _masked_item(events: _Events, random: np.random.Generator) -> _Cut:
     items, times = events.items, events.times
     if items.shape[1] > events.length:
         # A sequence of L + 1 events loses its first, which only `next-item` can use.
@@ -183,14 +234,18 @@ def _masked_item(events: _Events, random: np.random.Generator) -> Batch:
         items = np.where(whole, items[:, 1:], items[:, :-1])
         times = None if times is None else np.where(whole, times[:, 1:], times[:, :-1])
     real = items > 0
-    counts = np.maximum(1, np.rint(MASKED_SHARE * real.sum(axis=1))).astype(np.int64)
+    counts = _masked(real.sum(axis=1), events.length)
     # The smallest of random keys: every choice of that many positions is equally likely.
     keys = np.where(real, random.random(items.shape), np.inf)
     chosen = keys.argsort(axis=1).argsort(axis=1) < counts[:, None]
-    return Batch(np.where(chosen, events.num_items + 1, items), np.where(chosen, items, 0), times)
+    return _Cut(np.where(chosen, events.num_items + 1, items), np.where(chosen, items, 0), times)
 
 
-def _last_item(events: _Events, random: np.random.Generator) -> Batch:
+def _masked(events: Integers, length: int) -> Integers:
+    return np.maximum(1, np.rint(MASKED_SHARE * np.minimum(events, length))).astype(np.int64)
+
+
+def _last_item(events: _Events, random: np.random.Generator) -> _Cut:
     cuts = random.integers(1, (events.items > 0).sum(axis=1))
     rows, columns = np.arange(len(cuts)), np.arange(cuts.max())
     inside = columns < cuts[:, None]
@@ -198,11 +253,19 @@ def _last_item(events: _Events, random: np.random.Generator) -> Batch:
     targets = np.zeros_like(items)
     targets[rows, cuts - 1] = events.items[rows, cuts]
     times = None if events.times is None else np.where(inside, events.times[:, : len(columns)], 0)
-    return Batch(items, targets, times)
+    return _Cut(items, targets, times)
 
 
-TRANSFORMS: dict[str, Callable[[_Events, np.random.Generator], Batch]] = {
-    "next-item": _next_item,
-    "masked-item": _masked_item,
-    "last-item": _last_item,
+@dataclass(frozen=True)
+class _Objective:
+    """How batches are cut, and how many targets sequences of so many events at a length L have."""
+
+    cut: Callable[[_Events, np.random.Generator], _Cut]
+    count: Callable[[Integers, int], Integers]
+
+
+OBJECTIVES: dict[str, _Objective] = {
+    "next-item": _Objective(_next_item, lambda events, length: events - 1),
+    "masked-item": _Objective(_masked_item, _masked),
+    "last-item": _Objective(_last_item, lambda events, length: np.ones_like(events)),
 }

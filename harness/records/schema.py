@@ -258,7 +258,12 @@ class SpeedRecord(_CellRecord, frozen=True, kw_only=True, tag="speed", tag_field
 
 
 class Epoch(_Frozen, frozen=True):
-    """One pass over the training sequences; time excludes evaluation."""
+    """One pass over the training sequences; time excludes evaluation.
+
+    Attributes:
+        tokens: Real events that were trained on.
+        positions: Those and the padding beside them.
+    """
 
     epoch: int
     train_seconds: float
@@ -267,6 +272,7 @@ class Epoch(_Frozen, frozen=True):
     tokens: int
     loss: float
     validation_ndcg10: float | None
+    positions: int | None = None
 
 
 class Ranking(_Frozen, frozen=True):
@@ -290,6 +296,7 @@ class TrainingRecord(_CellRecord, frozen=True, kw_only=True, tag="training", tag
         best_epoch: Epoch whose weights were tested, chosen on validation NDCG@10.
         training_seconds: Sum over epochs, without evaluation.
         tokens_per_second: Real (non-padding) training positions per second of training.
+        padding: Share of the positions of all batches that were padding.
         timed: Whether the cell ran alone; false bars it from every time figure.
         resumed: How often it continued from a checkpoint.
     """
@@ -310,6 +317,7 @@ class TrainingRecord(_CellRecord, frozen=True, kw_only=True, tag="training", tag
     validation: Ranking | None = None
     test: Ranking | None = None
     resumed: int = 0
+    padding: float | None = None
 
 
 Record = SpeedRecord | TrainingRecord

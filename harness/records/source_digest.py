@@ -27,6 +27,7 @@ PACKAGES = ("harness", "models")
 # What a child process does, and the tables of which a spec chooses entries.
 CHILD = "harness.run.child.run"
 MEASURES = "harness.run.child.MEASURES"
+OBSERVERS = "harness.run.child.OBSERVERS"
 LOSSES = ("harness.measure.losses.LOSSES", "harness.study.loss.DEFAULTS")
 _MEASURES_OF = {"speed": ("time", "memory"), "training": ("training",)}
 _REGISTERS = ("register", "register_reference")
@@ -112,7 +113,7 @@ class Sources:
 
     def reach(self, executed: Executed) -> Reached:
         """All that such a cell executes."""
-        chosen = {MEASURES: _MEASURES_OF[executed.kind]}
+        chosen: dict[str, Collection[str]] = {MEASURES: _MEASURES_OF[executed.kind], OBSERVERS: ()}
         if executed.loss != "declared":
             chosen |= dict.fromkeys(LOSSES, () if executed.loss is None else (executed.loss,))
         classes = [s for name in executed.models for s in self._registered(name)]

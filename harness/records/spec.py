@@ -21,6 +21,8 @@ Measure = Literal["time", "memory"]
 Constant = Literal["tokens", "batch"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+Optimiser = Literal["adam", "adamw"]
+Schedule = Literal["constant", "cosine"]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -155,6 +157,7 @@ class TrainingSpec(_CellSpec, frozen=True, kw_only=True, tag="training"):
         length: Longest history in events; null for references, which see all of it, and for which
             nothing that follows is set.
         objective: Whose targets are predicted: those that the model declares.
+        weight_decay, schedule, warmup_steps, gradient_clip: As in the study's `TrainingSection`.
     """
 
     dataset: str
@@ -165,7 +168,7 @@ class TrainingSpec(_CellSpec, frozen=True, kw_only=True, tag="training"):
     length: int | None
     seed: int
     objective: Literal["declared"] | None = None
-    optimiser: Literal["adam"] | None = None
+    optimiser: Optimiser | None = None
     loss: LossSpec | None = None
     epochs: int | None = None
     patience: int | None = None
@@ -173,6 +176,10 @@ class TrainingSpec(_CellSpec, frozen=True, kw_only=True, tag="training"):
     batch_size: int | None = None
     learning_rate: float | None = None
     compile: bool | None = None
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    gradient_clip: float | None = None
 
     @property
     def where(self) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +20,9 @@ from harness.records.environment import describe, usable_cores
 from harness.records.schema import Environment, encode, write_atomic
 from harness.records.spec import SpeedSpec, TrainingSpec
 from harness.run.process import die_with_parent, limit_memory
+
+if TYPE_CHECKING:
+    from harness.measure.training.loop import Observer
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,15 +128,26 @@ def _speed(request: Request) -> Measurement:
 def _training(request: Request) -> Measurement:
     from harness.measure.training import cell
 
+    observer = OBSERVERS["lines"]()
     assert request.arrays is not None
     spec = msgspec.json.decode(request.spec, type=TrainingSpec)
     arrays, checkpoint = Path(request.arrays), Path(request.checkpoint)
-    return lambda: cell.run(spec, arrays, checkpoint, request.sources, _environment(request))
+    return lambda: cell.run(spec, arrays, checkpoint, request.sources, _environment(request), observer)
 
 
 Measurement = Callable[[], dict[str, Any]]
 # Imports what a measurement needs, which is timed apart, and returns it. A cell's source digest covers its own alone.
 MEASURES: dict[str, Callable[[Request], Measurement]] = {"time": _speed, "memory": _speed, "training": _training}
+
+
+def _lines() -> Observer:
+    from harness.run.training_lines import Lines
+
+    return Lines()
+
+
+# Who follows a training: told what happens, none decides a number, so no cell's source digest covers any.
+OBSERVERS: dict[str, Callable[[], Observer]] = {"lines": _lines}
 
 
 def _environment(request: Request) -> Environment:

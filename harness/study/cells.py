@@ -159,7 +159,6 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
                         length=length,
                         seed=seed,
                         objective="declared",
-                        optimiser="adam",
                     )
                     yield Cell.of(spec, later + place + 1)
 

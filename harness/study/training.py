@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from harness.errors import unknown
-from harness.records.spec import LossSpec, TrainingSpec
+from harness.errors import UserError, unknown
+from harness.records.spec import LossSpec, Optimiser, Schedule, TrainingSpec
 from harness.study.loss import LossName, loss_spec
 from harness.study.yaml_reading import Count, Positive, Section, Seed
 
@@ -32,6 +32,11 @@ class TrainingSection(Section, frozen=True):
         evaluate_every: Epochs between evaluations.
         budgets: Label → epochs, patience or evaluate_every of its own: masked items and single
             targets give fewer targets an epoch than the next item does.
+        optimiser: Adam, or AdamW with `weight_decay`.
+        weight_decay: Of AdamW, on matrices alone: not on norms and biases.
+        schedule: Of the learning rate after the warm-up: `constant`, or `cosine` down to 0 over all epochs allowed.
+        warmup_steps: Steps over which the learning rate rises linearly to `learning_rate`.
+        gradient_clip: Largest Euclidean norm of all gradients together; null: none is cut.
         loss: Loss of all models, whatever their objective names; `declared`: the one that each
             model's objective names, with that loss's defaults.
         negatives: Sampled items: shared by the batch in `sampled-softmax` (default 256), drawn for
@@ -55,6 +60,11 @@ class TrainingSection(Section, frozen=True):
     budgets: dict[str, Budget] = msgspec.field(default_factory=dict)
     batch_size: Count = 128
     learning_rate: Positive = 1e-3
+    optimiser: Optimiser = "adam"
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    schedule: Schedule = "constant"
+    warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    gradient_clip: Positive | None = None
     loss: LossName = "cross-entropy"
     negatives: int | None = None
     normalise: bool | None = None
@@ -87,6 +97,11 @@ class TrainingSection(Section, frozen=True):
             UserError: A loss option, number or label that cannot be meant.
         """
         self.loss_spec()
+        if self.weight_decay and self.optimiser == "adam":
+            raise UserError(
+                f"training.weight_decay is {self.weight_decay}, which optimiser 'adam' does not have; "
+                "write `optimiser: adamw`, or leave weight_decay out"
+            )
         for label in self.budgets:
             if label not in self.models:
                 raise unknown("model in training.budgets", label, self.models)

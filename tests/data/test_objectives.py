@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.batches import TRANSFORMS, TrainingSequences, queries, with_mask
+from harness.data.batches import OBJECTIVES, TrainingSequences, queries, with_mask
 from harness.data.interactions import StoredInteractions
 from harness.data.splits import leave_one_out
 
@@ -21,11 +21,18 @@ def batches(histories, length, objective, epoch=1, batch_size=3, seed=0, timesta
     return list(TrainingSequences(split, length, batch_size, seed, objective).epoch(epoch))
 
 
+def targets_of(batch):
+    """Targets as `[B, T]`, 0 where a position has none."""
+    found = np.zeros(batch.items.size, dtype=np.int64)
+    found[batch.positions] = batch.targets
+    return found.reshape(batch.items.shape)
+
+
 def rows(histories, length, objective, **options):
     return [
         (items[items > 0].tolist(), targets[: (items > 0).sum()].tolist(), times[: (items > 0).sum()].tolist())
         for batch in batches(histories, length, objective, **options)
-        for items, targets, times in zip(batch.items, batch.targets, batch.timestamps, strict=True)
+        for items, targets, times in zip(batch.items, targets_of(batch), batch.timestamps, strict=True)
     ]
 
 
@@ -56,7 +63,7 @@ def test_every_position_is_masked_alike():
     counts = np.zeros(10)
     for epoch in range(1, 1001):
         (batch,) = batches([list(range(1, 13))], 10, "masked-item", epoch=epoch)
-        counts += batch.targets[0] > 0
+        counts += targets_of(batch)[0] > 0
     assert np.abs(counts / 1000 - 0.2).max() < 0.05
 
 
@@ -82,18 +89,19 @@ def test_every_prefix_comes_up_alike():
 
 
 @settings(max_examples=60)
-@given(histories, st.integers(1, 12), st.sampled_from(sorted(TRANSFORMS)), st.integers(0, 3), st.booleans())
+@given(histories, st.integers(1, 12), st.sampled_from(sorted(OBJECTIVES)), st.integers(0, 3), st.booleans())
 def test_every_batch_is_right_padded_within_the_length_and_has_targets_in_every_row(
     given, length, objective, seed, timestamps
 ):
     num_items = max(max(h) for h in given)
     for batch in batches(given, length, objective, seed=seed, timestamps=timestamps):
         assert 1 <= batch.items.shape[1] <= length
-        assert batch.items.shape == batch.targets.shape
-        real = batch.items > 0
+        targets, real = targets_of(batch), batch.items > 0
+        assert (batch.targets > 0).all()
+        assert (np.diff(batch.positions) > 0).all()
         assert (np.diff(real.astype(int), axis=1) <= 0).all()
-        assert ((batch.targets > 0) <= real).all()
-        assert (batch.targets > 0).any(axis=1).all()
+        assert ((targets > 0) <= real).all()
+        assert (targets > 0).any(axis=1).all()
         assert batch.targets.max() <= num_items
         assert (batch.items <= num_items + (objective == "masked-item")).all()
         assert batch.tokens == real.sum()
@@ -104,7 +112,7 @@ def test_every_batch_is_right_padded_within_the_length_and_has_targets_in_every_
             assert batch.timestamps is None
 
 
-@pytest.mark.parametrize("objective", sorted(TRANSFORMS))
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_an_epoch_repeats_and_differs_from_the_next(objective):
     many = [[u, *range(u + 1, u + 9)] for u in range(1, 40)]
 
@@ -116,9 +124,17 @@ def test_an_epoch_repeats_and_differs_from_the_next(objective):
     assert sample(1, 2) != sample(2, 2)
 
 
+@settings(max_examples=60)
+@given(histories, st.integers(1, 12), st.sampled_from(sorted(OBJECTIVES)), st.integers(1, 5))
+def test_every_target_of_an_epoch_weighs_the_same(given, length, objective, batch_size):
+    found = batches(given, length, objective, batch_size=batch_size)
+    mean = sum(len(b.targets) for b in found) / len(found)
+    assert [b.weight * mean for b in found] == pytest.approx([len(b.targets) for b in found])
+
+
 def test_all_objectives_see_the_users_in_one_order():
     orders = []
-    for objective in TRANSFORMS:
+    for objective in OBJECTIVES:
         found = rows(HISTORIES, 100, objective, batch_size=1)
         orders.append(
             [next(i for i, h in enumerate(HISTORIES) if {*items, *targets} & {*h}) for items, targets, _ in found]

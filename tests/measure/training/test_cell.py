@@ -17,6 +17,7 @@ from harness.measure.training.ranking import NotFiniteError
 from harness.records import schema as record
 from harness.records.environment import describe
 from harness.records.spec import TrainingSpec
+from harness.run.child import OBSERVERS
 from models import registry
 from models.base import Cost, Scorer, SequenceModel, initialise_embedding, register, register_reference
 
@@ -103,8 +104,8 @@ def arrays():
     return prepare("synthetic", SOURCES["synthetic"]).folder
 
 
-def run(tmp_path, name="run", **changes):
-    return cell.run(spec(**changes), arrays(), tmp_path / f"{name}.ckpt", "sources", ENVIRONMENT)
+def run(tmp_path, name="run", observer=None, **changes):
+    return cell.run(spec(**changes), arrays(), tmp_path / f"{name}.ckpt", "sources", ENVIRONMENT, observer)
 
 
 def without_times(fields):
@@ -271,10 +272,10 @@ def test_divergence_later_keeps_the_best_epoch(tmp_path, monkeypatch):
     def breaking(*arguments):
         step, count = stepper(*arguments), 0
 
-        def broken(batch):
+        def broken(batch, rate):
             nonlocal count
             count += 1
-            return step(batch) * (math.nan if count > 15 else 1)
+            return step(batch, rate) * (math.nan if count > 15 else 1)
 
         return broken
 
@@ -293,8 +294,72 @@ def test_a_reference(tmp_path):
     assert not (tmp_path / "run.ckpt").exists()
 
 
+class Killer(loop.Observer):
+    """Ends a run in the middle, after so many steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def step(self, epoch, step, steps):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+RECIPE = {
+    "optimiser": "adamw",
+    "weight_decay": 0.1,
+    "schedule": "cosine",
+    "warmup_steps": 5,
+    "gradient_clip": 0.5,
+    "loss": {"name": "bce", "normalise": False, "temperature": 1.0, "negatives": 2},
+}
+
+
+def test_a_run_killed_at_any_step_goes_on_bit_for_bit(tmp_path):
+    whole = run(tmp_path, "whole", **RECIPE)
+    steps = sum(e.steps for e in whole["epochs"])
+    random = np.random.default_rng(0)
+    for point in range(20):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, f"killed-{point}", observer=Killer(random.integers(0, steps)), **RECIPE)
+        assert without_times(run(tmp_path, f"killed-{point}", **RECIPE)) == without_times(whole)
+
+
+@pytest.mark.parametrize("change", [{"weight_decay": 0.0}, {"schedule": "constant"}, {"warmup_steps": 0}])
+def test_every_part_of_a_recipe_changes_the_run(tmp_path, change):
+    found = run(tmp_path, "found", **RECIPE)
+    other = run(tmp_path, "other", **{**RECIPE, **change})
+    assert [e.loss for e in found["epochs"]] != [e.loss for e in other["epochs"]]
+
+
+def test_an_observer_is_told_everything_and_changes_nothing(tmp_path):
+    told = []
+
+    class Disturbing(loop.Observer):
+        def step(self, epoch, step, steps):
+            told.append((epoch, step, steps))
+
+        def epoch(self, model, outcome, settings):
+            told.append(outcome.epochs[-1].epoch)
+            model.eval()
+            torch.manual_seed(7)
+
+    found = run(tmp_path, "found", observer=Disturbing(), epochs=2)
+    steps = found["epochs"][0].steps
+    assert told == [x for e in (1, 2) for x in [*((e, k, steps) for k in range(1, steps + 1)), e]]
+    assert without_times(found) == without_times(run(tmp_path, "alone", epochs=2))
+
+
+def test_padding_is_the_share_of_positions_without_an_event(tmp_path):
+    found = run(tmp_path, epochs=2)
+    tokens, positions = (sum(getattr(e, name) for e in found["epochs"]) for name in ("tokens", "positions"))
+    assert found["padding"] == pytest.approx(1 - tokens / positions)
+    assert 0 < found["padding"] < 0.1
+
+
 def test_progress_goes_to_stderr(tmp_path, capsys):
-    run(tmp_path, epochs=2)
+    run(tmp_path, epochs=2, observer=OBSERVERS["lines"]())
     captured = capsys.readouterr()
     assert captured.out == ""
     for part in ("epoch 2/2", "loss", "NDCG@10", "tokens/s", "min left"):

@@ -167,11 +167,11 @@ def test_the_loss_is_a_mean_over_targets_and_tokens_count_real_positions(split, 
     sequences = loop.TrainingSequences(split, 8, 32, 0, "masked-item")
     model, total, targets = build(Masked), 0.0, 0
     for batch in sequences.epoch(1):
-        hidden = model(torch.from_numpy(batch.items)).detach()
+        hidden = model(torch.from_numpy(batch.items)).detach().flatten(0, 1)[torch.from_numpy(batch.positions)]
         scores = hidden @ model.item_embedding.weight[1 : ITEMS + 1].detach().T
         wanted = torch.from_numpy(batch.targets)
-        total += float(nn.functional.cross_entropy(scores[wanted > 0], wanted[wanted > 0] - 1, reduction="sum"))
-        targets += int((wanted > 0).sum())
+        total += float(nn.functional.cross_entropy(scores, wanted - 1, reduction="sum"))
+        targets += len(wanted)
     (epoch,) = outcome.epochs
     assert epoch.loss == pytest.approx(total / targets, rel=1e-5)
     assert epoch.tokens == sum(int((b.items > 0).sum()) for b in sequences.epoch(1))
@@ -243,3 +243,31 @@ def test_a_compiled_model_learns_the_same(split, tmp_path):
     _, compiled = train(kind, split, tmp_path, epochs=3, evaluate_every=1, compile=True)
     for one, other in zip(eager.epochs, compiled.epochs, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_the_learning_rate_rises_over_the_warm_up_and_follows_its_schedule(schedule, warmup):
+    chosen = settings(learning_rate=2.0, schedule=schedule, warmup_steps=warmup)
+    rates = np.array([loop.learning_rate(chosen, step, 110) for step in range(110)])
+    assert rates[:warmup] == pytest.approx(2.0 * np.arange(1, warmup + 1) / max(1, warmup))
+    after = rates[warmup:]
+    if schedule == "constant":
+        assert (after == 2.0).all()
+    else:
+        assert after[0] == 2.0
+        assert (np.diff(after) < 0).all()
+        assert 0 < after[-1] < 0.01
+        assert after[len(after) // 2] == pytest.approx(1.0, rel=0.05)
+
+
+def test_weights_decay_and_norms_and_biases_do_not(split, tmp_path):
+    start = build(Causal)
+    # A step too small to move anything by the gradient.
+    changes = {"optimiser": "adamw", "weight_decay": 1.0, "learning_rate": 1e-3, "epochs": 1, "gradient_clip": 1e-30}
+    model, _ = train(Causal, split, tmp_path, evaluate_every=1, **changes)
+    steps = loop.TrainingSequences(split, 8, 32, 0).steps
+    before = dict(start.named_parameters())
+    for name, after in model.named_parameters():
+        factor = (1 - 1e-3) ** steps if after.ndim > 1 else 1.0
+        torch.testing.assert_close(after, before[name] * factor, rtol=1e-4, atol=1e-6)
