@@ -18,17 +18,39 @@ constexpr int kChunk = 64, kLanes = 16, kVectors = kChunk / kLanes, kLine = 2 * 
 // Levels from here up, nodes of 2,048 events and more, sum in float64.
 constexpr int kPreciseLevel = 5;
 
-// Sixteen floats, one AVX-512 register; elsewhere the compiler splits them.
+// Sixteen floats: one AVX-512 register, elsewhere two of AVX. Not one generic vector there: the compiler
+// would split it through memory, five to ten times slower.
+#if defined(__AVX512F__)
 typedef float Vector __attribute__((vector_size(64), aligned(4)));
+constexpr int kRegisters = 24, kWidestTile = 4;
 
 inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
-
-#if defined(__AVX512F__)
-constexpr int kRegisters = 24;
 #else
-constexpr int kRegisters = 6;
+typedef float Half __attribute__((vector_size(32), aligned(4)));
+struct Vector {
+  Half low, high;
+};
+// Sixteen registers hold six rows of one Vector; wider products are done column by column.
+constexpr int kRegisters = 6, kWidestTile = 1;
+
+inline Vector operator*(float a, Vector b) { return {a * b.low, a * b.high}; }
+inline Vector& operator+=(Vector& a, Vector b) {
+  a.low += b.low;
+  a.high += b.high;
+  return a;
+}
+inline Vector load(const float* p) {
+  const Half* halves = reinterpret_cast<const Half*>(p);
+  return {halves[0], halves[1]};
+}
+inline void store(float* p, Vector v) {
+  Half* halves = reinterpret_cast<Half*>(p);
+  halves[0] = v.low;
+  halves[1] = v.high;
+}
 #endif
+
 // Rows of a register tile that is NV vectors wide.
 template <int NV> constexpr int rows_of() { return kRegisters / NV < 14 ? kRegisters / NV : 14; }
 
@@ -77,6 +99,10 @@ inline void fetch(const float* a, int64_t lda, int64_t rows, int64_t depth) {
 template <int NV>
 void product(int64_t m, int64_t depth, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
              int64_t ldc, bool add) {
+  if constexpr (NV > kWidestTile) {
+    for (int v = 0; v < NV; ++v) product<1>(m, depth, a, lda, b + v * kLanes, ldb, c + v * kLanes, ldc, add);
+    return;
+  }
   constexpr int MR = rows_of<NV>();
   int64_t r = 0;
   for (; r + MR <= m; r += MR) {
@@ -117,6 +143,10 @@ void outer(int64_t p, int64_t m, const float* a, int64_t lda, const float* b, in
 
 template <int MR, int NV>
 inline void outer_tile(int64_t m, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
+  if constexpr (NV > kWidestTile) {
+    for (int v = 0; v < NV; ++v) outer_tile<MR, 1>(m, a, lda, b + v * kLanes, ldb, c + v * kLanes, ldc);
+    return;
+  }
   Vector acc[MR][NV];
   read<MR, NV>(acc, c, ldc, true);
   for (int64_t k = 0; k < m; ++k) {
@@ -135,7 +165,7 @@ inline void outer_tile(int64_t m, const float* a, int64_t lda, const float* b, i
 
 template <int NV>
 void outer(int64_t p, int64_t m, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
-  constexpr int MR = NV == 1 ? 16 : (NV == 2 ? 8 : 4);
+  constexpr int MR = kWidestTile == 1 ? 4 : (NV == 1 ? 16 : (NV == 2 ? 8 : 4));
   // Rows in slabs, so that all tiles find both operands in the first-level cache.
   constexpr int64_t kSlab = 64;
   for (int64_t k = 0; k < m; k += kSlab) {
@@ -179,8 +209,18 @@ void pair_products(int64_t m, const float* x, const float* y, float* c, Shape sh
 template <int MR, Shape S>
 inline void inside_tile(const float* x, int64_t ldx, const float* t, const float* w, int64_t ldw, const float* p,
                         int64_t order, float* y, int64_t ldy) {
-  Vector acc[MR][kVectors] = {};
   constexpr int L = kLanes;
+  if constexpr (kVectors > kWidestTile) {
+    for (int v = 0; v < kVectors; ++v) {
+      const int first = S == kLower ? 0 : v, count = S == kLower ? v + 1 : kVectors - v;
+      Vector acc[MR][1] = {};
+      block<MR, 0, 1, 1>(acc, x + first * L, ldx, t + first * L * kChunk + v * L, kChunk, count * L);
+      if (w) block<MR, 0, 1, 1>(acc, w, ldw, p + v * L, kChunk, order);
+      write<MR, 1>(acc, y + v * L, ldy);
+    }
+    return;
+  }
+  Vector acc[MR][kVectors] = {};
   if (S == kLower) {
     block<MR, 0, 4, 4>(acc, x, ldx, t, kChunk, L);
     block<MR, 1, 4, 4>(acc, x + L, ldx, t + L * kChunk, kChunk, L);
@@ -199,7 +239,7 @@ inline void inside_tile(const float* x, int64_t ldx, const float* t, const float
 template <Shape S>
 void inside(int64_t m, const float* x, int64_t ldx, const float* t, const float* w, int64_t ldw, const float* p,
             int64_t order, float* y, int64_t ldy) {
-  constexpr int MR = rows_of<kVectors>();
+  constexpr int MR = rows_of<kVectors < kWidestTile ? kVectors : kWidestTile>();
   int64_t r = 0;
   for (; r + MR <= m; r += MR) {
     fetch(x + (r + MR) * ldx, ldx, m - r - MR < MR ? m - r - MR : MR, kChunk);
@@ -295,6 +335,16 @@ struct Channel {
     (level >= kPreciseLevel ? kPreciseProduct : kProduct)[width / kLanes](m, depth, a, lda, b, ldb, c, ldc, add);
   }
 
+  // Visit `columns` things in each of the R rows, f(row, column, count, down): as many at a time as there are columns,
+  // or as there are rows, one below the other. Products of few rows would leave most of a register tile empty.
+  template <typename F>
+  void grid(int64_t columns, F f) const {
+    if (columns >= p.rows)
+      for (int64_t r = 0; r < p.rows; ++r) f(r, 0, columns, false);
+    else
+      for (int64_t n = 0; n < columns; ++n) f(0, n, p.rows, true);
+  }
+
   void moments(const float* x, const Direction& m, float* z) const {
     const int64_t N = p.chunks, R = p.rows, J0 = rank(0);
     const Product leaves = kProduct[J0 / kLanes];
@@ -310,32 +360,37 @@ struct Channel {
         states_product(l, wide, R * v.pairs, 2 * J, below, 2 * J, m.up[l], wide, parents, wide, false);
         continue;
       }
+      const int64_t row = v.nodes * J, parent_row = above.nodes * wide, last = v.pairs;
+      grid(v.pairs, [&](int64_t r, int64_t n, int64_t count, bool down) {
+        states_product(l, wide, count, 2 * J, below + r * row + n * 2 * J, down ? row : 2 * J, m.up[l], wide,
+                       parents + r * parent_row + n * wide, down ? parent_row : wide, false);
+      });
+      if (v.short_index >= 0) {
+        states_product(l, wide, R, 2 * J, below + last * 2 * J, row, m.up_short[l], wide, parents + last * wide, parent_row,
+                       false);
+        continue;
+      }
       for (int64_t r = 0; r < R; ++r) {
-        const float* row = below + r * v.nodes * J;
-        float *parent = parents + r * above.nodes * wide, *last = parent + v.pairs * wide;
-        states_product(l, wide, v.pairs, 2 * J, row, 2 * J, m.up[l], wide, parent, wide, false);
-        if (v.short_index >= 0) {
-          states_product(l, wide, 1, 2 * J, row + 2 * v.pairs * J, 2 * J, m.up_short[l], wide, last, wide, false);
-        } else {
-          std::memcpy(last, row + (v.nodes - 1) * J, J * sizeof(float));
-          std::memset(last + J, 0, (wide - J) * sizeof(float));
-        }
+        float* parent = parents + r * parent_row + last * wide;
+        std::memcpy(parent, below + (r + 1) * row - J, J * sizeof(float));
+        std::memset(parent + J, 0, (wide - J) * sizeof(float));
       }
     }
   }
 
-  // Expansions of `pairs` pairs of siblings from their parents' (or none) and the sources' moments.
-  void siblings(int64_t level, int64_t pairs, const float* parent, const float* z, const float* down, const float* couple,
-                int64_t source, float* w) const {
+  // Expansions of `pairs` pairs of siblings from their parents' (or none) and the sources' moments; a pair lies `step`
+  // numbers after the one before it, a parent `parent_step`.
+  void siblings(int64_t level, int64_t pairs, const float* parent, int64_t parent_step, const float* z, int64_t step,
+                const float* down, const float* couple, int64_t source, float* w) const {
     const int64_t target = 1 - source, J = rank(level);
     if (parent) {
       const int64_t wide = rank(level + 1);
-      states_product(level, J, pairs, wide, parent, wide, down, 2 * J, w, 2 * J, false);
-      states_product(level, J, pairs, wide, parent, wide, down + J, 2 * J, w + J, 2 * J, false);
+      states_product(level, J, pairs, wide, parent, parent_step, down, 2 * J, w, step, false);
+      states_product(level, J, pairs, wide, parent, parent_step, down + J, 2 * J, w + J, step, false);
     } else {
-      for (int64_t n = 0; n < pairs; ++n) std::memset(w + (2 * n + source) * J, 0, J * sizeof(float));
+      for (int64_t n = 0; n < pairs; ++n) std::memset(w + n * step + source * J, 0, J * sizeof(float));
     }
-    states_product(level, J, pairs, J, z + source * J, 2 * J, couple, J, w + target * J, 2 * J, parent != nullptr);
+    states_product(level, J, pairs, J, z + source * J, step, couple, J, w + target * J, step, parent != nullptr);
   }
 
   void expansions(const float* z, const Direction& m, float* w) const {
@@ -343,24 +398,24 @@ struct Channel {
     for (int64_t l = p.depth - 1; l >= 0; --l) {
       const Level& v = p.levels[l];
       const bool top = l + 1 == p.depth;
-      const int64_t J = v.rank, wide = top ? 0 : rank(l + 1), above = top ? 0 : p.levels[l + 1].nodes;
+      const int64_t J = v.rank, wide = top ? 0 : rank(l + 1), above = top ? 0 : p.levels[l + 1].nodes * wide;
       const float *parents = top ? nullptr : w + offset(l + 1), *from = z + offset(l);
       float* to = w + offset(l);
       if (even(v)) {
-        siblings(l, R * v.pairs, parents, from, m.down[l], m.couple[l], m.source, to);
+        siblings(l, R * v.pairs, parents, wide, from, 2 * J, m.down[l], m.couple[l], m.source, to);
         continue;
       }
-      for (int64_t r = 0; r < R; ++r) {
-        const float *parent = top ? nullptr : parents + r * above * wide, *row = from + r * v.nodes * J;
-        const float* cut = top ? nullptr : parent + v.pairs * wide;
-        float* child = to + r * v.nodes * J;
-        siblings(l, v.pairs, parent, row, m.down[l], m.couple[l], m.source, child);
-        const int64_t last = 2 * v.pairs * J;
-        if (v.short_index >= 0)
-          siblings(l, 1, cut, row + last, m.down_short[l], m.couple_short[l], m.source, child + last);
-        else
-          std::memcpy(child + last, cut, J * sizeof(float));
-      }
+      const int64_t row = v.nodes * J, last = v.pairs * 2 * J;
+      const float* cut = top ? nullptr : parents + v.pairs * wide;
+      grid(v.pairs, [&](int64_t r, int64_t n, int64_t count, bool down) {
+        const int64_t place = r * row + n * 2 * J;
+        siblings(l, count, top ? nullptr : parents + r * above + n * wide, down ? above : wide, from + place,
+                 down ? row : 2 * J, m.down[l], m.couple[l], m.source, to + place);
+      });
+      if (v.short_index >= 0)
+        siblings(l, R, cut, above, from + last, row, m.down_short[l], m.couple_short[l], m.source, to + last);
+      else
+        for (int64_t r = 0; r < R; ++r) std::memcpy(to + r * row + last, cut + r * above, J * sizeof(float));
     }
   }
 
@@ -371,10 +426,11 @@ struct Channel {
       run(R * N, x, kChunk, m.toeplitz, p.depth ? w : nullptr, J0, m.out, J0, y, kChunk);
       return;
     }
-    for (int64_t r = 0; r < R; ++r) {
-      const float* row = x + r * N * kChunk;
-      run(N - 1, row, kChunk, m.toeplitz, w + r * N * J0, J0, m.out, J0, y + r * N * kChunk, kChunk);
-    }
+    grid(N - 1, [&](int64_t r, int64_t n, int64_t count, bool down) {
+      const int64_t chunk = r * N + n, step = down ? N : 1;
+      run(count, x + chunk * kChunk, step * kChunk, m.toeplitz, w + chunk * J0, step * J0, m.out, J0, y + chunk * kChunk,
+          step * kChunk);
+    });
     const int64_t last = N - 1;
     run(R, x + last * kChunk, N * kChunk, m.toeplitz, p.depth ? w + last * J0 : nullptr, N * J0, m.out_short, J0,
         y + last * kChunk, N * kChunk);
@@ -385,13 +441,16 @@ struct Channel {
                       const Maps& cut) const {
     const int64_t N = p.chunks, R = p.rows, J0 = rank(0), K = p.order;
     const Outer run = kOuter[J0 / kLanes];
-    const int64_t rows = p.ragged ? R : 1, count = p.ragged ? N - 1 : R * N;
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t chunk = r * N;
-      run(kChunk, count, x + chunk * kChunk, kChunk, v + chunk * J0, J0, whole.into, K);
-      run(kChunk, count, gradient + chunk * kChunk, kChunk, w + chunk * J0, J0, whole.out, K);
+    if (!p.ragged) {
+      run(kChunk, R * N, x, kChunk, v, J0, whole.into, K);
+      run(kChunk, R * N, gradient, kChunk, w, J0, whole.out, K);
+      return;
     }
-    if (!p.ragged) return;
+    grid(N - 1, [&](int64_t r, int64_t n, int64_t count, bool down) {
+      const int64_t chunk = r * N + n, step = down ? N : 1;
+      run(kChunk, count, x + chunk * kChunk, step * kChunk, v + chunk * J0, step * J0, whole.into, K);
+      run(kChunk, count, gradient + chunk * kChunk, step * kChunk, w + chunk * J0, step * J0, whole.out, K);
+    });
     const int64_t last = N - 1;
     run(kChunk, R, x + last * kChunk, N * kChunk, v + last * J0, N * J0, cut.into, K);
     run(kChunk, R, gradient + last * kChunk, N * kChunk, w + last * J0, N * J0, cut.out, K);
@@ -405,32 +464,39 @@ struct Channel {
     for (int64_t l = 0; l < p.depth; ++l) {
       const Level& level = p.levels[l];
       const bool transfers = decay && l + 1 < p.depth;
-      const int64_t J = level.rank, above = l + 1 < p.depth ? p.levels[l + 1].nodes * rank(l + 1) : 0;
-      const int64_t rows = even(level) ? 1 : R, pairs = even(level) ? R * level.pairs : level.pairs;
-      for (int64_t r = 0; r < rows; ++r) {
-        const int64_t child = offset(l) + r * level.nodes * J, parent = offset(l + 1) + r * above;
-        one(l, pairs, child, parent, z, w, u, v, g.couple + l * whole.couple_level,
-            transfers ? g.up + l * whole.up_level : nullptr, transfers ? g.down + l * whole.down_level : nullptr);
-        if (level.short_index < 0) continue;
-        const int64_t i = level.short_index, wide = transfers ? rank(l + 1) : 0;
-        one(l, 1, child + 2 * level.pairs * J, parent + level.pairs * wide, z, w, u, v, s.couple + i * cut.couple_level,
-            transfers ? s.up + i * cut.up_level : nullptr, transfers ? s.down + i * cut.down_level : nullptr);
+      const int64_t J = level.rank, wide = l + 1 < p.depth ? rank(l + 1) : 0;
+      const int64_t row = level.nodes * J, above = l + 1 < p.depth ? p.levels[l + 1].nodes * wide : 0;
+      const int64_t first = offset(l), parents = offset(l + 1);
+      float *couple = g.couple + l * whole.couple_level, *up = transfers ? g.up + l * whole.up_level : nullptr,
+            *down = transfers ? g.down + l * whole.down_level : nullptr;
+      if (even(level)) {
+        one(l, R * level.pairs, first, 2 * J, parents, wide, z, w, u, v, couple, up, down);
+        continue;
       }
+      grid(level.pairs, [&](int64_t r, int64_t n, int64_t count, bool below) {
+        one(l, count, first + r * row + n * 2 * J, below ? row : 2 * J, parents + r * above + n * wide, below ? above : wide, z,
+            w, u, v, couple, up, down);
+      });
+      if (level.short_index < 0) continue;
+      const int64_t i = level.short_index;
+      one(l, R, first + level.pairs * 2 * J, row, parents + level.pairs * wide, above, z, w, u, v,
+          s.couple + i * cut.couple_level, transfers ? s.up + i * cut.up_level : nullptr,
+          transfers ? s.down + i * cut.down_level : nullptr);
     }
   }
 
-  // `up` is [2, K, K], `down` [K, 2, K], of which each block's first J or J' rows and columns count.
-  void one(int64_t l, int64_t pairs, int64_t child, int64_t parent, const float* z, const float* w, const float* u,
-           const float* v, float* couple, float* up, float* down) const {
+  // `up` is [2, K, K], `down` [K, 2, K], of which each block's first J or J' rows and columns count; steps as in `siblings`.
+  void one(int64_t l, int64_t pairs, int64_t child, int64_t step, int64_t parent, int64_t parent_step, const float* z,
+           const float* w, const float* u, const float* v, float* couple, float* up, float* down) const {
     const int64_t K = p.order, J = rank(l);
     const float *moments = z + child, *reactions = u + child;
     const Outer narrow = kOuter[J / kLanes];
-    narrow(J, pairs, moments + p.source * J, 2 * J, reactions + (1 - p.source) * J, 2 * J, couple, K);
+    narrow(J, pairs, moments + p.source * J, step, reactions + (1 - p.source) * J, step, couple, K);
     if (!up) return;
     const int64_t wide = rank(l + 1);
     for (int64_t side = 0; side < 2; ++side) {
-      kOuter[wide / kLanes](J, pairs, moments + side * J, 2 * J, v + parent, wide, up + side * K * K, K);
-      narrow(wide, pairs, w + parent, wide, reactions + side * J, 2 * J, down + side * K, 2 * K);
+      kOuter[wide / kLanes](J, pairs, moments + side * J, step, v + parent, parent_step, up + side * K * K, K);
+      narrow(wide, pairs, w + parent, parent_step, reactions + side * J, step, down + side * K, 2 * K);
     }
   }
 };
