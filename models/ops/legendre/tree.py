@@ -46,7 +46,7 @@ from torch.nn import functional
 
 from models.ops.build.toeplitz import diagonal_sums, toeplitz
 from models.ops.legendre import native as native_tree
-from models.ops.legendre.geometry import Geometry, Level, tree_geometry
+from models.ops.legendre.geometry import Geometry, Level, chunk_size, tree_geometry
 from models.ops.legendre.maps import Maps, chunk_line, fold, tree_constants
 from models.ops.legendre.taps import LegendreKernel
 
@@ -71,9 +71,13 @@ def legendre_tree_convolution(x: Tensor, kernel: LegendreKernel, tolerance: floa
         missing = -kernel.order % lanes
         kernel = replace(kernel, coefficients=functional.pad(kernel.coefficients, (0, missing)))
     window = kernel.window
-    geometry = tree_geometry(min(length, window), kernel.order, window, tolerance, lanes)
     if window >= length:
-        return _run(x, kernel, geometry, wrapped=False)
+        # Whole chunks where the window has room for them: a short one costs matrices of its own.
+        chunk = chunk_size(length, kernel.order)
+        whole = min(-(-length // chunk) * chunk, window)
+        geometry = tree_geometry(whole, kernel.order, window, tolerance, lanes)
+        return _run(functional.pad(x, (0, whole - length)), kernel, geometry, wrapped=False)[..., :length]
+    geometry = tree_geometry(window, kernel.order, window, tolerance, lanes)
     segments = -(-length // window)
     x = functional.pad(x, (0, segments * window - length)).view(channels, batch, segments, window)
     y = _run(x.flatten(1, 2), kernel, geometry, wrapped=False).view(channels, batch, segments, window)
