@@ -81,7 +81,12 @@ void complex_backward(const float* h, const float* g, const double* real, const 
   std::copy(turn, turn + n, across);
 }
 
+// What one register holds: the compiler splits wider vectors through memory.
+#if defined(__AVX512F__)
 constexpr int64_t LANES = 16;
+#else
+constexpr int64_t LANES = 8;
+#endif
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 
