@@ -15,6 +15,10 @@ and the Hyena operator of order N, channel by channel, with a short causal convo
     z_1 = v;   z_{n+1} = h_n ∗ u_n + δ_n ⊙ u_n,  u_n = x_n ⊙ z_n,  n = 1 … N − 1;   z = x_N ⊙ z_N
     h_{n,d}(τ) = e^{−a_{n,d} τ} Σ_{k<K} c_{n,d,k} P_k(2τ/(W−1) − 1),  0 ≤ τ < W,  a ≥ 0
 
+With `gates: parallel` there is one gate beside the convolutions, as in a gated linear unit:
+
+    (x_1, v) = s ∗ (W_i LN(x) + b_i),    z = σ(x_1) ⊙ (h_{N−1} ∗ … h_1 ∗ v),  each h_n with its δ_n
+
 W is the model's maximum length, never the batch's: else the same weights would mean another kernel
 at another length. There are no positions outside the kernels. An FFT convolution is O(L log L);
 the tree, which needs Legendre coefficients (times an exponential), is O(L) and exact.
@@ -60,7 +64,8 @@ class HyenaRecConfig(ModelConfig):
             the kernel is no Legendre kernel or its K is too large for the tree to pay at that length.
         order: Order N of the Hyena operator: N gates, N − 1 long convolutions.
         short_convolution: Width of the short convolution in events; 0 leaves it out.
-        gates: Whether the gates x_1 … x_N exist; without them their projections go too.
+        gates: Whether the gates x_1 … x_N exist, without them their projections go too; or `parallel`,
+            one gate beside the convolutions.
         feed_forward: Hidden width of the feed-forward network, in units of D.
         initialisation: `open`: gates start at 1, the short convolution at the identity, kernels
             smooth and positive, δ at 0. `plain`: torch's defaults, random kernels, δ from N(0, 1)
@@ -73,9 +78,14 @@ class HyenaRecConfig(ModelConfig):
     convolution: Literal["auto", "fft", "tree", "dense"] = "auto"
     order: Annotated[int, Range(2)] = 2
     short_convolution: Annotated[int, Range(0)] = 3
-    gates: bool = True
+    gates: Literal[True, False, "parallel"] = True
     feed_forward: Annotated[int, Range(1)] = 4
     initialisation: Literal["open", "plain"] = "open"
+
+    @property
+    def gate_count(self) -> int:
+        """Streams besides v."""
+        return 1 if self.gates == "parallel" else self.order if self.gates else 0
 
 
 class LongConvolution(nn.Module):
@@ -113,7 +123,7 @@ class HyenaOperator(nn.Module):
     def __init__(self, config: HyenaRecConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.gates = config.order if config.gates else 0
+        self.gates, self.parallel = config.gate_count, config.gates == "parallel"
         self.projection = nn.Linear(width, (self.gates + 1) * width)
         self.kernels = nn.ModuleList(LongConvolution(config) for _ in range(config.order - 1))
         self.output = nn.Linear(width, width)
@@ -138,7 +148,7 @@ class HyenaOperator(nn.Module):
         return self._leave(_fused(streams, convolution.kernel(), cast(Tensor, self.short)))
 
     def _project(self, x: Tensor) -> Tensor:
-        """`[B, L, D]` to the streams x_1 … x_N, v, `[N + 1, D, B, L]`.
+        """`[B, L, D]` to the gates and v, `[G + 1, D, B, L]`.
 
         W Xᵀ lands channel-major, and `_leave` reads the transpose: no layout copies.
         """
@@ -159,9 +169,9 @@ class HyenaOperator(nn.Module):
         for n, kernel in enumerate(self.kernels):
             inputs.append(z)
             z = kernel(z)
-            if gates:
+            if gates and not self.parallel:
                 z = gates[n] * z
-        return z
+        return torch.sigmoid(gates[0]) * z if self.parallel else z
 
     def _fuses(self, streams: Tensor) -> bool:
         """Whether one Triton kernel does all of `_mix`: on such a GPU, of order 2, where the product is dense."""
@@ -176,9 +186,14 @@ class HyenaOperator(nn.Module):
         return name == "dense" and narrow and triton_dense.supports(length, streams.dtype)
 
     def _gated(self, streams: Tensor) -> list[Tensor]:
-        """`[N + 1, D, B, L]` to the first long convolution's input and the gates after it."""
+        """`[G + 1, D, B, L]` to the first long convolution's input and the gates after it."""
         if not self.gates:
             return [streams[0] if self.short is None else short_convolution(streams[0], self.short)]
+        if self.parallel:
+            if self.short is not None:
+                streams = short_convolution(streams.flatten(0, 1), self.short).view_as(streams)
+            gate, value = streams.unbind(0)
+            return [value, gate]
         if self.short is not None:
             return gated_short_convolution(streams, self.short.view(*streams.shape[:2], -1))
         first, *gates, value = streams.unbind(0)
@@ -198,8 +213,10 @@ class HyenaOperator(nn.Module):
             flat = short.step(flat, state["short"])
         *gates, z = flat.view(len(x), -1, x.shape[1]).unbind(1)
         for n, (kernel, own) in enumerate(zip(kernels, state["kernels"], strict=True)):
-            z = kernel.step(gates[n] * z if gates else z, own)
-        y: Tensor = self.output(gates[-1] * z if gates else z)
+            z = kernel.step(gates[n] * z if gates and not self.parallel else z, own)
+        if gates:
+            z = (torch.sigmoid(gates[0]) if self.parallel else gates[-1]) * z
+        y: Tensor = self.output(z)
         return y
 
     def prefill(self, x: Tensor, limit: int | None) -> tuple[Tensor, State]:
@@ -290,7 +307,7 @@ class HyenaRec(StreamingStack):
     def cost(self, batch: int, length: int) -> Cost:
         """Matrix products and convolutions of a forward pass; norms and activations are left out.
 
-        Per block and position: projection 2D·(G+1)D with G = N gates (0 without), output 2D²,
+        Per block and position: projection 2D·(G+1)D with G = N gates (0 without, 1 in parallel), output 2D²,
         FFN 4F·D² with F = `feed_forward`, short convolution 2·width·(G+1)D, gates G·D. Per long
         convolution: its kernel's taps, and the backend's operations
         (models/ops/convolution/cost.py). Bytes: each operator reads its inputs and writes its
@@ -300,7 +317,7 @@ class HyenaRec(StreamingStack):
         J = min(C, K) (models/ops/convolution/streams/legendre.py).
         """
         config, width = self.config, self.config.hidden_size
-        streams = (config.order if config.gates else 0) + 1
+        streams = config.gate_count + 1
         tokens = batch * length
         pointwise = 2.0 * width * width * (streams + 1 + 2 * config.feed_forward)
         pointwise += 2.0 * config.short_convolution * streams * width + (streams - 1) * width

@@ -28,13 +28,13 @@ class SASRecConfig(ModelConfig):
     Attributes:
         attention: Kernel: `math` builds the L × L matrix, `sdpa` is what torch picks, `flash` is
             flash-attn where it is installed and takes the tensors, else torch's flash kernel.
-        num_heads: Heads; more are used where one would be wider than 64.
+        num_heads: Heads, one as in the authors' code; more are used where one would be wider than 64.
         feed_forward: Hidden width of the feed-forward network, in units of D: 1 as published, 4 to
             match the other models' size.
     """
 
     attention: Literal["math", "sdpa", "flash"] = "sdpa"
-    num_heads: Annotated[int, Heads()] = 2
+    num_heads: Annotated[int, Heads()] = 1
     feed_forward: Annotated[int, Range(1)] = 1
 
 

@@ -20,10 +20,11 @@ def equations(operator, x, order, gates):
         for t in range(len(x)):
             for lag in range(min(short.shape[1], t + 1)):
                 streams[t] += short[:, lag] * plain[t - lag]
-    parts = np.split(streams, order + 1 if gates else 1, axis=1)
+    parallel = gates == "parallel"
+    parts = np.split(streams, 2 if parallel else order + 1 if gates else 1, axis=1)
     z = parts[-1]
     for n, convolution in enumerate(operator.kernels):
-        u = parts[n] * z if gates else z
+        u = parts[n] * z if gates and not parallel else z
         kernel = convolution.kernel()
         taps, skip = kernel.taps(len(x)).detach().double().numpy(), kernel.skip.detach().double().numpy()
         z = skip * u
@@ -31,7 +32,7 @@ def equations(operator, x, order, gates):
             for lag in range(t + 1):
                 z[t] += taps[:, lag] * u[t - lag]
     if gates:
-        z = parts[order - 1] * z
+        z = z / (1 + np.exp(-parts[0])) if parallel else parts[order - 1] * z
     return z @ weights["output.weight"].T + weights["output.bias"]
 
 
@@ -42,6 +43,8 @@ def equations(operator, x, order, gates):
         {},
         {"order": 3},
         {"gates": False},
+        {"gates": "parallel"},
+        {"gates": "parallel", "short_convolution": 0, "order": 3},
         {"short_convolution": 0},
         {"kernel_decay": False, "short_convolution": 5},
         {"kernel": "chebyshev"},

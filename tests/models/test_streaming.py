@@ -102,7 +102,9 @@ def test_the_declared_state_is_what_a_full_stream_keeps(name, length):
 
 
 @pytest.mark.parametrize(
-    "options", [{"kernel": "explicit"}, {"order": 3}, {"kernel_order": 64}, {"gates": False}], ids=str
+    "options",
+    [{"kernel": "explicit"}, {"order": 3}, {"kernel_order": 64}, {"gates": False}, {"gates": "parallel"}],
+    ids=str,
 )
 @pytest.mark.parametrize("length", [2, 512, 2048])
 def test_the_declared_state_follows_hyenas_options(options, length):
@@ -147,7 +149,16 @@ def test_running_sums_stay_in_float32_under_autocast(name):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"gates": False}, {"order": 3}, {"short_convolution": 0}, {"kernel_decay": False}]
+    "options",
+    [
+        {},
+        {"gates": False},
+        {"gates": "parallel"},
+        {"gates": "parallel", "short_convolution": 0},
+        {"order": 3},
+        {"short_convolution": 0},
+        {"kernel_decay": False},
+    ],
 )
 def test_hyena_streams_through_blocks_and_past_its_window(options):
     model, history = build("hyenarec", 600, initialisation="plain", **options), items(2, 1500)

@@ -109,7 +109,11 @@ ADDED = [
     ("harness/study/training.py", "    compile: bool = False\n", "    warm_up: float = 0.5\n"),
     ("harness/records/spec.py", "    compile: bool | None = None\n", "    warm_up: float = 0.5\n"),
     ("harness/records/schema.py", "    flags: list[str] = []\n", "    humidity: float | None = None\n"),
-    ("models/hyenarec.py", "    gates: bool = True\n", "    echoes: Annotated[int, Range(0), Added()] = 0\n"),
+    (
+        "models/hyenarec.py",
+        "    order: Annotated[int, Range(2)] = 2\n",
+        "    echoes: Annotated[int, Range(0), Added()] = 0\n",
+    ),
     ("models/hyenarec.py", "from models.options import Range\n", "from models.options import Added\n"),
 ]
 
