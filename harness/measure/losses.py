@@ -22,6 +22,8 @@ from harness.study.loss import filled
 # Large enough for fast matrix products, small enough to stay near the cache and off the peak.
 _LOGITS_PER_CHUNK = {"cpu": 1 << 19, "cuda": 1 << 25}
 _LEAST_POSITIONS_PER_CHUNK = 64
+# Where either way took as long: one thread, D = 64, K = 256 and 128.
+_DENSE_ROWS_PER_CANDIDATE = 24
 
 
 @dataclass(frozen=True)
@@ -182,18 +184,34 @@ def chunked_cross_entropy(
         total = states.new_zeros(())
         share = 1.0 / len(states)
         for start in range(0, len(states), rows):
-            part = states[start : start + rows]
-            index = (targets[start : start + rows] - 1)[:, None]
+            part, index = states[start : start + rows], targets[start : start + rows]
+            own = table[index]
             logits = part @ items.T
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            total += (normaliser - logits.gather(1, index)).sum()
-            logits -= normaliser
-            gradient = logits.exp_()
-            gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
-            gradient *= share
-            torch.mm(gradient, items, out=states_gradient[start : start + rows])
-            items_gradient.addmm_(gradient.T, part)
+            weights, scale, normaliser = _softmax(logits)
+            total += (normaliser - (part * own).sum(dim=1)).sum()
+            # Softmax less one-hot, never written out: rows are scaled, and targets taken off, behind the products.
+            scale = scale[:, None] * share
+            torch.mm(weights, items, out=states_gradient[start : start + rows]).mul_(scale).sub_(own, alpha=share)
+            items_gradient.addmm_(weights.T, part * scale)
+            weight_gradient.index_add_(0, index, part, alpha=-share)
     return _with_gradients(hidden, weight, total * share, states_gradient, weight_gradient)
+
+
+def _softmax(logits: Tensor, other: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of e^(logits − their largest), in place; what makes them a softmax; and the logarithm of the denominator.
+
+    Args:
+        logits: `[N, V]`; overwritten.
+        other: `[N]` one more logit a row, which counts in the denominator.
+    """
+    largest = logits.amax(dim=1)
+    if other is not None:
+        largest = torch.maximum(largest, other)
+    weights = logits.sub_(largest[:, None]).exp_()
+    total = weights.sum(dim=1)
+    if other is not None:
+        total += (other - largest).exp_()
+    return weights, total.reciprocal(), largest + total.log()
 
 
 def sampled_softmax(
@@ -232,12 +250,12 @@ def sampled_softmax(
             positive = (part * own).sum(dim=1)
             logits = part @ shared.T
             logits.masked_fill_(index[:, None] == negatives, -torch.inf)
-            normaliser = torch.logaddexp(logits.logsumexp(dim=1), positive)
+            weights, scale, normaliser = _softmax(logits, positive)
             total += (normaliser - positive).sum()
-            gradient = logits.sub_(normaliser[:, None]).exp_().mul_(share)
+            scale = scale[:, None] * share
             pull = ((positive - normaliser).exp_() - 1)[:, None] * share
-            torch.addmm(own * pull, gradient, shared, out=states_gradient[start : start + rows])
-            shared_gradient.addmm_(gradient.T, part)
+            torch.mm(weights, shared, out=states_gradient[start : start + rows]).mul_(scale).addcmul_(own, pull)
+            shared_gradient.addmm_(weights.T, part * scale)
             weight_gradient.index_add_(0, index, part * pull)
         weight_gradient.index_add_(0, negatives, shared_gradient)
     return _with_gradients(hidden, weight, total * share, states_gradient, weight_gradient)
@@ -257,7 +275,7 @@ def binary_cross_entropy(
 
     With β = 1 this is BCE; with β < 1 it is the generalised BCE of gSASRec (Petrov and Macdonald,
     RecSys 2023), whose log σ(s⁺)^β is taken as β log σ(s⁺), which needs no double precision. The
-    N × K scored rows exist a chunk at a time. Computed in float32 at least, also under autocast.
+    N × K scored rows, or the N × R scores of a table that is not much larger, exist a chunk at a time. Computed in float32 at least, also under autocast.
 
     Args:
         hidden: `[N, D]` hidden states of real positions only.
@@ -277,7 +295,10 @@ def binary_cross_entropy(
     if negatives.ndim != 2 or len(negatives) != len(targets) or not negatives.shape[1]:
         raise ValueError(f"negatives must be [{len(targets)}, K] with K ≥ 1, not {negatives.shape}")
     candidates = torch.cat([targets[:, None], negatives], dim=1)
-    rows = chunk or max(1, _LOGITS_PER_CHUNK[hidden.device.type] // (candidates.shape[1] * hidden.shape[1]))
+    count, width = candidates.shape[1], hidden.shape[1]
+    # Scores of the whole table, three fast products, cost less than so many gathered and scattered rows.
+    dense = len(weight) <= _DENSE_ROWS_PER_CANDIDATE * count
+    rows = chunk or max(1, _LOGITS_PER_CHUNK[hidden.device.type] // (len(weight) if dense else count * width))
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         states, table = _common(hidden, weight)
         states_gradient, weight_gradient = torch.empty_like(states), torch.zeros_like(table)
@@ -285,12 +306,20 @@ def binary_cross_entropy(
         share = 1.0 / candidates.numel()
         for start in range(0, len(states), rows):
             part, index = states[start : start + rows], candidates[start : start + rows]
-            items = table[index]
-            logits = torch.bmm(items, part[:, :, None]).squeeze(2)
+            if dense:
+                logits = (part @ table.T).gather(1, index)
+            else:
+                items = table[index]
+                logits = torch.bmm(items, part[:, :, None]).squeeze(2)
             total += power * functional.softplus(-logits[:, 0]).sum() + functional.softplus(logits[:, 1:]).sum()
             gradient = logits.sigmoid()
             gradient[:, 0] = power * (gradient[:, 0] - 1)
             gradient *= share
+            if dense:
+                scores = part.new_zeros(len(part), len(table)).scatter_add_(1, index, gradient)
+                torch.mm(scores, table, out=states_gradient[start : start + rows])
+                weight_gradient.addmm_(scores.T, part)
+                continue
             states_gradient[start : start + rows] = torch.bmm(gradient[:, None, :], items).squeeze(1)
             outer = gradient[:, :, None] * part[:, None, :]
             weight_gradient.index_add_(0, index.flatten(), outer.flatten(0, 1))

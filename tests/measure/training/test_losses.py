@@ -118,8 +118,9 @@ def naive_binary(hidden, weight, targets, negatives, power):
 
 @pytest.mark.parametrize("chunk", [1, 5, 37, None])
 @pytest.mark.parametrize(("count", "power"), [(1, 1.0), (6, 1.0), (6, 0.3)])
-def test_binary_losses_against_a_loop(chunk, count, power):
-    hidden, weight, targets, items = tensors()
+@pytest.mark.parametrize("items", [23, 300], ids=["scores of the whole table", "gathered rows"])
+def test_binary_losses_against_a_loop(items, chunk, count, power):
+    hidden, weight, targets, items = tensors(items=items)
     negatives = other_items(targets, count, items, torch.Generator().manual_seed(1))
     expected = naive_binary(hidden, weight, targets, negatives, power)
     wanted = torch.autograd.grad(3 * expected, (hidden, weight))
