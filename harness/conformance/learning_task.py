@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from harness.data.batches import TrainingSequences
 from harness.data.interactions import StoredInteractions
-from harness.data.splits import Split
+from harness.data.splits import Split, leave_one_out
 from harness.measure.losses import Criterion
 from harness.measure.training.loop import checked_objective
 from harness.measure.training.ranking import rank_model
@@ -48,7 +48,7 @@ def learning_task() -> Split:
     users, length = LEARNING_BATCH * LEARNING_ROUND, LEARNING_LENGTH + 2
     events = second_order(users, length, LEARNING_DIGITS, np.random.default_rng(0)).ravel()
     offsets = np.arange(users + 1, dtype=np.int64) * length
-    return Split(StoredInteractions(events, offsets, LEARNING_DIGITS**2), np.arange(512))
+    return leave_one_out(StoredInteractions(events, offsets, LEARNING_DIGITS**2), np.arange(512))
 
 
 def learn(model: SequenceModel) -> tuple[float, int]:

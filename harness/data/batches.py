@@ -24,10 +24,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.data.interactions import Integers, StoredInteractions
-from harness.data.splits import HeldOut, Split
+from harness.data.splits import HeldOut, Split, ranges
 
 # BERT4Rec's share on MovieLens and in its common re-implementations.
 MASKED_SHARE = 0.2
+# Some 300 MiB while a query is made: what histories of 32,768 events leave of 256 users.
+_EVENTS_PER_BATCH = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,24 @@ class Batch:
 
 @dataclass(frozen=True)
 class Query:
-    """Histories whose next event is held out.
+    """Histories and the items that are held out after them.
 
     Attributes:
         items: `[B, T]` int64, 0 = padding on the right: at most the last L events of each history.
         lengths: `[B]` events in each row.
-        targets: `[B]` the held-out items.
-        seen_rows: Row of every (row, item) pair to filter out of the ranking: all items of the
-            whole history except the target itself.
-        seen_items: Its item.
+        rows: `[P]` row of each held-out item; a row may have several.
+        targets: `[P]` the held-out items.
+        places: `[P]` place of each among all held-out events of the split.
+        seen_rows: `[S]` row of every event of the whole histories, to be left out of the ranking.
+        seen_items: `[S]` its item.
         timestamps: `[B, T]` int64 seconds, where the data has them.
     """
 
     items: Integers
     lengths: Integers
+    rows: Integers
     targets: Integers
+    places: Integers
     seen_rows: Integers
     seen_items: Integers
     timestamps: Integers | None = None
@@ -151,25 +156,46 @@ def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def queries(split: Split, held_out: HeldOut, *, length: int | None, batch_size: int) -> Iterator[Query]:
-    """Queries of all ranked users, in the order of the split.
+    """Queries of all histories of a split, with all that is held out after each.
 
     Args:
-        split: Who is ranked on what.
-        held_out: Which event is the target; the query is all events before it.
-        length: Longest history L given to the model; None: all of it.
-        batch_size: Users per batch.
+        split: What is ranked after what.
+        held_out: `validation` or `test`.
+        length: Longest history L given to the model; batches are in the order of the split. None: all of it;
+            batches are of histories about as long as each other.
+        batch_size: Most histories a batch; fewer where one of them is very long.
     """
-    stored = split.interactions
-    positions = split.targets(held_out)
-    for first in range(0, len(positions), batch_size):
-        ends = positions[first : first + batch_size]
-        starts = np.asarray(stored.offsets[:-1][split.users[first : first + batch_size]])
-        kept = starts if length is None else np.maximum(starts, ends - length)
+    stored, held = split.interactions, split.held(held_out)
+    starts = np.asarray(stored.offsets[:-1][held.users])
+    lengths, places = held.ends - starts, np.cumsum(held.counts) - held.counts
+    # Whole histories are padded to the longest of their batch.
+    order = np.arange(len(lengths)) if length is not None else lengths.argsort(kind="stable")
+    for chosen in _cut(order, lengths, batch_size):
+        begin, ends, counts = starts[chosen], held.ends[chosen], held.counts[chosen]
+        kept = begin if length is None else np.maximum(begin, ends - length)
         items, times = _pad(stored, kept, ends)
-        targets = stored.items[ends].astype(np.int64)
-        history = items if length is None else _pad(stored, starts, ends)[0]
-        rows, columns = np.nonzero((history > 0) & (history != targets[:, None]))
-        yield Query(items, ends - kept, targets, rows, history[rows, columns], times)
+        rows = np.arange(len(chosen))
+        yield Query(
+            items=items,
+            lengths=ends - kept,
+            rows=np.repeat(rows, counts),
+            targets=stored.items[ranges(ends, ends + counts)].astype(np.int64),
+            places=ranges(places[chosen], places[chosen] + counts),
+            seen_rows=np.repeat(rows, lengths[chosen]),
+            seen_items=stored.items[ranges(begin, ends)].astype(np.int64),
+            timestamps=times,
+        )
+
+
+def _cut(order: Integers, lengths: Integers, most: int) -> Iterator[Integers]:
+    """`order` in pieces of at most `most`, shorter where all would be too many events if as long as the longest."""
+    first = longest = 0
+    for place, length in enumerate(lengths[order].tolist()):
+        count, longest = place - first, max(longest, length)
+        if count == most or (count and (count + 1) * longest > _EVENTS_PER_BATCH):
+            yield order[first:place]
+            first, longest = place, length
+    yield order[first:]
 
 
 def _pad(stored: StoredInteractions, starts: Integers, ends: Integers) -> tuple[Integers, Integers | None]:

@@ -7,6 +7,7 @@ several test sets. Here the order of the file is the order of events, ties inclu
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -23,32 +24,62 @@ HeldOut = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
+class HeldOutEvents:
+    """Histories, and how many of the events right after each are held out.
+
+    Attributes:
+        users: `[E]` whose history it is; a user may have several.
+        ends: `[E]` position of the first held-out event; the history is all of the user's events before it.
+        counts: `[E]` held-out events, 1 or more.
+    """
+
+    users: Integers
+    ends: Integers
+    counts: Integers
+
+
+@dataclass(frozen=True)
 class Split:
-    """A leave-one-out split.
+    """Which events are ranked after which histories; all others are for training.
 
     Attributes:
         interactions: All events.
-        users: `[E]` users with at least three events, in file order; they are ranked.
+        rule: The rule in words, which is part of the checksum.
+        validation: What epochs are chosen by.
+        test: What is reported.
     """
 
     interactions: StoredInteractions
-    users: Integers
+    rule: str
+    validation: HeldOutEvents
+    test: HeldOutEvents
+
+    @cached_property
+    def users(self) -> Integers:
+        """The users that are ranked, in file order."""
+        return np.unique(self.test.users)
 
     @property
     def training_only(self) -> int:
-        """Number of users with fewer than three events: kept for training, never ranked."""
+        """Number of users that are kept for training and never ranked."""
         return self.interactions.num_users - len(self.users)
 
     @cached_property
     def training_ends(self) -> Integers:
         """`[U]` position after the last training event of each user."""
         ends = np.array(self.interactions.offsets[1:])
-        ends[self.users] -= 2
+        for held in (self.validation, self.test):
+            np.minimum.at(ends, held.users, held.ends)
         return ends
 
+    def held(self, held_out: HeldOut) -> HeldOutEvents:
+        """Validation or test."""
+        return self.test if held_out == "test" else self.validation
+
     def targets(self, held_out: HeldOut) -> Integers:
-        """`[E]` position of each ranked user's held-out event; the query is all before it."""
-        return np.asarray(self.interactions.offsets[1:][self.users] - (1 if held_out == "test" else 2))
+        """`[P]` positions of the held-out events, history after history."""
+        held = self.held(held_out)
+        return ranges(held.ends, held.ends + held.counts)
 
     def training(self) -> StoredInteractions:
         """The training events alone, as `Scorer.fit` takes them."""
@@ -67,7 +98,7 @@ class Split:
     @cached_property
     def sha256(self) -> str:
         """Checksum over the rule, the events and the held-out positions."""
-        digest = hashlib.sha256(RULE.encode())
+        digest = hashlib.sha256(self.rule.encode())
         parts: list[Items | Integers] = [self.interactions.items, self.interactions.offsets]
         parts += [self.targets("validation"), self.targets("test")]
         for part in parts:
@@ -77,6 +108,25 @@ class Split:
         return digest.hexdigest()
 
 
-def leave_one_out(interactions: StoredInteractions) -> Split:
-    """Hold out the last two events of every user who has at least three."""
-    return Split(interactions, np.flatnonzero(interactions.lengths >= LEAST_EVENTS))
+def leave_one_out(interactions: StoredInteractions, users: Integers | None = None) -> Split:
+    """Hold out the last two events of users.
+
+    Args:
+        interactions: All events.
+        users: Whose, in file order; each must have three events. None: of everyone who has.
+    """
+    users = np.flatnonzero(interactions.lengths >= LEAST_EVENTS) if users is None else users
+    ends, one = np.asarray(interactions.offsets[1:][users]), np.ones_like(users)
+    return Split(interactions, RULE, HeldOutEvents(users, ends - 2, one), HeldOutEvents(users, ends - 1, one))
+
+
+# By the name in a cell's spec. A cell's source digest covers the entry of its own split alone.
+SPLITS: dict[str, Callable[[StoredInteractions], Split]] = {"leave-one-out": leave_one_out}
+
+
+def ranges(starts: Integers, ends: Integers) -> Integers:
+    """The numbers `starts[i] … ends[i] − 1` of all i, one range after the other."""
+    counts = ends - starts
+    before = np.cumsum(counts) - counts
+    found: Integers = np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    return found

@@ -276,15 +276,17 @@ class Epoch(_Frozen, frozen=True):
 
 
 class Ranking(_Frozen, frozen=True):
-    """Full-catalogue ranking of one held-out event per user.
+    """Full-catalogue ranking of every held-out event.
 
     Attributes:
         metrics: `ndcg@10`, by which epochs are chosen; some records hold more. All others follow from the ranks.
-        ranks: Per user in split order: 1 + number of items scored higher + half the ties.
+        ranks: Per held-out event in split order: 1 + number of items scored higher + half the ties.
+        users: Whose each event is; null: one event of every ranked user.
     """
 
     metrics: dict[str, float]
     ranks: list[float]
+    users: list[int] | None = None
 
 
 class TrainingRecord(_CellRecord, frozen=True, kw_only=True, tag="training", tag_field="kind"):

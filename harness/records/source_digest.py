@@ -29,6 +29,7 @@ CHILD = "harness.run.child.run"
 MEASURES = "harness.run.child.MEASURES"
 OBSERVERS = "harness.run.child.OBSERVERS"
 LOSSES = ("harness.measure.losses.LOSSES", "harness.study.loss.DEFAULTS")
+SPLITS = "harness.data.splits.SPLITS"
 _MEASURES_OF = {"speed": ("time", "memory"), "training": ("training",)}
 _REGISTERS = ("register", "register_reference")
 
@@ -44,18 +45,20 @@ class Executed:
         kind: `speed` or `training`.
         models: Registered names of the models that are built.
         loss: Loss of a training cell, where `declared` may be any; None for speed cells and references.
+        split: Split of a training cell; None for speed cells.
     """
 
     kind: str
     models: tuple[str, ...]
     loss: str | None
+    split: str | None
 
     @classmethod
     def of(cls, spec: CellSpec) -> Executed:
         """The fields of a resolved spec."""
         if isinstance(spec, SpeedSpec):
-            return cls("speed", tuple(dict.fromkeys((spec.model.name, spec.partner.name))), None)
-        return cls("training", (spec.model.name,), None if spec.loss is None else spec.loss.name)
+            return cls("speed", tuple(dict.fromkeys((spec.model.name, spec.partner.name))), None, None)
+        return cls("training", (spec.model.name,), None if spec.loss is None else spec.loss.name, spec.split)
 
 
 def cell_digest(spec: CellSpec) -> str:
@@ -113,7 +116,8 @@ class Sources:
 
     def reach(self, executed: Executed) -> Reached:
         """All that such a cell executes."""
-        chosen: dict[str, Collection[str]] = {MEASURES: _MEASURES_OF[executed.kind], OBSERVERS: ()}
+        split = () if executed.split is None else (executed.split,)
+        chosen: dict[str, Collection[str]] = {MEASURES: _MEASURES_OF[executed.kind], OBSERVERS: (), SPLITS: split}
         if executed.loss != "declared":
             chosen |= dict.fromkeys(LOSSES, () if executed.loss is None else (executed.loss,))
         classes = [s for name in executed.models for s in self._registered(name)]

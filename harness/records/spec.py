@@ -151,7 +151,7 @@ class TrainingSpec(_CellSpec, frozen=True, kw_only=True, tag="training"):
 
     Attributes:
         dataset: Name of the data set.
-        split: Rule by which events are held out.
+        split: Rule by which events are held out, an entry of `harness.data.splits.SPLITS`.
         seen_items: What ranking does with the items that a user has had.
         timed: Whether it runs alone, so that its times count.
         length: Longest history in events; null for references, which see all of it, and for which
@@ -162,7 +162,7 @@ class TrainingSpec(_CellSpec, frozen=True, kw_only=True, tag="training"):
 
     dataset: str
     source: SourceSpec
-    split: Literal["leave-one-out"]
+    split: str
     seen_items: Literal["filtered"]
     timed: bool
     length: int | None

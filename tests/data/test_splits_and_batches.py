@@ -57,8 +57,8 @@ def test_split_hash_tells_order_and_boundaries_apart():
 
 def test_validation_query_is_training_and_test_query_adds_the_validation_item():
     split = leave_one_out(stored(*HISTORIES))
-    (validation,) = queries(split, "validation", length=None, batch_size=9)
-    (test,) = queries(split, "test", length=None, batch_size=9)
+    (validation,) = queries(split, "validation", length=9, batch_size=9)
+    (test,) = queries(split, "test", length=9, batch_size=9)
     assert validation.items.tolist() == [[1, 2, 3], [7, 0, 0]]
     assert validation.lengths.tolist() == [3, 1]
     assert validation.targets.tolist() == [4, 1]
@@ -66,12 +66,22 @@ def test_validation_query_is_training_and_test_query_adds_the_validation_item():
     assert test.targets.tolist() == [5, 7]
 
 
-def test_seen_items_are_of_the_whole_history_and_never_the_target():
+def test_seen_items_are_those_of_the_whole_history():
     split = leave_one_out(stored(*HISTORIES))
     (test,) = queries(split, "test", length=2, batch_size=9)
     assert test.items.tolist() == [[3, 4], [7, 1]]
-    pairs = sorted(zip(test.seen_rows.tolist(), test.seen_items.tolist(), strict=True))
-    assert pairs == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1)]
+    pairs = list(zip(test.seen_rows.tolist(), test.seen_items.tolist(), strict=True))
+    assert pairs == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 7), (1, 1)]
+
+
+def test_whole_histories_come_with_others_as_long(monkeypatch):
+    split = leave_one_out(stored([1] * 9, [2] * 4, [3] * 9, [4] * 5))
+    found = list(queries(split, "test", length=None, batch_size=2))
+    assert [q.items.tolist() for q in found] == [[[2, 2, 2, 0], [4, 4, 4, 4]], [[1] * 8, [3] * 8]]
+    assert [q.places.tolist() for q in found] == [[1, 3], [0, 2]]
+    monkeypatch.setattr("harness.data.batches._EVENTS_PER_BATCH", 10)
+    assert [q.places.tolist() for q in queries(split, "test", length=None, batch_size=9)] == [[1, 3], [0], [2]]
+    assert [q.places.tolist() for q in queries(split, "test", length=1, batch_size=9)] == [[0], [1], [2], [3]]
 
 
 def test_training_sequences_by_hand():

@@ -13,10 +13,10 @@ from harness.records.environment import ROOT
 from harness.records.source_digest import Executed, Sources
 from models import registry
 
-SPEED = Executed("speed", ("sasrec", "hyenarec"), None)
-TRAINING = Executed("training", ("sasrec",), "cross-entropy")
-DECLARED = Executed("training", ("sasrec",), "declared")
-REFERENCE = Executed("training", ("markov",), None)
+SPEED = Executed("speed", ("sasrec", "hyenarec"), None, None)
+TRAINING = Executed("training", ("sasrec",), "cross-entropy", "leave-one-out")
+DECLARED = Executed("training", ("sasrec",), "declared", "leave-one-out")
+REFERENCE = Executed("training", ("markov",), None, "leave-one-out")
 CELLS = (SPEED, TRAINING, DECLARED, REFERENCE)
 
 
@@ -97,6 +97,11 @@ SAME = {
     "what a study may say": ("harness/study/training.py", "epochs: Count = 100", "epochs: Count = 10"),
     "a claim's statistics": ("harness/analysis/estimates/scaling.py", "np.linspace(0.0, 4.0", "np.linspace(0.0, 5.0"),
     "how a cell is watched": ("harness/run/watch.py", "_POLL_SECONDS = 0.25", "_POLL_SECONDS = 0.5"),
+    "a split": (
+        "harness/data/splits.py",
+        '"leave-one-out": leave_one_out',
+        '"new": ranges, "leave-one-out": leave_one_out',
+    ),
     "an error's wording": ("harness/measure/losses.py", "a catalogue of one item has no negatives", "no negatives"),
 }
 
@@ -191,7 +196,7 @@ def test_a_package_counts_whole(project):
 
 def test_a_model_that_is_not_here_has_no_digest():
     with pytest.raises(KeyError):
-        Sources(ROOT).cell_digest(Executed("speed", ("unicorn",), None))
+        Sources(ROOT).cell_digest(Executed("speed", ("unicorn",), None, None))
 
 
 CLASS = """
@@ -230,7 +235,7 @@ def test_a_plugin_counts_with_its_files_and_its_version(tmp_path, monkeypatch, l
 
     def digest():
         return source_digest.Sources(ROOT, [("dig", module.split(".")[0])]).cell_digest(
-            Executed("training", ("fossil",), "bce")
+            Executed("training", ("fossil",), "bce", "leave-one-out")
         )
 
     seen = [digest()]

@@ -59,7 +59,7 @@ def run(
     device = runtime.prepare(spec.device, spec.threads)
     peak = Peak(device)
     stored, _ = interactions.load(arrays)
-    split = splits.leave_one_out(stored)
+    split = splits.SPLITS[spec.split](stored)
     if not len(split.users):
         raise UserError(f"data set '{spec.dataset}': no user has {splits.LEAST_EVENTS} events, so none can be ranked")
     reference = registry.entries()[spec.model.name].reference
@@ -84,7 +84,7 @@ def _run_reference(spec: TrainingSpec, split: Split) -> dict[str, Any]:
     return {
         "model": references.facts(spec.model, scorer),
         "training_seconds": seconds,
-        "validation": msgspec.structs.replace(validation, ranks=[]),
+        "validation": msgspec.structs.replace(validation, ranks=[], users=None),
         "test": rank_scorer(scorer, split, "test"),
         "flags": [],
     }

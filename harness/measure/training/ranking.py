@@ -1,4 +1,4 @@
-"""Ranking the whole catalogue for one held-out event per user.
+"""Ranking the whole catalogue for every held-out event.
 
 Rank r = 1 + number of items scored higher + half the ties. Ranks are what is kept: of the metrics
 (harness/metrics.py) only the one that epochs are chosen by is computed here. Sampled metrics are not
@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.batches import Query, queries, with_mask
@@ -32,29 +31,36 @@ class NotFiniteError(ValueError):
 
 
 def ranks(scores: Tensor, query: Query) -> Tensor:
-    """Ranks of the targets among the items that are not filtered out.
+    """Ranks of the held-out items, each among itself and the items that its history has not had.
 
     Args:
         scores: `[B, V]`, column j is item j + 1; overwritten.
-        query: The targets, and the items to filter out.
+        query: The held-out items, and the items to leave out.
 
     Returns:
-        `[B]` float64.
+        `[P]` float64.
 
     Raises:
         NotFiniteError: A score is NaN or infinite.
     """
-    if not bool(torch.isfinite(scores).all()):
+    # Minimum and maximum are NaN where any score is: one pass over them all.
+    if not bool(torch.isfinite(torch.stack(scores.aminmax())).all()):
         raise NotFiniteError(
             "scores hold NaN or infinity, so they cannot be ranked; training diverged or the model is wrong"
         )
-    index = torch.from_numpy(query.targets - 1).to(scores.device)[:, None]
-    target = scores.gather(1, index)
-    rows, items = torch.from_numpy(query.seen_rows), torch.from_numpy(query.seen_items - 1)
-    scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
-    greater = (scores > target).sum(dim=1)
-    ties = (scores == target).sum(dim=1) - 1
-    return 1.0 + greater.double() + ties.double() / 2
+    pairs = (query.rows, query.targets - 1, query.seen_rows, query.seen_items - 1)
+    rows, targets, seen_rows, seen_items = (torch.from_numpy(numbers).to(scores.device) for numbers in pairs)
+    own = scores[rows, targets]
+    scores[seen_rows, seen_items] = -torch.inf
+    found = []
+    # As many rows at once as there are, however many items are held out after each.
+    for first in range(0, len(rows), len(scores)):
+        part = slice(first, first + len(scores))
+        score = own[part, None]
+        others = scores.index_select(0, rows[part]).scatter_(1, targets[part, None], score)
+        # Items above less items below.
+        found.append(others.sub_(score).sign_().sum(dim=1, dtype=torch.float64))
+    return (torch.cat(found) + (scores.shape[1] + 1)) / 2
 
 
 def rank_model(
@@ -122,14 +128,15 @@ def rank(score: Callable[[Query], Tensor], split: Split, held_out: HeldOut, leng
 
     Args:
         score: Gives `[B, V]` finite scores, which are overwritten.
-        split: Who is ranked on what.
+        split: What is ranked after what.
         held_out: `validation` or `test`.
         length: Longest history in a query; None: all of it.
     """
     batch_size = min(_MOST_USERS, max(1, _SCORES_PER_BATCH // split.interactions.num_items))
-    parts = [
-        ranks(score(query), query).cpu().numpy()
-        for query in queries(split, held_out, length=length, batch_size=batch_size)
-    ]
-    joined: NDArray[np.float64] = np.concatenate(parts)
-    return Ranking(metrics={SELECTION: ndcg(joined, 10)}, ranks=joined.tolist())
+    held = split.held(held_out)
+    found = np.empty(held.counts.sum())
+    for query in queries(split, held_out, length=length, batch_size=batch_size):
+        found[query.places] = ranks(score(query), query).cpu().numpy()
+    users = np.repeat(held.users, held.counts)
+    alike = np.array_equal(users, split.users)
+    return Ranking(metrics={SELECTION: ndcg(found, 10)}, ranks=found.tolist(), users=None if alike else users.tolist())

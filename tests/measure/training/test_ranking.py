@@ -1,5 +1,8 @@
 import math
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +10,29 @@ import pytest
 import torch
 from hits import hits
 
-from harness.data.batches import Query
+from harness.data.batches import Query, queries
 from harness.data.catalogue import SOURCES
 from harness.data.interactions import StoredInteractions
 from harness.data.sources import prepare
-from harness.data.splits import leave_one_out
+from harness.data.splits import HeldOutEvents, leave_one_out
 from harness.measure.training.ranking import rank, rank_scorer, ranks
 from harness.measure.training.references import fit, popularity
 from harness.metrics import ndcg
 from models.base import Scorer
 
 
-def query(targets, seen=()):
-    rows, items = zip(*seen, strict=True) if seen else ((), ())
+def query(targets, seen=(), rows=None):
+    seen_rows, seen_items = zip(*seen, strict=True) if seen else ((), ())
     filler = np.ones((len(targets), 1), dtype=np.int64)
+    places = np.arange(len(targets))
     return Query(
-        filler, filler[:, 0], np.array(targets), np.array(rows, dtype=np.int64), np.array(items, dtype=np.int64)
+        items=filler,
+        lengths=filler[:, 0],
+        rows=places if rows is None else np.array(rows),
+        targets=np.array(targets),
+        places=places,
+        seen_rows=np.array(seen_rows, dtype=np.int64),
+        seen_items=np.array(seen_items, dtype=np.int64),
     )
 
 
@@ -45,14 +55,17 @@ def test_scores_that_are_not_finite_are_an_error(bad):
 def test_ranks_against_a_loop():
     generator = np.random.default_rng(0)
     scores = generator.integers(0, 5, size=(40, 30)).astype(float)
-    targets = generator.integers(1, 31, size=40)
-    seen = [(u, i) for u in range(40) for i in generator.integers(1, 31, size=6) if i != targets[u]]
+    # None to seven held-out items a row, in a few of them items that the history has had.
+    rows = np.repeat(np.arange(40), generator.integers(0, 8, size=40))
+    targets = generator.integers(1, 31, size=len(rows))
+    seen = [(u, i) for u in range(40) for i in generator.integers(1, 31, size=6)]
     expected = []
-    for user, target in enumerate(targets):
-        left = [scores[user, j] for j in range(30) if (user, j + 1) not in seen and j + 1 != target]
-        own = scores[user, target - 1]
+    for row, target in zip(rows, targets, strict=True):
+        left = [scores[row, j] for j in range(30) if (row, j + 1) not in seen and j + 1 != target]
+        own = scores[row, target - 1]
         expected.append(1 + sum(s > own for s in left) + sum(s == own for s in left) / 2)
-    assert ranks(torch.from_numpy(scores.copy()), query(targets, seen)).tolist() == expected
+    assert len(rows) > 2 * len(scores)
+    assert ranks(torch.from_numpy(scores.copy()), query(targets, seen, rows)).tolist() == expected
 
 
 def test_ndcg_by_hand():
@@ -70,18 +83,88 @@ def test_popularity_by_hand():
     assert popularity(split, "validation").ranks == [1.0, 2.5, 1.0]
 
 
-def test_batches_do_not_change_ranks(monkeypatch):
+def walks(lengths):
+    """A split of random histories, and a function that scores the item after the last one."""
     generator = np.random.default_rng(1)
-    items = generator.integers(1, 31, size=300).astype(np.int32)
-    split = leave_one_out(StoredInteractions(items, np.arange(0, 301, 10), 30))
+    items = generator.integers(1, 31, size=sum(lengths)).astype(np.int32)
     table = torch.from_numpy(generator.normal(size=(31, 30)))
 
     def score(q):
         return table[torch.from_numpy(q.items[np.arange(len(q.items)), q.lengths - 1])].clone()
 
-    together = rank(score, split, "test", 4).ranks
+    return leave_one_out(StoredInteractions(items, np.cumsum([0, *lengths]), 30)), score
+
+
+@pytest.mark.parametrize("length", [4, None])
+def test_batches_do_not_change_ranks(monkeypatch, length):
+    split, score = walks([*range(4, 40), 4, 5, 3])
+    together = rank(score, split, "test", length)
     monkeypatch.setattr("harness.measure.training.ranking._MOST_USERS", 7)
-    assert rank(score, split, "test", 4).ranks == together
+    assert rank(score, split, "test", length) == together
+    monkeypatch.setattr("harness.data.batches._EVENTS_PER_BATCH", 100)
+    assert rank(score, split, "test", length) == together
+
+
+def test_one_history_with_several_held_out_events_and_one_user_with_several_histories():
+    split, score = walks([10, 12, 9])
+    leave_one = {name: rank(score, split, name, 4).ranks for name in ("validation", "test")}
+    ends = split.interactions.offsets[1:]
+    # The last two events of user 0 after one history, and those of user 2 each after its own.
+    several = HeldOutEvents(np.array([0, 2, 2]), np.array([ends[0] - 2, ends[2] - 2, ends[2] - 1]), np.array([2, 1, 1]))
+    found = rank(score, replace(split, test=several), "test", 4)
+    assert found.users == [0, 0, 2, 2]
+    assert found.ranks[2:] == [leave_one["validation"][2], leave_one["test"][2]]
+    assert found.ranks[0] == leave_one["validation"][0]
+    history, after = split.interactions.items[: ends[0] - 2], split.interactions.items[ends[0] - 1]
+    scores = score(next(queries(split, "validation", length=4, batch_size=1)))[0]
+    left = [j for j in range(30) if j + 1 not in history and j + 1 != after]
+    assert found.ranks[1] == 1 + sum(bool(scores[j] > scores[after - 1]) for j in left)
+    assert rank(score, split, "test", 4).users is None
+
+
+MEMORY = """
+import sys
+import numpy as np, torch
+from harness.data.interactions import StoredInteractions
+from harness.data.splits import HeldOutEvents, leave_one_out
+from harness.measure.peak_memory import Peak
+from harness.measure.training.ranking import rank_model, rank_scorer
+from harness.measure.training.references import fit
+from models.gru4rec import GRU4Rec, GRU4RecConfig
+
+num_items, longest, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+random = np.random.default_rng(0)
+lengths = np.array([longest, *random.integers(3, 30, 299)])
+items = random.integers(1, num_items + 1, lengths.sum(), dtype=np.int32)
+split = leave_one_out(StoredInteractions(items, np.cumsum([0, *lengths]), num_items))
+cpu = torch.device("cpu")
+model = GRU4Rec(GRU4RecConfig(num_items=num_items, max_length=50, hidden_size=8))
+scorer = None if name == "gru4rec" else fit(name, split)[0]
+peak = Peak(cpu)
+if peak.method is None:
+    sys.exit("the peak cannot be read here")
+peak.reset()
+if scorer is None:
+    rank_model(model, split, "test", length=50, device=cpu, precision="float32")
+else:
+    rank_scorer(scorer, split, "test")
+print(peak.read() >> 20, peak.baseline_bytes >> 20)
+"""
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "decayed-markov"])
+@pytest.mark.parametrize(
+    ("num_items", "longest", "most"), [(3416, 300_000, 256), pytest.param(2_000_000, 100, 512, marks=pytest.mark.slow)]
+)
+def test_memory_is_bounded_by_the_batch(num_items, longest, most, name):
+    command = [sys.executable, "-c", MEMORY, str(num_items), str(longest), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "cannot be read here" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    peak, baseline = map(int, done.stdout.split())
+    assert 0 < peak < most
+    assert peak + baseline < 2048
 
 
 class _Transitions(Scorer):
