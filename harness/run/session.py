@@ -101,7 +101,8 @@ class Session:
         return left if minutes is None else min(left, 60 * minutes)
 
     def _command(self, phase: str, seconds: float) -> list[str]:
-        python = [sys.executable, "-m"]
+        # Not from the folder it is started in, where another checkout may lie: `run_phase` says from where.
+        python = [sys.executable, "-P", "-m"]
         if phase == "tests":
             tests = sorted((ROOT / "tests").rglob("test_*.py"))
             marked = [str(p.relative_to(ROOT)) for p in tests if "mark.gpu" in p.read_text(encoding="utf-8")]

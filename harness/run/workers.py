@@ -62,6 +62,16 @@ class ForkError(UserError):
     """A fork server did not start, or torch could not be used in its children."""
 
 
+def _run(module: str, *arguments: str) -> list[str]:
+    """The command for a module's `main`, which looks for modules where this process does.
+
+    `-m` looks in the folder it is started in first: there may be another checkout of this project.
+    """
+    places = [place or str(Path.cwd()) for place in sys.path]
+    code = f"import sys; sys.path[:] = {places!a}; from {module} import main; main()"
+    return [sys.executable, "-c", code, *arguments]
+
+
 class Fresh:
     """A new interpreter for every child.
 
@@ -75,7 +85,7 @@ class Fresh:
     def start(self, request: Path, environment: dict[str, str]) -> Child:
         """See `Workers`."""
         return subprocess.Popen(
-            [sys.executable, "-m", self._module, str(request)],
+            _run(self._module, str(request)),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -157,7 +167,7 @@ class _Server:
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness.run.fork_server", str(theirs.fileno()), str(os.getpid())],
+                _run("harness.run.fork_server", str(theirs.fileno()), str(os.getpid())),
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

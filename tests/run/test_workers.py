@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -218,7 +217,20 @@ def test_a_sweep_goes_on_without_a_server_that_cannot_run_cells(tmp_path, monkey
 
 
 def test_a_server_whose_imports_fail_says_so(tmp_path, monkeypatch):
-    (tmp_path / "torch.py").write_text(textwrap.dedent("""raise ImportError("no torch here")"""))
-    environment = {**clean_environment(), "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "torch.py").write_text("""raise ImportError("no torch here")""")
+    monkeypatch.syspath_prepend(tmp_path)
     with ForkServers() as own, pytest.raises(ForkError, match="while importing"):
-        own.start(request_of(tmp_path, study()), environment)
+        own.start(request_of(tmp_path, study()), clean_environment())
+
+
+@pytest.mark.parametrize("kind", [Fresh, ForkServers])
+def test_a_child_runs_the_code_of_its_parent_wherever_it_is_started(tmp_path, monkeypatch, kind):
+    for package in ("harness", "models"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('another checkout')")
+    monkeypatch.chdir(tmp_path)
+    value, workers = study(), kind()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=workers)
+    if kind is ForkServers:
+        workers.close()
+    assert result.status == "ok", result.detail

@@ -187,6 +187,14 @@ def test_the_bench_is_a_phase_that_keeps_its_record(tmp_path):
         assert "tiny/operator.json" in bundle.getnames()
 
 
+def test_a_phase_runs_the_code_of_the_script_wherever_it_is_started(tmp_path):
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "__init__.py").write_text("raise ImportError('another checkout')")
+    done = call(tmp_path, "speed", "--minutes", "3", "--workers", "fresh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 measured, 0 failed" in done.stdout
+
+
 @pytest.mark.parametrize("option", ["--phases=speed", "--bench-elements=64"])
 def test_what_only_an_archive_makes_sense_with_says_so(capsys, option):
     assert cli.main(["sweep", "cpu", option]) == 64
