@@ -20,6 +20,7 @@ from harness.records.environment import describe, usable_cores
 from harness.records.schema import Environment, encode, write_atomic
 from harness.records.spec import SpeedSpec, TrainingSpec
 from harness.run.process import die_with_parent, limit_memory
+from models.ops.build import optional
 
 if TYPE_CHECKING:
     from harness.measure.training.loop import Observer
@@ -93,6 +94,7 @@ def answer(
         measure: Returns the record's fields; `status` and `detail` among them say how it ended, if not well.
         environment: The machine, for a result without any other field.
     """
+    hide_broken()
     # Not at the top: torch takes seconds, in which a supervisor that died must take this process along.
     from harness.measure import runtime
 
@@ -110,6 +112,13 @@ def answer(
         detail = (str(error) or "MemoryError").splitlines()[0]
         found = Result(status="oom", detail=detail, fields={"environment": environment()})
     write_atomic(Path(result), encode(found))
+
+
+def hide_broken() -> None:
+    """Before torch is imported: it imports these itself, and bears their absence but no other failure."""
+    for package in ("pynvml", "triton"):
+        if not optional.imports(package):
+            sys.modules[package] = None  # type: ignore[assignment]
 
 
 def _measure(request: Request) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from harness.run.workers import Child, Workers
 
 _POLL_SECONDS = 0.25
 _DETAIL_LINES = 12
+# What children have noted of this machine, which every cell of a sweep would say again.
+_noted: set[str] = set()
 
 
 class OutOfTimeError(Exception):
@@ -139,8 +141,10 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
             # A closed terminal or a full disk must not stop the child, whose pipe would fill: it would
             # look like a cell that takes too long.
             try:
-                if shown:
+                if shown and line not in _noted:
                     print(line, end="", file=sys.stderr, flush=True)
+                if line.startswith("note: "):
+                    _noted.add(line)
                 if writer is not None:
                     writer(line)
             except OSError as error:

@@ -130,6 +130,15 @@ def test_a_time_series_lies_beside_its_record_and_goes_with_it(tmp_path):
 _SCALARS = {"measure": "time", "device": "GPU-0", "period_seconds": 0.1, "baseline_bytes": 5}
 
 
+def test_a_note_of_every_child_is_shown_once(tmp_path, capfd):
+    command = child(tmp_path, "print('note: no compiler', os.getcwd())\nprint('a line')")
+    for _ in range(2):
+        run_cell(study(), one_cell(study()), tmp_path / "r.json", log=tmp_path / "log", workers=Scripted(command))
+    shown = capfd.readouterr().err
+    assert (shown.count("note: no compiler"), shown.count("a line")) == (1, 2)
+    assert (tmp_path / "log").read_text().count("note: no compiler") == 2
+
+
 def test_a_child_that_leaves_no_result_is_an_error(tmp_path):
     value = study()
     result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, "pass")))

@@ -234,3 +234,20 @@ def test_a_child_runs_the_code_of_its_parent_wherever_it_is_started(tmp_path, mo
     if kind is ForkServers:
         workers.close()
     assert result.status == "ok", result.detail
+
+
+@pytest.mark.parametrize("kind", [Fresh, ForkServers])
+def test_a_cell_runs_beside_packages_that_break_at_import(tmp_path, monkeypatch, capfd, kind):
+    for package in ("flash_attn", "mamba_ssm", "fla", "triton", "pynvml"):
+        (tmp_path / f"{package}.py").write_text(f"open({str(tmp_path / package)!r}, 'w')\nraise RuntimeError('old')")
+    monkeypatch.syspath_prepend(tmp_path)
+    value, workers = msgspec.structs.replace(study(models=["sasrec"]), timing_partner="sasrec"), kind()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=workers)
+    if kind is ForkServers:
+        workers.close()
+    assert result.status == "ok", result.detail
+    # Torch imports the last two itself, the others run on GPUs alone.
+    assert not {"flash_attn", "mamba_ssm", "fla"} & {path.name for path in tmp_path.iterdir()}
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert [line.split("'")[1] for line in said] == ["pynvml", "triton"]
+    assert all("RuntimeError: old" in line for line in said)

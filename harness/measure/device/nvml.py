@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.records.schema import DeviceState
+from models.ops.build import optional
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (NVML API reference, "Clocks event reasons").
 # Idle (0x1) and application clock settings (0x2) say nothing about a measurement under load.
@@ -217,11 +218,14 @@ def driver() -> Any:
 
 @contextlib.contextmanager
 def open_library(api: Any = None) -> Iterator[Library | None]:
-    """NVML while the context lasts; None without a driver.
+    """NVML while the context lasts; None without a driver, or without a pynvml that can be imported.
 
     Args:
         api: A stand-in for pynvml.
     """
+    if api is None and not optional.imports("pynvml"):
+        yield None
+        return
     api = driver() if api is None else api
     try:
         api.nvmlInit()

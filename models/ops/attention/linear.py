@@ -18,7 +18,7 @@ from models.ops.build import accelerated
 CHUNK = 64
 # Features are positive, but may all vanish.
 LEAST_NORMALISER = 1e-6
-_FUSED_PACKAGE = "fla"
+_FUSED_MODULE = "fla.ops.linear_attn"
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, chunk: int = CHUNK) -> Tensor:
@@ -53,7 +53,7 @@ def fused_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     their type, in which bfloat16 stops counting at a few hundred.
     """
     _check(query, key, value)
-    module = importlib.import_module(f"{_FUSED_PACKAGE}.ops.linear_attn")
+    module = importlib.import_module(_FUSED_MODULE)
     dtype = value.dtype
     with torch.autocast(query.device.type, enabled=False):
         features, keys, normaliser = _prepared(query, key)
@@ -64,7 +64,7 @@ def fused_linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def fused_is_available(device: torch.device) -> bool:
     """Whether flash-linear-attention is installed and the device is one that its kernel runs on."""
-    return accelerated.package_is_available(_FUSED_PACKAGE, device)
+    return device.type == "cuda" and accelerated.is_usable(_FUSED_MODULE)
 
 
 def positive_features(x: Tensor) -> Tensor:

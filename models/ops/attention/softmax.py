@@ -7,13 +7,14 @@ leaves it out without giving up its fused form.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from models.ops.build import accelerated
 
 Kernel = Literal["math", "sdpa", "flash"]
 
@@ -22,16 +23,6 @@ _LEAST_CAPABILITY = (8, 0)
 # Tensor cores want head widths in multiples of 8; the eight penalties add up to −2^14 before the
 # scale, beyond what any score makes up for, and are exact in both half types.
 _PENALTY_FEATURES, _PENALTY = 8, -2048.0
-
-
-def _import_flash_attention() -> Any:
-    try:
-        return importlib.import_module("flash_attn")
-    except ImportError:
-        return None
-
-
-_package = _import_flash_attention()
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, kernel: Kernel = "sdpa") -> Tensor:
@@ -113,7 +104,11 @@ def what_runs(
     if kernel == "math":
         return "math"
     if kernel == "flash":
-        return f"flash-attn {_package.__version__}" if _package_takes(query) else "torch-flash"
+        if not _package_takes(query):
+            return "torch-flash"
+        import flash_attn
+
+        return f"flash-attn {getattr(flash_attn, '__version__', 'of unknown version')}"
     return f"sdpa-{picked_backend(query, key, value, causal=causal, keep=keep)}"
 
 
@@ -135,8 +130,10 @@ def _explicit(query: Tensor, key: Tensor, value: Tensor, masked: Tensor | None) 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool) -> Tensor:
     if _package_takes(query):
+        import flash_attn
+
         streams = (tensor.transpose(1, 2) for tensor in (query, key, value))
-        mixed: Tensor = _package.flash_attn_func(*streams, softmax_scale=scale, causal=causal)
+        mixed: Tensor = flash_attn.flash_attn_func(*streams, softmax_scale=scale, causal=causal)
         return mixed.transpose(1, 2)
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
@@ -144,18 +141,18 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: b
     except RuntimeError as error:
         if "No available kernel" not in str(error):
             raise
-        installed = "is not installed" if _package is None else f"{_package.__version__} refuses them"
         raise ValueError(
             f"attention kernel 'flash' cannot run for {query.dtype} on {query.device.type}, head width "
-            f"{query.shape[3]}: flash-attn {installed}, and torch's flash kernel refuses these tensors. Use precision "
-            "bfloat16 on a GPU of compute capability 8.0 or later, or the kernel 'sdpa' or 'math'"
+            f"{query.shape[3]}: neither flash-attn, if installed, nor torch's own kernel takes these tensors. Use "
+            "precision bfloat16 on a GPU of compute capability 8.0 or later, or the kernel 'sdpa' or 'math'"
         ) from error
 
 
 def _package_takes(query: Tensor) -> bool:
-    if _package is None or not query.is_cuda or query.dtype not in _HALF:
+    if not query.is_cuda or query.dtype not in _HALF:
         return False
-    return torch.cuda.get_device_capability(query.device) >= _LEAST_CAPABILITY
+    able = torch.cuda.get_device_capability(query.device) >= _LEAST_CAPABILITY
+    return able and accelerated.is_usable("flash_attn")
 
 
 def _check_kernel(kernel: str) -> None:

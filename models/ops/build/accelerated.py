@@ -1,4 +1,4 @@
-"""Whether Triton kernels, ours or an installed package's, can run here; says so without importing them.
+"""Whether Triton kernels, ours or an installed package's, can run here: packages are imported only where they could.
 
 Our kernels are in models/ops/convolution/triton_dense.py (L ≤ 512) and models/ops/legendre/triton.py (Legendre
 kernels), each with a `supports` that says which shapes it runs; only who means to use them imports them.
@@ -7,10 +7,12 @@ kernels), each with a `supports` that says which shapes it runs; only who means 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 
 import torch
+
+from models.ops.build import optional
+from models.ops.build.untraced import constant
 
 # What the kernels were compiled for: Hopper's tensor cores, and its shared memory, which later consumer
 # cards do not have.
@@ -26,26 +28,18 @@ def available(device: torch.device) -> bool:
             memory a multiprocessor (H100, H200, B200), or any device while Triton's interpreter is on (environment
             variable `TRITON_INTERPRET=1`, for tests: it is slow). `HYENAREC_TRITON=0` turns the kernels off.
     """
-    if not _installed() or os.environ.get("HYENAREC_TRITON", "1") == "0":
+    if os.environ.get("HYENAREC_TRITON", "1") == "0":
         return False
-    if os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y"):
-        return True
-    return device.type == "cuda" and torch.version.hip is None and _large_enough(device)
+    interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+    able = interpreted or (device.type == "cuda" and torch.version.hip is None and _large_enough(device))
+    # Our kernels read its knobs.
+    return able and is_usable("triton.knobs")
 
 
-def package_is_available(package: str, device: torch.device) -> bool:
-    """Whether a package of fused kernels is installed, and the device one that such kernels run on.
-
-    Args:
-        package: Name to import, such as `mamba_ssm`, or `fla` of flash-linear-attention.
-        device: Where the tensors are.
-    """
-    return device.type == "cuda" and importlib.util.find_spec(package) is not None
-
-
-@functools.cache
-def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+@constant
+def is_usable(module: str) -> bool:
+    """Whether a module of an optional package can be imported; see `models.ops.build.optional.imports`."""
+    return optional.imports(module)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Operators that torch.compile leaves alone."""
+"""Functions that torch.compile leaves alone."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def untraced(operator: Callable[_P, _T]) -> Callable[_P, _T]:
     """
     opaque: Callable[_P, _T] = torch.compiler.disable(operator)  # type: ignore[no-untyped-call]
     return opaque
+
+
+def constant(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The same function, which torch.compile calls while it traces, to use what it returns in all later calls."""
+    found: Callable[_P, _T] = torch.compiler.assume_constant_result(function)  # type: ignore[no-untyped-call]
+    return found

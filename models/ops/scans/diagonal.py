@@ -34,7 +34,7 @@ CHUNK = 8
 # Up to this length C + C + C vector operations and the carries are no fewer than the steps themselves.
 DIRECT = 32
 
-_FUSED_PACKAGE = "fla"
+_FUSED_MODULE = "fla.ops.hgrn"
 
 
 def diagonal_scan(a: Tensor, b: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def fused_diagonal_scan(log_a: Tensor, b: Tensor) -> Tensor:
     Returns:
         `[B, L, N]` in the type of `b`, computed in float32, also under autocast.
     """
-    module = importlib.import_module(f"{_FUSED_PACKAGE}.ops.hgrn")
+    module = importlib.import_module(_FUSED_MODULE)
     with torch.autocast(b.device.type, enabled=False):
         h: Tensor = module.chunk_hgrn(b.float(), log_a.float())[0]
     return h.to(b.dtype)
@@ -82,7 +82,7 @@ def fused_diagonal_scan(log_a: Tensor, b: Tensor) -> Tensor:
 
 def fused_is_available(device: torch.device) -> bool:
     """Whether flash-linear-attention is installed and the device is one that its kernel runs on."""
-    return accelerated.package_is_available(_FUSED_PACKAGE, device)
+    return device.type == "cuda" and accelerated.is_usable(_FUSED_MODULE)
 
 
 def scan_operations(length: int) -> float:

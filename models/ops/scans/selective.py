@@ -39,7 +39,7 @@ from models.ops.scans.diagonal import scan, scan_operations
 SLAB_STATES = {"cpu": 2**18, "cuda": 2**25}
 MIN_STEPS = 16
 
-_FUSED_PACKAGE = "mamba_ssm"
+_FUSED_MODULE = "mamba_ssm.ops.selective_scan_interface"
 
 
 def selective_scan(
@@ -83,7 +83,7 @@ def selective_scan(
 
 def fused_selective_scan(x: Tensor, delta: Tensor, rates: Tensor, write: Tensor, read: Tensor, skip: Tensor) -> Tensor:
     """`selective_scan` by the CUDA kernel of the package mamba-ssm; see `fused_is_available`."""
-    module = importlib.import_module(f"{_FUSED_PACKAGE}.ops.selective_scan_interface")
+    module = importlib.import_module(_FUSED_MODULE)
     channel_major = [tensor.transpose(1, 2).contiguous() for tensor in (x, delta.to(x.dtype))]
     factors = [tensor.to(x.dtype).transpose(1, 2).contiguous() for tensor in (write, read)]
     y: Tensor = module.selective_scan_fn(*channel_major, rates.float(), *factors, skip.float())
@@ -92,7 +92,7 @@ def fused_selective_scan(x: Tensor, delta: Tensor, rates: Tensor, write: Tensor,
 
 def fused_is_available(device: torch.device) -> bool:
     """Whether mamba-ssm is installed and the device is one that its kernel runs on."""
-    return accelerated.package_is_available(_FUSED_PACKAGE, device)
+    return device.type == "cuda" and accelerated.is_usable(_FUSED_MODULE)
 
 
 def slab_size(batch: int, length: int, states: int, device: torch.device) -> tuple[int, int]:

@@ -1,6 +1,10 @@
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
+from stand_ins import looks_for
 
 from models.ops.attention import softmax as attention
 from models.ops.attention.layer import SelfAttention, attention_backends
@@ -128,7 +132,7 @@ class Package:
 def package(monkeypatch):
     """As if flash-attn were installed and took half precision on this device."""
     stand_in = Package()
-    monkeypatch.setattr(attention, "_package", stand_in)
+    monkeypatch.setitem(sys.modules, "flash_attn", stand_in)
     monkeypatch.setattr(attention, "_package_takes", lambda query: query.dtype == torch.bfloat16)
     return stand_in
 
@@ -160,9 +164,15 @@ def test_the_package_is_named_with_its_version_only_where_it_runs(package):
 
 
 def test_the_package_takes_half_precision_on_a_gpu_alone(monkeypatch):
-    monkeypatch.setattr(attention, "_package", Package())
+    monkeypatch.setitem(sys.modules, "flash_attn", Package())
+    looks_for(monkeypatch, "flash_attn")
     assert not attention._package_takes(torch.zeros(1, 1, 4, 8, dtype=torch.bfloat16))
     assert not attention._package_takes(torch.zeros(1, 1, 4, 8))
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
+    on_a_gpu = types.SimpleNamespace(is_cuda=True, dtype=torch.bfloat16, device="cuda")
+    assert attention._package_takes(on_a_gpu)
+    looks_for(monkeypatch, "another")
+    assert not attention._package_takes(on_a_gpu)
 
 
 @pytest.mark.gpu

@@ -17,7 +17,7 @@ def test_available_follows_device_and_interpreter(monkeypatch):
     assert not accelerated.available(cpu)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert accelerated.available(cpu)
-    monkeypatch.setattr(accelerated, "_installed", lambda: False)
+    monkeypatch.setattr(accelerated, "is_usable", lambda module: False)
     assert not accelerated.available(cpu)
 
 
