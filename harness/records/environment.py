@@ -75,8 +75,8 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=True)
+    return os.fsdecode(done.stdout).strip()
 
 
 def _versions(names: Iterable[str]) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

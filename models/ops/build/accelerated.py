@@ -20,20 +20,35 @@ LEAST_CAPABILITY = (9, 0)
 LEAST_SHARED_MEMORY = 228 << 10
 
 
+@constant
 def available(device: torch.device) -> bool:
-    """Whether triton is installed and compiles for a device.
+    """Whether triton is installed and compiles for a device; why a GPU goes without is said once.
 
     Args:
         device: Where the tensors are: an NVIDIA GPU of compute capability 9.0 or more with 228 KB of shared
             memory a multiprocessor (H100, H200, B200), or any device while Triton's interpreter is on (environment
             variable `TRITON_INTERPRET=1`, for tests: it is slow). `HYENAREC_TRITON=0` turns the kernels off.
     """
+    why = _missing(device)
+    if why is not None and device.type == "cuda":
+        optional.note(
+            f"Triton kernels are off: {why}. Long convolutions run in torch instead, in several passes over memory "
+            "where a kernel takes one: models with them take longer, and their records name it"
+        )
+    return why is None
+
+
+def _missing(device: torch.device) -> str | None:
+    """What the kernels lack; None: nothing."""
     if os.environ.get("HYENAREC_TRITON", "1") == "0":
-        return False
-    interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
-    able = interpreted or (device.type == "cuda" and torch.version.hip is None and _large_enough(device))
+        return "HYENAREC_TRITON=0"
+    if os.environ.get("TRITON_INTERPRET", "").lower() not in ("1", "true", "yes", "on", "y"):
+        if device.type != "cuda" or torch.version.hip is not None:
+            return "they are for NVIDIA GPUs"
+        if not _large_enough(device):
+            return "they need compute capability 9.0 and 228 KB of shared memory a multiprocessor (H100, H200, B200)"
     # Our kernels read its knobs.
-    return able and is_usable("triton.knobs")
+    return None if is_usable("triton.knobs") else "triton cannot be imported; install the extra `kernels`"
 
 
 @constant

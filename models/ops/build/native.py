@@ -1,9 +1,10 @@
 """Operators written in C++: built by the machine's own compiler when first wanted, never required.
 
 A build takes some seconds, once for a source, compiler and processor; the library is kept in
-`$XDG_CACHE_HOME/hyenarec-bench` (default ~/.cache). Without a compiler, with one that fails, or
-with HYENAREC_NATIVE=0, the same operators run in torch; `status` says which and why, and records
-name it.
+`$XDG_CACHE_HOME/hyenarec-bench` (default ~/.cache), with the checksum of its content in its name: to
+load a library that was cut short ends the process. Without a compiler, with one that fails, or
+with HYENAREC_NATIVE=0, the same operators run in torch; the terminal says so once and why, and
+records name it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.ops.build import optional
+
 SOURCES = tuple(
     Path(__file__).parent.parent / name for name in ("legendre/native.cpp", "scans/native.cpp", "convolution/short.cpp")
 )
@@ -43,15 +46,27 @@ class Build:
 
 @functools.cache
 def build() -> Build:
-    """Load the operators, compiling them first where no earlier build is kept."""
+    """Load the operators, compiling them first where no earlier build is kept whole; say so where neither works."""
+    found = _build()
+    if found.library is None:
+        optional.note(
+            f"C++ operators are {found.status}. Long convolutions and scans run in torch instead: models with them may "
+            "take twice the time, and their records name it. Needed are a C++ compiler (g++, or its name in CXX), a "
+            "cache that can be written (XDG_CACHE_HOME), and no HYENAREC_NATIVE=0"
+        )
+    return found
+
+
+def _build() -> Build:
     if os.environ.get("HYENAREC_NATIVE", "1") == "0":
         return Build(None, "off: HYENAREC_NATIVE=0")
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         return Build(None, "off: no C++ compiler found")
     try:
-        path = _kept(compiler)
-        return Build(_load(path), f"built with {Path(compiler).name}")
+        cache, key = _place(compiler)
+        # One that is kept broken is built anew, once.
+        return Build(_kept(cache, key) or _load(_compile(compiler, cache, key)), f"built with {Path(compiler).name}")
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or "").strip().splitlines()
         return Build(None, f"off: {Path(compiler).name} failed: {lines[-1] if lines else error.returncode}")
@@ -107,15 +122,31 @@ def status() -> str:
     return build().status
 
 
-def _kept(compiler: str) -> Path:
+def _place(compiler: str) -> tuple[Path, str]:
+    """The folder of kept builds, and what this one's name begins with."""
     source = b"".join(path.read_bytes() for path in SOURCES)
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = _run(compiler, "--version")
     # -march=native: a home folder may be shared by unlike processors.
     key = "\n".join((version, " ".join((*_FLAGS, *_openmp())), _processor())).encode() + source
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyenarec-bench"
-    path = cache / f"operators-{hashlib.sha256(key).hexdigest()[:16]}.so"
-    if path.exists():
-        return path
+    return cache, f"operators-{hashlib.sha256(key).hexdigest()[:16]}"
+
+
+def _kept(cache: Path, key: str) -> ctypes.CDLL | None:
+    """An earlier build that is as it was written and loads; any other is deleted."""
+    for path in sorted(cache.glob(f"{key}-*.so")):
+        try:
+            if path.stem.endswith(_checksum(path)):
+                return _load(path)
+            why = "is not what the compiler wrote"
+        except OSError as error:
+            why = f"cannot be loaded ({optional.reason(error)})"
+        optional.note(f"{path} {why}; it is built anew")
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _compile(compiler: str, cache: Path, key: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         built = Path(folder) / "built.so"
@@ -124,13 +155,18 @@ def _kept(compiler: str) -> Path:
         for unit, compiled in zip(SOURCES, units, strict=True):
             _run(compiler, *_FLAGS, "-c", str(unit), "-o", str(compiled))
         _run(compiler, "-shared", *map(str, units), "-o", str(built), *_openmp())
-        # Two processes that build at once replace each other's equal file.
-        built.replace(path)
-    return path
+        return built.replace(cache / f"{key}-{_checksum(built)}.so")
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=_BUILD_SECONDS)
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _run(*command: str) -> str:
+    """What a command prints; a compiler need not write UTF-8."""
+    seconds = _BUILD_SECONDS
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=seconds)
+    return done.stdout
 
 
 def _torch_openmp() -> Path | None:
@@ -155,7 +191,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

@@ -1,5 +1,6 @@
 """Building the C++ operators, and doing without."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -22,9 +23,19 @@ print(native.status(), "|", describe_backend("tree", 200, y.device, kernel), "|"
 
 
 def run(tmp_path, **variables):
+    """What the script prints, and on the terminal a note where torch did it, and only there."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **variables}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=True)
-    return [part.strip() for part in done.stdout.split("|")]
+    status, backend, finite = (part.strip() for part in done.stdout.split("|"))
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: C++ operators are off")]
+    assert len(notes) == (backend == "tree (torch)")
+    assert all(status in line and "twice the time" in line for line in notes)
+    return [status, backend, finite]
+
+
+def kept(tmp_path):
+    (found,) = (tmp_path / "cache" / "hyenarec-bench").iterdir()
+    return found
 
 
 @pytest.mark.skipif(native.build().library is None, reason=native.status())
@@ -32,10 +43,55 @@ def test_builds_once_and_is_kept(tmp_path):
     status, backend, finite = run(tmp_path)
     assert status.startswith("built with")
     assert (backend, finite) == ("tree (native)", "True")
-    (kept,) = (tmp_path / "cache" / "hyenarec-bench").iterdir()
-    time = kept.stat().st_mtime_ns
+    time = kept(tmp_path).stat().st_mtime_ns
     assert run(tmp_path)[1] == "tree (native)"
-    assert kept.stat().st_mtime_ns == time
+    assert kept(tmp_path).stat().st_mtime_ns == time
+
+
+DAMAGES = {
+    "cut short": lambda content: content[: len(content) // 3],
+    "empty": lambda content: b"",
+    "garbled": lambda content: content[:4096] + bytes(len(content) - 4096),
+}
+
+
+@pytest.mark.skipif(native.build().library is None, reason=native.status())
+@pytest.mark.parametrize("damage", [*DAMAGES, "no library"])
+def test_a_broken_build_is_built_anew_once(tmp_path, damage):
+    run(tmp_path)
+    path = kept(tmp_path)
+    whole = path.read_bytes()
+    if damage == "no library":
+        # As its name says, but nothing that can be loaded.
+        content = b"text"
+        path = path.rename(path.with_stem(f"{path.stem[:-16]}{hashlib.sha256(content).hexdigest()[:16]}"))
+    else:
+        content = DAMAGES[damage](whole)
+    path.write_bytes(content)
+    assert run(tmp_path)[1:] == ["tree (native)", "True"]
+    assert kept(tmp_path).read_bytes() != content
+    time = kept(tmp_path).stat().st_mtime_ns
+    assert run(tmp_path)[1] == "tree (native)"
+    assert kept(tmp_path).stat().st_mtime_ns == time
+
+
+@pytest.mark.skipif(native.build().library is None, reason=native.status())
+def test_a_broken_build_without_a_compiler_that_works(tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\n[ -e {tmp_path}/broken ] && [ "$1" != --version ] && exit 1\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    assert run(tmp_path, CXX=str(compiler))[1] == "tree (native)"
+    kept(tmp_path).write_bytes(b"")
+    (tmp_path / "broken").touch()
+    assert run(tmp_path, CXX=str(compiler)) == ["off: compiler failed: 1", "tree (torch)", "True"]
+
+
+@pytest.mark.skipif(native.build().library is None, reason=native.status())
+def test_a_compiler_that_does_not_write_utf_8(tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_bytes(b'#!/bin/sh\n[ "$1" = --version ] && printf "\\377\\376 12.2\\n" && exit 0\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    assert run(tmp_path, CXX=str(compiler), LC_ALL="C.UTF-8")[1:] == ["tree (native)", "True"]
 
 
 def test_can_be_turned_off(tmp_path):

@@ -69,7 +69,7 @@ def test_torch_compile_does_not_look_into_it(broken):
     broken("raise RuntimeError", "mamba_ssm")
 
     def step(x):
-        return x + (2 if accelerated.is_usable("mamba_ssm") else 1)
+        return x + (2 if accelerated.is_usable("mamba_ssm") or accelerated.available(x.device) else 1)
 
     compiled = torch.compile(step, backend="eager", fullgraph=True)
     assert compiled(torch.zeros(1)).item() == 1
@@ -80,3 +80,15 @@ def test_without_a_pynvml_that_imports_nothing_is_read(broken, capfd):
     with nvml.open_library() as library:
         assert library is None
     assert "package 'pynvml' is installed but cannot be imported (OSError: no such library)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("why", ["HYENAREC_TRITON=0", "compute capability 9.0", "triton cannot be imported"])
+def test_a_gpu_without_our_kernels_is_told_why(broken, monkeypatch, capfd, why):
+    broken("raise RuntimeError", "triton")
+    monkeypatch.setenv("HYENAREC_TRITON", "0" if "=0" in why else "1")
+    monkeypatch.setattr(accelerated, "_large_enough", lambda device: "capability" not in why)
+    for _ in range(2):
+        assert not accelerated.available(torch.device("cuda"))
+    said = [line for line in capfd.readouterr().err.splitlines() if "Triton kernels are off" in line]
+    assert len(said) == 1
+    assert why in said[0]
