@@ -13,8 +13,10 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness.errors import UserError
+from harness.measure.guard import Guard
 from harness.records.environment import usable_cores
 from harness.records.schema import DeviceState, Environment, ModelFacts
 from harness.records.spec import ModelSpec
@@ -83,6 +85,11 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def is_finite(values: Tensor) -> bool:
+    """Whether no number is NaN or infinite, in one pass: the least and the largest are NaN where any is."""
+    return bool(torch.isfinite(torch.stack(values.aminmax())).all())
+
+
 def synchronise(device: torch.device) -> None:
     """Wait for the device, so that a clock read next means something."""
     if device.type == "cuda":
@@ -101,13 +108,16 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def build_model(
-    model_spec: ModelSpec, *, num_items: int, max_length: int, seed: int, device: torch.device
+    model_spec: ModelSpec, *, num_items: int, max_length: int, seed: int, device: torch.device, guard: Guard
 ) -> SequenceModel:
-    """Build a registered model under a seed."""
+    """Build a registered model under a seed; its code leaves the process as it was."""
     seed_everything(seed)
+    guard.seeded()
     cls = cast("type[SequenceModel]", registry.load(model_spec.name))
     config = cls.CONFIG(num_items=num_items, max_length=max_length, **model_spec.options)
-    return cls(config).to(device)
+    model = cls(config).to(device)
+    guard.check(f"building {model_spec.label}")
+    return model
 
 
 def facts(model_spec: ModelSpec, model: SequenceModel, batch: int, length: int) -> ModelFacts:

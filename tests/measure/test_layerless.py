@@ -4,6 +4,7 @@ import specs
 import torch
 
 from harness.measure import runtime
+from harness.measure.guard import Guard
 from harness.measure.speed import cell
 from harness.measure.speed.layerless import Rest
 from harness.records.environment import describe
@@ -12,7 +13,9 @@ SPEC = msgspec.structs.replace(specs.SPEC, phases=["step", "rest"])
 
 
 def build():
-    return runtime.build_model(SPEC.model, num_items=50, max_length=16, seed=0, device=torch.device("cpu"))
+    return runtime.build_model(
+        SPEC.model, num_items=50, max_length=16, seed=0, device=torch.device("cpu"), guard=Guard()
+    )
 
 
 def test_a_cell_times_the_rest_of_both_sides_as_a_phase_of_its_own():

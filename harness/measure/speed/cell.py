@@ -12,22 +12,25 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.measure import runtime
 from harness.measure.device import nvml
 from harness.measure.device.sampler import Sampler
+from harness.measure.guard import Guard
 from harness.measure.losses import sampled_softmax
 from harness.measure.peak_memory import Peak
 from harness.measure.speed import stopwatch, streaming
 from harness.measure.speed.layerless import Rest
 from harness.records.schema import Block, Energy, Environment, MemoryUse, ModelFacts, Timing, Warmup
-from harness.records.spec import ModelSpec, SpeedSpec
+from harness.records.spec import ModelSpec, Phase, SpeedSpec
 from models.base import SequenceModel, StreamingModel
 
 _TINY_LENGTH = 16
 _MEMORY_STEPS = 3
 _ENERGY_ATTEMPTS = 3
 _SEED = 0
+_MEND = "mend the model, or lower learning_rate in the study, delete the record and measure again"
 
 
 def run(spec: SpeedSpec, measure: str, environment: Environment) -> dict[str, Any]:
@@ -48,13 +51,14 @@ def run(spec: SpeedSpec, measure: str, environment: Environment) -> dict[str, An
         device = runtime.prepare(spec.device, spec.threads)
         gpu = library.device(_uuid(device), os.environ.get("CUDA_VISIBLE_DEVICES")) if library is not None else None
         before = gpu.state(os.getpid()) if gpu else None
-        with Sampler(gpu, measure) as sampler:
-            fields = _memory(spec, device, sampler) if measure == "memory" else _time(spec, device, sampler)
+        with Sampler(gpu, measure) as sampler, Guard() as guard:
+            run_pass = _memory if measure == "memory" else _time
+            fields = run_pass(spec, device, sampler, guard)
         after = gpu.state(os.getpid()) if gpu else None
     own = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
     return {
         **fields,
-        "flags": [*fields.get("flags", []), *sampler.flags(own)],
+        "flags": [*fields.get("flags", []), *guard.flags, *sampler.flags(own)],
         "series": sampler.series(),
         "environment": runtime.complete(environment, device, before, after),
     }
@@ -67,10 +71,16 @@ def _uuid(device: torch.device) -> str:
 class _Trainee:
     """A model with its optimiser and fixed inputs; `step`, `forward` and `rest` are what is timed."""
 
-    def __init__(self, spec: SpeedSpec, side: stopwatch.SideName, device: torch.device) -> None:
+    def __init__(self, spec: SpeedSpec, side: stopwatch.SideName, device: torch.device, guard: Guard) -> None:
         begin = time.perf_counter()
+        self.label = _model(spec, side).label
         self.model: SequenceModel = runtime.build_model(
-            _model(spec, side), num_items=spec.catalogue_items, max_length=spec.length, seed=_SEED, device=device
+            _model(spec, side),
+            num_items=spec.catalogue_items,
+            max_length=spec.length,
+            seed=_SEED,
+            device=device,
+            guard=guard,
         )
         # compile() in place keeps the module itself, and with it item_embedding and cost().
         if spec.compile:
@@ -87,22 +97,36 @@ class _Trainee:
 
     def step(self) -> None:
         """Forward, loss, backward, optimiser step."""
-        inputs = self.inputs
         self.optimiser.zero_grad(set_to_none=True)
+        self._loss().backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+
+    def _loss(self) -> Tensor:
+        inputs = self.inputs
         with runtime.autocast(self.device, self.precision):
             hidden = self.model(inputs.items)
-            loss = sampled_softmax(
+            return sampled_softmax(
                 hidden.flatten(0, 1), self.model.item_embedding.weight, inputs.targets, inputs.negatives
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
 
     def forward(self) -> None:
         """Forward only, as when a full history is served."""
+        self._served()
+
+    def _served(self) -> Tensor:
         self.model.eval()
         with torch.no_grad(), runtime.autocast(self.device, self.precision):
-            self.model(self.inputs.items)
+            hidden: Tensor = self.model(self.inputs.items)
         self.model.train()
+        return hidden
+
+    def flags(self, phase: Phase) -> list[str]:
+        """Whether the model still computes numbers after a phase was measured; computes once more what was."""
+        compute = {"step": self._loss, "forward": self._served}.get(phase)
+        if compute is None or runtime.is_finite(compute().detach()):
+            return []
+        what = "loss is" if phase == "step" else "hidden states are"
+        return [f"{self.label}: its {what} NaN or infinite, so this is not the cost of a model that works; {_MEND}"]
 
     def rest(self) -> None:
         """A step of the embedding, the loss and the optimiser alone."""
@@ -124,13 +148,13 @@ class _Inputs:
         self.negatives = torch.randint(1, catalogue + 1, (spec.negatives,), generator=generator).to(device)
 
 
-def _time(spec: SpeedSpec, device: torch.device, sampler: Sampler) -> dict[str, Any]:
+def _time(spec: SpeedSpec, device: torch.device, sampler: Sampler, guard: Guard) -> dict[str, Any]:
     peak = Peak(device)
     peak.reset()
     inputs = _Inputs(spec, spec.batch, spec.length, device)
     extra: list[str] = []
     try:
-        timing, facts, energy = _time_sides(spec, ("model", "partner"), inputs, device, sampler)
+        timing, facts, energy = _time_sides(spec, ("model", "partner"), inputs, device, sampler, guard)
     except (RuntimeError, MemoryError) as error:
         if not runtime.is_out_of_memory(error):
             raise
@@ -139,7 +163,7 @@ def _time(spec: SpeedSpec, device: torch.device, sampler: Sampler) -> dict[str, 
     # Outside the handler: inside it the exception's frames keep both models alive.
     if extra:
         _free(device)
-        timing, facts, energy = _time_apart(spec, inputs, device, sampler)
+        timing, facts, energy = _time_apart(spec, inputs, device, sampler, guard)
     found = stopwatch.flags(
         [block for block in timing.blocks if block.phase != "stream"],
         timing.warmups,
@@ -162,10 +186,11 @@ def _time_sides(
     inputs: _Inputs,
     device: torch.device,
     sampler: Sampler,
+    guard: Guard,
 ) -> tuple[Timing, dict[str, ModelFacts], dict[str, Any]]:
     """Time one side alone or two alternately; all phases."""
     clock = stopwatch.Clock(device)
-    trainees = {name: _Trainee(spec, name, device) for name in names}
+    trainees = {name: _Trainee(spec, name, device, guard) for name in names}
     for trainee in trainees.values():
         trainee.bind(inputs)
     sides = {
@@ -180,11 +205,13 @@ def _time_sides(
             if "model" in trainees and isinstance(model := trainees["model"].model, StreamingModel):
                 with sampler.window(phase):
                     blocks += streaming.measure(model, spec, device)
+                guard.check("timing single events")
             continue
         seconds: dict[str, float] = {}
         for name, side in sides.items():
             warmup, seconds[name] = stopwatch.warm_up(side, phase, clock)
             warmups.append(warmup)
+            guard.check(f"warming up the {name}'s {phase}")
         limits = _limits(spec)
         plan = stopwatch.plan(seconds[names[0]], seconds[names[-1]], limits)
         with sampler.window(phase):
@@ -194,6 +221,8 @@ def _time_sides(
                 blocks += stopwatch.measure_alone(sides[names[0]], phase, clock, plan, limits)
         if phase == "step" and sampler.device is not None and "model" in sides:
             energy = _energy(sides["model"].run["step"], seconds["model"], clock, sampler, sampler.device)
+        guard.flags += [flag for trainee in trainees.values() for flag in trainee.flags(phase)]
+        guard.check(f"timing the {phase}")
     batch, length = spec.batch, spec.length
     facts: dict[str, ModelFacts] = {
         name: runtime.facts(_model(spec, name), trainee.model, batch, length) for name, trainee in trainees.items()
@@ -210,11 +239,11 @@ def _model(spec: SpeedSpec, side: stopwatch.SideName) -> ModelSpec:
 
 
 def _time_apart(
-    spec: SpeedSpec, inputs: _Inputs, device: torch.device, sampler: Sampler
+    spec: SpeedSpec, inputs: _Inputs, device: torch.device, sampler: Sampler, guard: Guard
 ) -> tuple[Timing, dict[str, ModelFacts], dict[str, Any]]:
-    first, facts, energy = _time_sides(spec, ("model",), inputs, device, sampler)
+    first, facts, energy = _time_sides(spec, ("model",), inputs, device, sampler, guard)
     _free(device)
-    second, more, _ = _time_sides(spec, ("partner",), inputs, device, sampler)
+    second, more, _ = _time_sides(spec, ("partner",), inputs, device, sampler, guard)
     timing = Timing(paired=False, warmups=[*first.warmups, *second.warmups], blocks=[*first.blocks, *second.blocks])
     return timing, {**facts, **more}, energy
 
@@ -239,11 +268,11 @@ def _energy(
     return {"energy": energy, "energy_detail": detail}
 
 
-def _memory(spec: SpeedSpec, device: torch.device, sampler: Sampler) -> dict[str, Any]:
+def _memory(spec: SpeedSpec, device: torch.device, sampler: Sampler, guard: Guard) -> dict[str, Any]:
     peak = Peak(device)
     if peak.method is None:
         return {"flags": ["memory not measured: /proc/self/clear_refs cannot be written here"]}
-    trainee = _Trainee(spec, "model", device)
+    trainee = _Trainee(spec, "model", device, guard)
     trainee.bind(_Inputs(spec, 1, min(_TINY_LENGTH, spec.length), device))
     # Two steps, so that the optimiser's state exists when the peak is taken.
     trainee.step()
@@ -256,6 +285,8 @@ def _memory(spec: SpeedSpec, device: torch.device, sampler: Sampler) -> dict[str
         trainee.step()
         sampler.sample()
     top = peak.read()
+    guard.flags += trainee.flags("step")
+    guard.check("steps for their peak")
     if tiny is None or top is None:
         raise RuntimeError(f"peak memory could not be read ({peak.method})")
     memory = MemoryUse(

@@ -12,6 +12,7 @@ from harness.data import interactions, splits
 from harness.data.splits import Split
 from harness.errors import UserError
 from harness.measure import runtime
+from harness.measure.guard import Guard
 from harness.measure.losses import Criterion
 from harness.measure.peak_memory import Peak
 from harness.measure.training import loop, references
@@ -63,13 +64,16 @@ def run(
     if not len(split.users):
         raise UserError(f"data set '{spec.dataset}': no user has {splits.LEAST_EVENTS} events, so none can be ranked")
     reference = registry.entries()[spec.model.name].reference
-    fields = (
-        _run_reference(spec, split)
-        if reference
-        else _run_model(spec, split, checkpoint, sources, environment, peak, observer)
-    )
+    with Guard() as guard:
+        fields = (
+            _run_reference(spec, split)
+            if reference
+            else _run_model(spec, split, checkpoint, sources, environment, peak, guard, observer)
+        )
+        guard.check("fitting and ranking" if reference else "training and ranking")
     return {
         **fields,
+        "flags": [*fields["flags"], *guard.flags],
         "environment": runtime.complete(environment, device),
         "num_users": stored.num_users,
         "num_items": stored.num_items,
@@ -97,6 +101,7 @@ def _run_model(
     sources: str,
     environment: Environment,
     peak: Peak,
+    guard: Guard,
     observer: loop.Observer | None,
 ) -> dict[str, Any]:
     settings = loop.Settings.of(spec)
@@ -107,6 +112,7 @@ def _run_model(
         max_length=settings.length,
         seed=settings.seed,
         device=device,
+        guard=guard,
     )
     store = loop.Store(
         path=checkpoint,

@@ -43,8 +43,7 @@ def ranks(scores: Tensor, query: Query) -> Tensor:
     Raises:
         NotFiniteError: A score is NaN or infinite.
     """
-    # Minimum and maximum are NaN where any score is: one pass over them all.
-    if not bool(torch.isfinite(torch.stack(scores.aminmax())).all()):
+    if not runtime.is_finite(scores):
         raise NotFiniteError(
             "scores hold NaN or infinity, so they cannot be ranked; training diverged or the model is wrong"
         )

@@ -375,3 +375,29 @@ def test_a_run_on_a_gpu(tmp_path, precision):
     assert "collapsed" not in fields["flags"]
     assert fields["memory"].peak_bytes > 0
     assert fields["environment"].cuda
+
+
+def test_a_model_that_changes_the_process_is_put_right_and_flagged(tmp_path, monkeypatch):
+    plain = run(tmp_path, "plain", epochs=2)
+    make = StandIn.__init__
+
+    def changing(self, config):
+        make(self, config)
+        torch.set_num_threads(2)
+
+    monkeypatch.setattr(StandIn, "__init__", changing)
+    changed = run(tmp_path, "changed", epochs=2)
+    assert changed["test"] == plain["test"]
+    assert changed["environment"].threads == 1
+    (flag,) = set(changed["flags"]) - set(plain["flags"])
+    assert flag.startswith("building mine: the number of CPU threads changed from 1 to 2")
+
+
+def test_a_reference_that_changes_the_process_is_flagged(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        StandInReference,
+        "fit",
+        lambda self, events, fit=StandInReference.fit: [torch.manual_seed(7), fit(self, events)],
+    )
+    (flag,) = run(tmp_path, **REFERENCE)["flags"]
+    assert flag.startswith("fitting and ranking: the seed of torch's generator changed")
