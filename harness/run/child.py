@@ -69,7 +69,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> None:
     """Run the request named on the command line, for as long as its supervisor lives."""
     path = Path(sys.argv[1])
-    die_with_parent(msgspec.json.decode(path.read_bytes(), type=Request).parent)
+    die_with_parent(_read(path).parent)
     run(path)
 
 
@@ -79,8 +79,15 @@ def run(path: Path) -> None:
     Args:
         path: File with a `Request`.
     """
-    request = msgspec.json.decode(path.read_bytes(), type=Request)
+    request = _read(path)
     answer(request.result, request.memory_limit_bytes, lambda: _measure(request), lambda: _environment(request))
+
+
+def _read(path: Path) -> Request:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Request)
+    except FileNotFoundError:
+        sys.exit(f"error: the request {path} is gone; something cleans up there while cells run")
 
 
 def answer(

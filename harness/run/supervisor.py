@@ -79,7 +79,7 @@ def run_cell(
     outcome = Outcome("error", "nothing was measured", {})
     for measure in measures:
         outcome = run_child(request, measure, _workers(workers, cell, measure), bounds, log)
-        fields = _merge(fields, outcome.fields)
+        fields = _merge(fields, {**outcome.fields, "flags": [*outcome.fields.get("flags", []), *outcome.flags]})
         if outcome.status != "ok":
             break
     passes = fields.pop("series", [])

@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,10 +24,12 @@ import msgspec
 from harness.records import cgroup
 from harness.records.schema import Status
 from harness.run.allocator import clean_environment, settings
+from harness.run.process import Orphans
 from harness.run.workers import Child, Workers
 
 _POLL_SECONDS = 0.25
 _DETAIL_LINES = 12
+_MEND = "end what it starts in the model, delete the record and measure again"
 # What children have noted of this machine, which every cell of a sweep would say again.
 _noted: set[str] = set()
 
@@ -38,11 +40,17 @@ class OutOfTimeError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one child ended."""
+    """How one child ended.
+
+    Attributes:
+        fields: Fields of a record.
+        flags: What a reader must know of how it ran.
+    """
 
     status: Status
     detail: str | None
     fields: dict[str, Any]
+    flags: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -79,19 +87,22 @@ def run_child(
         result, path = Path(folder) / "result.json", Path(folder) / "request.json"
         added = {"measure": measure, "result": str(result), "parent": os.getpid(), "started": time.monotonic()}
         path.write_bytes(msgspec.json.encode({**request, **added}))
-        child = workers.start(path, {**clean_environment(), **settings(measure)})
-        assert child.stdout is not None
-        tail: deque[str] = deque(maxlen=_DETAIL_LINES)
-        reader = threading.Thread(target=_pump, args=(child.stdout, tail, log), daemon=True)
-        reader.start()
-        kills_before = cgroup.oom_kills()
-        try:
-            ended = _watch(child, bounds)
-        finally:
-            child.kill()
-            code = child.wait()
+        with Orphans(workers.processes) as orphans:
+            child = workers.start(path, {**clean_environment(), **settings(measure)})
+            assert child.stdout is not None
+            tail: deque[str] = deque(maxlen=_DETAIL_LINES)
+            reader = threading.Thread(target=_pump, args=(child.stdout, tail, log), daemon=True)
+            reader.start()
+            kills_before = cgroup.oom_kills()
+            try:
+                ended = _watch(child, bounds)
+            finally:
+                child.kill()
+                code = child.wait()
         reader.join(timeout=5)
-        return ended or _judge(code, result, tail, cgroup.oom_kills() - kills_before)
+        outcome = ended or _judge(code, result, tail, cgroup.oom_kills() - kills_before)
+    flags = [f"the model left a process running ({command}), which was ended; {_MEND}" for command in orphans.left]
+    return replace(outcome, flags=flags)
 
 
 def _watch(child: Child, bounds: Bounds) -> Outcome | None:
@@ -117,6 +128,9 @@ def _judge(code: int, result: Path, tail: deque[str], oom_kills: int) -> Outcome
     if code == 0 and result.is_file():
         value = msgspec.json.decode(result.read_bytes())
         return Outcome(value["status"], value["detail"], value["fields"])
+    if not result.parent.is_dir():
+        why = "was removed while the cell ran, by something that cleans up there, so its result is lost"
+        return Outcome("error", f"the temporary folder {result.parent} {why}; name another in TMPDIR and run again", {})
     last = "\n".join(tail).strip()
     if code < 0:
         name = signal.Signals(-code).name

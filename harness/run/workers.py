@@ -57,6 +57,10 @@ class Workers(Protocol):
         """
         ...
 
+    def processes(self) -> set[int]:
+        """Ids of this process's own children that stay when a cell's child has ended."""
+        ...
+
 
 class ForkError(UserError):
     """A fork server did not start, or torch could not be used in its children."""
@@ -93,6 +97,10 @@ class Fresh:
             text=True,
             errors="replace",
         )
+
+    def processes(self) -> set[int]:
+        """See `Workers`."""
+        return set()
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +148,10 @@ class ForkServers:
         if server is None or server.process.poll() is not None:
             server = self._servers[key] = _Server(environment)
         return _Forked(server, request)
+
+    def processes(self) -> set[int]:
+        """See `Workers`."""
+        return {server.process.pid for server in self._servers.values()}
 
     def close(self) -> None:
         """End all servers; the next child starts a new one, with a memory layout of its own."""

@@ -31,6 +31,9 @@ class Scripted:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen([*self.command, str(request)], env=environment, text=True, **pipes)
 
+    def processes(self):
+        return set()
+
 
 def study(**changes):
     value = {"name": "tiny", "device": "cpu", "threads": 1, "timing_partner": "gru4rec", "speed": {**SPEED, **changes}}
@@ -55,3 +58,16 @@ def wait_until(condition, seconds=60):
             return True
         time.sleep(0.05)
     return False
+
+
+def running(command):
+    """Ids of the processes with that command line."""
+    words = b"\0".join(word.encode() for word in command) + b"\0"
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == words:
+                found.append(int(path.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from children import Scripted, alive, one_cell, study, wait_until
+from children import Scripted, alive, one_cell, running, study, wait_until
 
 from harness.errors import UserError
 from harness.records import device_series as series
@@ -144,6 +144,92 @@ def test_a_child_that_leaves_no_result_is_an_error(tmp_path):
     result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, "pass")))
     assert result.status == "error"
     assert "no result" in result.detail
+
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent of orphans")
+LEAVES = """
+    import subprocess
+    flags = {{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
+    def leave():
+        # In a session of its own, without the environment, with children of its own.
+        return subprocess.Popen(["sh", "-c", "sleep {seconds} & sleep {seconds}; :"], start_new_session=True, env={{}})
+    if os.fork() == 0:
+        os.setsid()
+        pid = leave().pid
+        open({pids!r}, "a").write(f"{{pid}} {{os.getpid()}} ")
+        time.sleep({seconds})
+        os._exit(0)
+    time.sleep(0.5)
+"""
+RESULT = """
+    json.dump({"status": "ok", "detail": None, "fields": {"flags": ["its own"]}}, open(request["result"], "w"))
+"""
+
+
+@ON_LINUX
+@pytest.mark.parametrize("ends", ["with a result", "by a signal", "at its limit"])
+def test_what_a_model_leaves_running_is_ended_and_flagged(tmp_path, ends):
+    body = LEAVES.format(pids=str(tmp_path / "pids"), seconds=300)
+    body += {
+        "with a result": RESULT,
+        "by a signal": "    os.kill(os.getpid(), signal.SIGTERM)",
+        "at its limit": "    time.sleep(60)",
+    }[ends]
+    value = study(timeout_seconds=3.0)
+    begin = time.monotonic()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, body)))
+    assert time.monotonic() - begin < 30
+    assert result.status == {"with a result": "ok", "by a signal": "killed", "at its limit": "timeout"}[ends]
+    own, *left = result.flags if ends == "with a result" else ["its own", *result.flags]
+    assert own == "its own"
+    assert left
+    assert all(flag.startswith("the model left a process running (") for flag in left)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert not any(alive(pid) for pid in pids)
+    assert running(["sleep", "300"]) == []
+
+
+@ON_LINUX
+def test_what_ends_by_itself_soon_is_not_flagged(tmp_path):
+    body = LEAVES.format(pids=str(tmp_path / "pids"), seconds=1.5) + RESULT
+    value = study()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, body)))
+    assert result.flags == ["its own"]
+
+
+@ON_LINUX
+def test_other_children_of_this_process_are_left_alone(tmp_path):
+    other = subprocess.Popen(["sleep", "60"])
+    value = study()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, RESULT)))
+    assert result.flags == ["its own"]
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+@pytest.mark.parametrize("when", ["before the result", "after it"])
+def test_a_temporary_folder_that_vanishes_is_named(tmp_path, when):
+    remove = "\n    import shutil; shutil.rmtree(os.path.dirname(request['result']))"
+    body = {"before the result": remove + RESULT, "after it": RESULT + remove}[when]
+    value = study()
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(child(tmp_path, body)))
+    assert result.status == "error"
+    assert result.detail.count("\n") == 0
+    assert "the temporary folder" in result.detail
+    assert "was removed while the cell ran" in result.detail
+    assert "TMPDIR" in result.detail
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_request_that_vanishes_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "harness.run.child", str(tmp_path / "gone.json")]
+    root = str(Path(series.__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=False)
+    assert done.returncode != 0
+    assert (
+        done.stderr == f"error: the request {tmp_path}/gone.json is gone; something cleans up there while cells run\n"
+    )
 
 
 def test_no_half_written_file_is_left(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from children import alive, one_cell, study, wait_until
+from children import alive, one_cell, running, study, wait_until
 
 from harness.records.schema import read
 from harness.run import workers as workers_module
@@ -19,6 +19,7 @@ from harness.run.supervisor import run_cell
 from harness.run.sweep import sweep
 from harness.run.watch import OutOfTimeError
 from harness.run.workers import ForkError, ForkServers, Fresh, can_fork
+from models import registry
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="forks on Linux only")
 
@@ -251,3 +252,40 @@ def test_a_cell_runs_beside_packages_that_break_at_import(tmp_path, monkeypatch,
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
     assert [line.split("'")[1] for line in said] == ["pynvml", "triton"]
     assert all("RuntimeError: old" in line for line in said)
+
+
+PLUGIN = """
+import subprocess
+from models.base import register
+from models.gru4rec import GRU4Rec, GRU4RecConfig
+
+@register("leaver", family="recurrent", causal=True, citation="none", config=GRU4RecConfig)
+class Leaver(GRU4Rec):
+    def __init__(self, config):
+        super().__init__(config)
+        subprocess.Popen(["sleep", "321"], start_new_session=True)
+"""
+
+
+@pytest.mark.parametrize("kind", [Fresh, ForkServers])
+def test_a_process_that_a_plugin_leaves_is_ended_before_the_next_cell(tmp_path, monkeypatch, kind):
+    (tmp_path / "leaver.py").write_text(PLUGIN)
+    info = tmp_path / "leaver-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaver\nVersion: 1.0\n")
+    (info / "RECORD").write_text("leaver.py,,\n")
+    (info / "entry_points.txt").write_text("[hyenarec_bench.models]\nleaver = leaver:Leaver\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.entries.cache_clear()
+    try:
+        value, workers = study(models=["leaver"]), kind()
+        for _ in range(2):
+            result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=workers)
+            assert result.status == "ok", result.detail
+            left = [flag for flag in result.flags if flag.startswith("the model left a process running (sleep 321)")]
+            assert len(left) == 1
+            assert running(["sleep", "321"]) == []
+        if kind is ForkServers:
+            workers.close()
+    finally:
+        registry.entries.cache_clear()
