@@ -72,15 +72,15 @@ def causal_convolution(
             changes the taps by `tolerance` · Σ_k |c_k|, root mean square over the lags between any two
             neighbouring blocks. 1e-7 is about what float32 rounds away, and pays from K = 32 on. 0, the
             default, is exact, as are the other backends and the tree on a GPU in any case.
-        check: Whether to look for negative decays, which costs a GPU a synchronisation; a caller
-            whose decays are positive by construction passes False.
+        check: Whether to look for negative and infinite decays, which costs a GPU a synchronisation; a
+            caller whose decays are positive by construction passes False.
 
     Returns:
         In the shape and type of `x`.
 
     Raises:
-        ValueError: Shapes or types that do not fit, a negative decay or tolerance, an unknown backend or layout,
-            `tree` with a kernel that is no Legendre kernel.
+        ValueError: Shapes or types that do not fit, a negative or infinite decay, a negative tolerance, an
+            unknown backend or layout, `tree` with a kernel that is no Legendre kernel.
     """
     return _opaque(x, kernel, backend, layout, tolerance, check)
 

@@ -53,13 +53,21 @@ class LegendreKernel:
         return self.coefficients.shape[1]
 
     def check_decay(self) -> None:
-        """Look for negative rates, at the price of a synchronisation on a GPU.
+        """Look for rates that no kernel has, at the price of a synchronisation on a GPU.
 
         Raises:
-            ValueError: A negative rate, which would grow without bound, or one that is no number.
+            ValueError: A rate that is negative, which would grow without bound, infinite, or no number.
         """
-        if self.decay is not None and not bool((self.decay >= 0).all()):
-            raise ValueError(f"decay must be ≥ 0, got {float(self.decay.min())}; a negative one grows without bound")
+        if self.decay is None:
+            return
+        # As wide as taps are computed at least: a float64 rate may be finite there alone.
+        rates = self.decay.detach().float()
+        if not bool(((rates >= 0) & (rates < torch.inf)).all()):
+            low, high = float(rates.min()), float(rates.max())
+            raise ValueError(
+                f"decay must be ≥ 0 and finite, got {low} … {high}; a negative one grows without bound, and e^(−∞·0) "
+                "at lag 0 is no number: for the tap at lag 0 alone use window=1"
+            )
 
     def taps(self, length: int) -> Tensor:
         """The taps h(0) … h(length − 1), without the skip term, float32 at least.

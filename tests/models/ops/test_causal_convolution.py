@@ -192,5 +192,14 @@ def test_types_that_would_lose_digits_are_refused():
         LegendreKernel(coefficients.long(), 8)
     with pytest.raises(ValueError, match=r"taps is of type torch\.int64"):
         ExplicitKernel(coefficients.long())
-    with pytest.raises(ValueError, match="decay must be ≥ 0, got nan"):
+    with pytest.raises(ValueError, match="decay must be ≥ 0 and finite, got nan"):
         ops.causal_convolution(x, LegendreKernel(coefficients, 8, decay * float("nan")))
+
+
+@pytest.mark.parametrize("rate", [float("inf"), 1e300])
+def test_a_decay_that_is_infinite_in_float32_is_refused(rate):
+    x, coefficients, decay, _ = draw(2, 2, 8, 3)
+    with pytest.raises(ValueError, match=r"got 0.5 … inf; .* for the tap at lag 0 alone use window=1"):
+        ops.causal_convolution(x, LegendreKernel(coefficients, 8, decay.new_tensor([0.5, rate])))
+    alone = LegendreKernel(coefficients, 1, decay)
+    torch.testing.assert_close(ops.causal_convolution(x, alone), x * alone.taps(1)[:, :, None])

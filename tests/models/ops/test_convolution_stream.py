@@ -203,9 +203,10 @@ def test_the_limit_is_kept(make):
         make(kernel(50), limit=0)
 
 
-def test_a_negative_decay_is_refused():
-    with pytest.raises(ValueError, match="decay"):
-        LegendreStream(LegendreKernel(torch.ones(1, 2), 50, torch.tensor([-0.1])))
+@pytest.mark.parametrize("decay", [-0.1, float("inf")])
+def test_a_decay_that_no_kernel_has_is_refused(decay):
+    with pytest.raises(ValueError, match="decay must be ≥ 0 and finite"):
+        LegendreStream(LegendreKernel(torch.ones(1, 2), 50, torch.tensor([decay])))
 
 
 @pytest.mark.slow

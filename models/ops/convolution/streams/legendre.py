@@ -63,7 +63,7 @@ class LegendreStream(ConvolutionStream):
         limit: Most events a stream will ever have; up to W it spares the raw inputs.
 
     Raises:
-        ValueError: A chunk or a limit below 1, or a negative decay.
+        ValueError: A chunk or a limit below 1, or a negative or infinite decay.
     """
 
     def __init__(self, kernel: LegendreKernel, *, chunk: int = CHUNK, limit: int | None = None) -> None:
