@@ -275,7 +275,8 @@ def binary_cross_entropy(
 
     With β = 1 this is BCE; with β < 1 it is the generalised BCE of gSASRec (Petrov and Macdonald,
     RecSys 2023), whose log σ(s⁺)^β is taken as β log σ(s⁺), which needs no double precision. The
-    N × K scored rows, or the N × R scores of a table that is not much larger, exist a chunk at a time. Computed in float32 at least, also under autocast.
+    N × K scored rows, or the N × R scores of a table that is not much larger, exist a chunk at a
+    time. Computed in float32 at least, also under autocast.
 
     Args:
         hidden: `[N, D]` hidden states of real positions only.
