@@ -76,7 +76,9 @@ def legendre_tree_convolution(x: Tensor, kernel: LegendreKernel, tolerance: floa
         chunk = chunk_size(length, kernel.order)
         whole = min(-(-length // chunk) * chunk, window)
         geometry = tree_geometry(whole, kernel.order, window, tolerance, lanes)
-        return _run(functional.pad(x, (0, whole - length)), kernel, geometry, wrapped=False)[..., :length]
+        if whole > length:
+            x = functional.pad(x, (0, whole - length))
+        return _run(x, kernel, geometry, wrapped=False)[..., :length]
     geometry = tree_geometry(window, kernel.order, window, tolerance, lanes)
     segments = -(-length // window)
     x = functional.pad(x, (0, segments * window - length)).view(channels, batch, segments, window)
