@@ -95,7 +95,9 @@ def test_the_card_that_is_shown_is_one(tmp_path):
 
 def test_every_loss_and_its_defaults_are_those_of_the_harness():
     rows = re.findall(
-        r"^\| `([a-z-]+)`[^|]*\|[^|]*\|(.*)\|$", TEXT["docs/method.md"].split("## One loss")[1], re.MULTILINE
+        r"^\| `([a-z-]+)`[^|]*\|[^|]*\|(.*)\|$",
+        TEXT["docs/method.md"].split("## One loss")[1].split("\n## ")[0],
+        re.MULTILINE,
     )
     assert [name for name, _ in rows] == ["loss", *LOSSES, "declared"]
     for name, options in rows[1:]:
