@@ -29,7 +29,7 @@ from harness.records.schema import (
     encode,
     write_atomic,
 )
-from harness.records.source_digest import cell_digest
+from harness.records.source_digest import Executed, cell_digest
 from harness.records.spec import CellSpec, ModelSpec, SourceSpec, SpeedSpec, TrainingSpec
 from harness.study.cells import Cell
 from harness.study.claim import Card, load_cards
@@ -146,12 +146,19 @@ def provenance(spec: CellSpec, **changes: Any) -> Provenance:
     return Provenance(**{**values, **changes})
 
 
+_DIGESTS: dict[Executed, str] = {}
+
+
 def _digest(spec: CellSpec) -> str:
-    try:
-        return cell_digest(spec)
-    except KeyError:
-        # A model that exists in no registry.
-        return "0" * 64
+    # Asking for one looks at every source file: too long for thousands of records.
+    executed = Executed.of(spec)
+    if executed not in _DIGESTS:
+        try:
+            _DIGESTS[executed] = cell_digest(spec)
+        except KeyError:
+            # A model that exists in no registry.
+            return "0" * 64
+    return _DIGESTS[executed]
 
 
 def facts(label: str, truth: Truth, batch: int | None = None, length: int | None = None) -> ModelFacts:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.statistics import Array, Estimate
@@ -276,7 +276,7 @@ def p_values(estimate: Estimate, bound: float = 0.0) -> tuple[float, float]:
     if estimate.error == 0:
         return float(estimate.mean <= bound), float(estimate.mean >= bound)
     score = (estimate.mean - bound) / estimate.error
-    return float(stats.t.sf(score, estimate.freedom)), float(stats.t.cdf(score, estimate.freedom))
+    return float(special.stdtr(estimate.freedom, -score)), float(special.stdtr(estimate.freedom, score))
 
 
 def _verdict(estimate: Estimate) -> Comparison:

@@ -100,33 +100,48 @@ def nonnegative(columns: Array, seconds: Array) -> tuple[Array, Array]:
         Coefficients `[R, k]` and sums of squares `[R]`.
     """
     scale = np.linalg.norm(columns, axis=0)
-    design = (columns / scale)[None] / seconds[:, :, None]
-    gram = np.einsum("rni,rnj->rij", design, design)
-    moments = design.sum(axis=1)
-    rows, width = moments.shape
-    best = np.full(rows, float(seconds.shape[1]))
-    chosen = np.zeros((rows, width))
-    for size in range(1, width + 1):
+    design, inverse = (columns / scale).T, 1.0 / seconds.T
+    (width, count), rows = design.shape, len(seconds)
+    moments = design @ inverse
+    gram = ((design[:, None] * design).reshape(-1, count) @ inverse**2).reshape(width, width, rows)
+    best = np.full(rows, float(count))
+    chosen = np.zeros((width, rows))
+    for size in range(width, 0, -1):
         for subset in itertools.combinations(range(width), size):
             picked = list(subset)
-            inner, right = gram[:, picked][:, :, picked], moments[:, picked]
+            solution, volume = _solve(gram[picked][:, picked], moments[picked])
+            squares = count - (solution * moments[picked]).sum(axis=0)
             # A set of columns that the lengths cannot tell apart has nothing to add to its subsets.
-            regular = _volume(inner) > _SINGULAR
-            inner = np.where(regular[:, None, None], inner, np.eye(size))
-            solution = np.linalg.solve(inner, right[:, :, None])[:, :, 0]
-            squares = seconds.shape[1] - (solution * right).sum(axis=1)
-            better = regular & (solution >= 0).all(axis=1) & (squares < best - 1e-12)
+            better = (volume > _SINGULAR) & (solution >= 0).all(axis=0) & (squares < best - 1e-12)
             best = np.where(better, squares, best)
-            update = np.zeros((int(better.sum()), width))
-            update[:, picked] = solution[better]
-            chosen[better] = update
-    return chosen / scale, np.maximum(best, 0.0)
+            chosen = np.where(better, 0.0, chosen)
+            chosen[picked] = np.where(better, solution, chosen[picked])
+        # Where all columns together need no sign bound, no subset of them fits better.
+        if size == width and better.all():
+            break
+    return chosen.T / scale, np.maximum(best, 0.0)
 
 
-def _volume(gram: Array) -> Array:
-    """Determinant of `[R, k, k]` Gram matrices over that of orthogonal columns as long: 0 if dependent."""
-    volume: Array = np.linalg.det(gram) / np.diagonal(gram, axis1=1, axis2=2).prod(axis=1)
-    return volume
+def _solve(gram: Array, moments: Array) -> tuple[Array, Array]:
+    """Gauss and Jordan's elimination, each step for all systems at once; they are small and many.
+
+    Args:
+        gram: `[k, k, R]` Gram matrices, or `[k, k, 1]`, one for all right sides.
+        moments: `[k, R]` right sides.
+
+    Returns:
+        Solutions `[k, R]`, and per matrix its determinant over that of orthogonal columns as long: 0 if dependent.
+    """
+    gram, solution = gram.copy(), moments.copy()
+    volume: Array = 1.0 / gram.diagonal().prod(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for i in range(len(gram)):
+            volume = volume * gram[i, i]
+            shares = gram[:, i] / gram[i, i]
+            shares[i] = 0.0
+            gram -= shares[:, None] * gram[i]
+            solution -= shares * solution[i]
+        return solution / gram.diagonal().T, volume
 
 
 def _design(law: Law, series: Series) -> tuple[Array, bool]:
@@ -149,10 +164,13 @@ def contrasts(law: Law, series: Series) -> list[Estimate] | None:
         None with fewer lengths than coefficients, or lengths that cannot tell them apart.
     """
     columns, _ = _design(law, series)
-    relative = columns / np.linalg.norm(columns, axis=0) / series.seconds[:, None]
-    if len(relative) < relative.shape[1] or float(_volume((relative.T @ relative)[None])[0]) <= _SINGULAR:
+    scale = np.linalg.norm(columns, axis=0)
+    relative = columns / scale / series.seconds[:, None]
+    # The pseudo-inverse, a column of it for every length.
+    rows, volume = _solve((relative.T @ relative)[:, :, None], relative.T)
+    if len(relative) < len(rows) or volume[0] <= _SINGULAR:
         return None
-    rows = np.linalg.pinv(relative) / np.linalg.norm(columns, axis=0)[:, None]
+    rows /= scale[:, None]
     return [statistics.delta(float(row.sum()), [float(w) for w in row], series.logs) for row in rows]
 
 

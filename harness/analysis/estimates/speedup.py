@@ -48,9 +48,14 @@ def process_log_ratio(record: SpeedRecord, phase: str = "step") -> float | None:
     return float(np.median(found)) if found.size else None
 
 
+def process_log_ratios(group: Group) -> list[float]:
+    """Median log ratio of every process that has a pair."""
+    return [v for r in group.records if (v := process_log_ratio(r, group.phase)) is not None]
+
+
 def log_estimate(group: Group) -> Estimate | None:
     """Mean over processes of the log ratio; None where no process has a pair."""
-    values = [v for r in group.records if (v := process_log_ratio(r, group.phase)) is not None]
+    values = process_log_ratios(group)
     return statistics.estimate(values) if values else None
 
 
@@ -59,15 +64,16 @@ def controls(groups: Sequence[Group], partner: str, phase: str = "step") -> list
     found: list[ControlPoint] = []
     for sweep in dict.fromkeys(g.sweep for g in groups):
         own = [g for g in groups if g.sweep == sweep and g.label == partner and g.phase == phase]
-        estimates = [(g, e) for g in own if (e := log_estimate(g)) is not None]
-        for group, estimate in estimates:
-            interval = statistics.exponential(estimate.interval(len(estimates)))
+        timed = [(g, values) for g in own if (values := process_log_ratios(g))]
+        for group, values in timed:
+            estimate = statistics.estimate(values)
+            interval = statistics.exponential(estimate.interval(len(timed)))
             found.append(
                 ControlPoint(
                     sweep=sweep,
                     length=group.length,
                     processes=estimate.count,
-                    process_ratios=_process_factors(group),
+                    process_ratios=[math.exp(v) for v in values],
                     ratio=math.exp(estimate.mean),
                     simultaneous=interval,
                     covers_one=None if interval is None else interval[0] <= 1 <= interval[1],
@@ -107,10 +113,11 @@ def speedups(
     others = [g for g in groups if g.label != partner and g.phase == phase]
     for sweep, label in dict.fromkeys((g.sweep, g.label) for g in others):
         own = [g for g in others if (g.sweep, g.label) == (sweep, label)]
-        estimates = [(g, e) for g in own if (e := log_estimate(g)) is not None]
+        timed = [(g, values) for g in own if (values := process_log_ratios(g))]
         floor = noise.get(sweep)
-        for group, estimate in estimates:
-            simultaneous = statistics.exponential(estimate.interval(len(estimates)))
+        for group, values in timed:
+            estimate = statistics.estimate(values)
+            simultaneous = statistics.exponential(estimate.interval(len(timed)))
             factor = math.exp(estimate.mean)
             result.append(
                 SpeedupPoint(
@@ -119,7 +126,7 @@ def speedups(
                     sweep=sweep,
                     length=group.length,
                     processes=estimate.count,
-                    process_speedups=_process_factors(group),
+                    process_speedups=[math.exp(v) for v in values],
                     pairs=sum(log_ratios(r).size for r in group.records),
                     speedup=factor,
                     interval=statistics.exponential(estimate.interval()),
@@ -133,11 +140,6 @@ def speedups(
                 )
             )
     return result
-
-
-def _process_factors(group: Group) -> list[float]:
-    values = (process_log_ratio(r, group.phase) for r in group.records)
-    return [math.exp(v) for v in values if v is not None]
 
 
 def estimates(points: Sequence[SpeedupPoint]) -> list[Estimate]:

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Array = NDArray[np.float64]
 
@@ -55,12 +55,12 @@ class Estimate:
 
     def upper(self) -> float:
         """One-sided 95 % bound; infinite without an error."""
-        return math.inf if self.error is None else self.mean + float(stats.t.ppf(LEVEL, self.freedom)) * self.error
+        return math.inf if self.error is None else self.mean + float(special.stdtrit(self.freedom, LEVEL)) * self.error
 
 
 def t_quantile(freedom: float, comparisons: int = 1) -> float:
     """Two-sided critical value of Student's t at 95 % for `comparisons` intervals together."""
-    return float(stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), freedom))
+    return float(special.stdtrit(freedom, 1 - (1 - LEVEL) / (2 * comparisons)))
 
 
 def estimate(values: ArrayLike, minimum: int = MINIMUM_PROCESSES) -> Estimate:
@@ -122,7 +122,7 @@ def draws(estimates: Sequence[Estimate], count: int = RESAMPLES, seed: int = 0) 
 def _scores(freedoms: tuple[float, ...], count: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     levels = (np.arange(count) + 0.5) / count
-    return np.stack([stats.t.ppf(rng.permutation(levels), freedom) for freedom in freedoms], axis=1)
+    return np.stack([special.stdtrit(freedom, rng.permutation(levels)) for freedom in freedoms], axis=1)
 
 
 def quantiles(values: Array) -> tuple[float, float]:
