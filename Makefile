@@ -10,14 +10,18 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: report test test-slow bench bench-compare lint clean
+.PHONY: report test test-simulations test-slow bench bench-compare lint clean
 .DEFAULT_GOAL := report
 
 report: $(INSTALLED)
 	@$(BIN)/python workflow/run.py reports/scaling.pdf $(if $(STUDY),--config study=$(STUDY))
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not simulation and not slow and not gpu"
+
+# Whether the intervals and the rules of the claims are wrong as seldom as they promise; four minutes on one core.
+test-simulations: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m simulation tests/analysis
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not gpu"

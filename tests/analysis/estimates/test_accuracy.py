@@ -75,7 +75,7 @@ def test_two_way_interval_covers_over_seeds_and_users(seeds, seed_spread, user_s
 
 
 # Spread of the seeds over the standard error that the users give, as on real data and beyond it.
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize(("seeds", "share"), list(itertools.product((2, 3, 5, 10), (0.1, 0.3, 1.0, 3.0))))
 def test_two_way_interval_covers_at_any_number_of_seeds(seeds, share):
     case = [72, seeds, round(10 * share)]

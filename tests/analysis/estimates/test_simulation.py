@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.estimates import scaling, speedup, statistics, timing
+from harness.analysis.estimates import scaling, speedup, timing
 from harness.analysis.estimates.scaling import Series
+from harness.analysis.estimates.statistics import Estimate
 from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Counted, Folder
 from harness.records.schema import Block
@@ -43,11 +44,11 @@ def step(law, constant, length):
 
 def series(law, constant, logs):
     """A series from `[lengths, processes]` log errors."""
-    return Series(
-        LENGTHS,
-        tuple(tokens_at(constant, n) for n in LENGTHS),
-        tuple(statistics.estimate(math.log(step(law, constant, n)) + e) for n, e in zip(LENGTHS, logs, strict=True)),
-    )
+    count = logs.shape[1]
+    means = np.log([step(law, constant, n) for n in LENGTHS]) + logs.mean(axis=1)
+    spread = [None] * len(LENGTHS) if count < 3 else logs.std(axis=1, ddof=1) / math.sqrt(count)
+    estimates = tuple(Estimate(m, e, count - 1, count) for m, e in zip(means, spread, strict=True))
+    return Series(LENGTHS, tuple(tokens_at(constant, n) for n in LENGTHS), estimates)
 
 
 def errors(rng, trials, processes, spread):
@@ -122,7 +123,7 @@ def law_coverage(law, constant, processes, spread, trials):
     return hits
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize(("law", "constant", "processes", "spread"), CASES)
 def test_growth_fixed_cost_and_exponent_are_covered(law, constant, processes, spread):
     hits = law_coverage(law, constant, processes, spread, TRIALS)
@@ -154,7 +155,7 @@ def ratio_coverage(law, processes, spread, trials):
     return hits
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize(("law", "processes", "spread"), NAMED)
 def test_the_paired_ratio_is_covered(law, processes, spread):
     assert kept(ratio_coverage(law, processes, spread, TRIALS), TRIALS)
@@ -176,7 +177,7 @@ def named(law, processes, spread, trials, constant="tokens"):
     return wrong, right
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize(("law", "processes", "spread"), NAMED)
 def test_a_wrong_law_is_seldom_named_and_the_right_one_mostly(law, processes, spread):
     wrong, right = named(law, processes, spread, TRIALS)
@@ -185,7 +186,7 @@ def test_a_wrong_law_is_seldom_named_and_the_right_one_mostly(law, processes, sp
         assert at_least(right, TRIALS, 0.90)
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize(("law", "processes", "spread"), NAMED)
 def test_at_a_constant_batch_a_wrong_law_is_seldom_named(law, processes, spread):
     # Fixed cost is told apart there, which costs the power to name the right one.
