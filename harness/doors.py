@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 _HERE = Path(__file__).resolve().parent
 
@@ -23,46 +24,78 @@ def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
     return tuple(metadata.entry_points(group=group))
 
 
-def modules(what: str, package: str, group: str) -> dict[str, str]:
-    """Modules by name: a folder's, `-` for `_`, but those that begin with `_`, and those of packages' entry points.
+@dataclass(frozen=True)
+class Door:
+    """A kind of thing that users add.
 
-    Args:
-        what: Such as `rule`, for messages.
-        package: The folder, such as `harness.analysis.claims`.
-        group: Entry-point group; an entry point's name is the name, its value a module.
-
-    Raises:
-        UserError: A package's takes the name of another.
+    Attributes:
+        what: Such as `rule`; packages bring theirs by entry points of the group `hyenarec_bench.rules`.
+        package: The folder, such as `harness.analysis.claims`; `_template` in it is one to copy.
+        attribute: What a module defines, such as `RULE`.
     """
-    folder = _HERE.joinpath(*package.split(".")[1:])
-    names = [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
-    found = {name.replace("_", "-"): f"{package}.{name}" for name in names}
-    for point in entry_points(group):
-        if point.name in found:
+
+    what: str
+    package: str
+    attribute: str
+
+    @property
+    def group(self) -> str:
+        """Group of the entry points: their name is the thing's, their value a module."""
+        return f"hyenarec_bench.{self.what}s"
+
+    @property
+    def place(self) -> str:
+        """The folder as a path below the checkout."""
+        return self.package.replace(".", "/")
+
+    def modules(self) -> dict[str, str]:
+        """Modules by name: the folder's, `-` for `_`, but those that begin with `_`, and those of entry points.
+
+        Raises:
+            UserError: A package's takes the name of another.
+        """
+        folder = _HERE.parent / self.place
+        names = [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+        found = {name.replace("_", "-"): f"{self.package}.{name}" for name in names}
+        for point in entry_points(self.group):
+            if point.name in found:
+                raise UserError(
+                    f"entry point '{point.name} = {point.value}': {self.what} '{point.name}' is {found[point.name]} "
+                    "already; choose another name, or uninstall its package"
+                )
+            found[point.name] = point.value
+        return found
+
+    def module(self, name: str) -> str:
+        """The module of a name.
+
+        Raises:
+            UserError: There is none.
+        """
+        found = self.modules()
+        if name not in found:
+            raise unknown(self.what, name, found, f"A {self.what} is a file in {self.place}.")
+        return found[name]
+
+    def load(self, name: str) -> Any:
+        """What the module of a name defines.
+
+        Raises:
+            UserError: There is no such name, a package's module cannot be imported, or a module does not define it.
+        """
+        module = self.module(name)
+        try:
+            imported = importlib.import_module(module)
+        except Exception as error:
+            # A package's code may raise anything; our own is a fault of ours.
+            if module.startswith("harness."):
+                raise
             raise UserError(
-                f"entry point '{point.name} = {point.value}': {what} '{point.name}' is {found[point.name]} already; "
-                "choose another name, or uninstall its package"
+                f"{self.what} '{name}': module '{module}' cannot be imported ({type(error).__name__}: {error}); "
+                "fix or uninstall its package"
+            ) from error
+        if not hasattr(imported, self.attribute):
+            raise UserError(
+                f"{self.what} '{name}': module '{module}' defines no {self.attribute}; see _template in {self.place}"
             )
-        found[point.name] = point.value
-    return found
-
-
-def load(what: str, name: str, module: str, attribute: str, template: str) -> Any:
-    """What a found module defines under a name.
-
-    Raises:
-        UserError: A package's module cannot be imported, or a module does not define it.
-    """
-    try:
-        imported = importlib.import_module(module)
-    except Exception as error:
-        # A package's code may raise anything; our own is a fault of ours.
-        if module.startswith("harness."):
-            raise
-        raise UserError(
-            f"{what} '{name}': module '{module}' cannot be imported ({type(error).__name__}: {error}); "
-            "fix or uninstall its package"
-        ) from error
-    if not hasattr(imported, attribute):
-        raise UserError(f"{what} '{name}': module '{module}' defines no {attribute}; see {template}")
-    return getattr(imported, attribute)
+        return getattr(imported, self.attribute)

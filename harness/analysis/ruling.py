@@ -14,7 +14,6 @@ from typing import Literal
 
 import msgspec
 
-from harness import doors
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.scaling import LAWS
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, Estimate
@@ -22,7 +21,7 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.results import ClaimResult, ClaimVerdict, Interval, OpenInterval, SpeedupPoint
 from harness.analysis.rows import Challenge, Law, ScalingLaw
 from harness.errors import UserError
-from harness.study.claim import Card, Verdict, rule_module
+from harness.study.claim import RULES, Card, Verdict
 
 Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
 
@@ -55,7 +54,7 @@ def find_rule(name: str) -> Rule:
     Raises:
         UserError: There is none, its module cannot be imported, or it defines no `RULE`.
     """
-    found: Rule = doors.load("rule", name, rule_module(name), "RULE", "harness/analysis/claims/_template.py")
+    found: Rule = RULES.load(name)
     return found
 
 

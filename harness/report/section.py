@@ -15,13 +15,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from harness import doors
 from harness.analysis.results import Analysis
+from harness.doors import Door
 from harness.errors import UserError
 from harness.report.theme import save, themed
 
-ENTRY_POINT_GROUP = "hyenarec_bench.sections"
-_FOLDER = "harness.report.sections"
+SECTIONS = Door("section", "harness.report.sections", "SECTION")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +45,7 @@ def sections() -> dict[str, Section]:
     Raises:
         UserError: A section that cannot be imported or defines no SECTION, or two figures of one name.
     """
-    found: dict[str, Section] = {
-        name: doors.load("section", name, module, "SECTION", "harness/report/sections/_template")
-        for name, module in _modules().items()
-    }
+    found: dict[str, Section] = {name: SECTIONS.load(name) for name in SECTIONS.modules()}
     figures = [figure for section in found.values() for figure in section.figures]
     for figure in figures:
         if figures.count(figure) > 1:
@@ -63,16 +59,12 @@ def words(name: str) -> Path:
     Raises:
         UserError: There is none.
     """
-    module = _modules()[name]
+    module = SECTIONS.module(name)
     spec = importlib.util.find_spec(module)
     path = Path(str(spec.origin if spec else module)).with_name(f"{module.rpartition('.')[2]}.typ")
     if not path.is_file():
         raise UserError(f"section '{name}' has no {path}; write its words there")
     return path
-
-
-def _modules() -> dict[str, str]:
-    return doors.modules("section", _FOLDER, ENTRY_POINT_GROUP)
 
 
 def figure_names() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from harness import doors
+from harness.doors import Door
 from harness.errors import UserError, unknown
 from harness.study.find import named, resource
 from harness.study.yaml_reading import Count, Section, read_yaml
@@ -21,7 +21,7 @@ Verdict = Literal["supported", "refuted", "inconclusive", "missing"]
 
 FOLDER = "workflow/claims"
 DEFAULT_FILE = "hyenarec"
-ENTRY_POINT_GROUP = "hyenarec_bench.rules"
+RULES = Door("rule", "harness.analysis.claims", "RULE")
 
 
 class From(Section, frozen=True):
@@ -64,32 +64,6 @@ class Card(Section, frozen=True):
         return self.lengths in ("all", length)
 
 
-def rules() -> dict[str, str]:
-    """Every rule with its module: the files of harness/analysis/claims, and those of installed packages.
-
-    Raises:
-        UserError: A package's rule takes the name of another.
-    """
-    return doors.modules("rule", "harness.analysis.claims", ENTRY_POINT_GROUP)
-
-
-def rule_module(name: str) -> str:
-    """The module of a rule.
-
-    Raises:
-        UserError: There is no such rule.
-    """
-    found = rules()
-    if name not in found:
-        raise unknown("rule", name, found, "A rule is a file in harness/analysis/claims.")
-    return found[name]
-
-
-def card_files() -> list[str]:
-    """Files of cards that can be named without a path."""
-    return named(FOLDER)
-
-
 def load_cards(names: Sequence[str] | None = None) -> list[Card]:
     """The cards that a study rules on, in the order of their files.
 
@@ -101,7 +75,7 @@ def load_cards(names: Sequence[str] | None = None) -> list[Card]:
         UserError: An unknown file or id, two cards of one id, or a card with a rule that does not exist.
     """
     wanted = [DEFAULT_FILE] if names is None else list(names)
-    shipped = {name: _read(resource(f"{FOLDER}/{name}.yaml")) for name in card_files()}
+    shipped = {name: _read(resource(f"{FOLDER}/{name}.yaml")) for name in named(FOLDER)}
     found: list[Card] = []
     ids: list[str] = []
     for name in wanted:
@@ -125,11 +99,11 @@ def load_cards(names: Sequence[str] | None = None) -> list[Card]:
 
 def _read(path: Path) -> list[Card]:
     if not path.is_file():
-        raise UserError(f"no file of cards '{path}'; name an existing YAML file or one of: {', '.join(card_files())}")
+        raise UserError(f"no file of cards '{path}'; name an existing YAML file or one of: {', '.join(named(FOLDER))}")
     cards: list[Card] = read_yaml(path, list[Card])
     for card in cards:
         try:
-            rule_module(card.rule)
+            RULES.module(card.rule)
         except UserError as error:
             raise UserError(f"{path}: card '{card.id}': {error}") from None
     return cards

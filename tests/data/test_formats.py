@@ -50,7 +50,7 @@ def test_a_package_brings_a_format_by_an_entry_point(tmp_path, monkeypatch, caps
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HYENAREC_DATA", raising=False)
-    point = metadata.EntryPoint("from-a-package", "my_formats", formats.ENTRY_POINT_GROUP)
+    point = metadata.EntryPoint("from-a-package", "my_formats", formats.FORMATS.group)
     monkeypatch.setattr(doors, "entry_points", lambda group: [point] if "formats" in group else [])
     assert cli.main(["data", "own", "--study", study(tmp_path, "from-a-package")]) == 0
     assert "12 events" in capsys.readouterr().out
@@ -66,7 +66,7 @@ def test_an_unknown_format_is_refused_when_the_study_is_read(tmp_path, capsys):
 def test_a_module_without_a_format_says_what_it_lacks(tmp_path, monkeypatch):
     (tmp_path / "empty_format.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    point = metadata.EntryPoint("empty", "empty_format", formats.ENTRY_POINT_GROUP)
+    point = metadata.EntryPoint("empty", "empty_format", formats.FORMATS.group)
     monkeypatch.setattr(doors, "entry_points", lambda group: [point])
     with pytest.raises(UserError, match="format 'empty': module 'empty_format' defines no FORMAT; see"):
         formats.find_format("empty")

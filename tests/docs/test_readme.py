@@ -10,7 +10,7 @@ from harness import cli
 from harness.analysis.analyse import analyse
 from harness.report.verdict_table import verdict_markdown
 from harness.study.check import load_study
-from harness.study.claim import Card, rules
+from harness.study.claim import RULES, Card
 from harness.study.find import find_study
 from harness.study.loss import LOSSES, loss_spec
 from harness.study.yaml_reading import read_yaml
@@ -90,7 +90,7 @@ def test_the_card_that_is_shown_is_one(tmp_path):
     (tmp_path / "card.yaml").write_text(shown[0])
     cards = read_yaml(tmp_path / "card.yaml", list[Card])
     assert [card.id for card in cards] == ["twice-as-fast"]
-    assert cards[0].rule in rules()
+    assert cards[0].rule in RULES.modules()
 
 
 def test_every_loss_and_its_defaults_are_those_of_the_harness():

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import doors
 from harness.data.lines import ItemIds
-from harness.errors import unknown
+from harness.doors import Door
 
-ENTRY_POINT_GROUP = "hyenarec_bench.formats"
+FORMATS = Door("format", "harness.data.formats", "FORMAT")
 
 # Item ids of every user, oldest first; and unix seconds of the same events, where the file has them.
 Histories = tuple[Iterable[list[int]], Iterable[list[int]] | None]
@@ -38,7 +37,7 @@ class Format:
 
 def names() -> list[str]:
     """Every format that there is."""
-    return sorted(_modules())
+    return sorted(FORMATS.modules())
 
 
 def find_format(name: str) -> Format:
@@ -47,12 +46,5 @@ def find_format(name: str) -> Format:
     Raises:
         UserError: There is none, or its module cannot be imported or defines no `FORMAT`.
     """
-    found = _modules()
-    if name not in found:
-        raise unknown("format", name, found, "A format is a file in harness/data/formats.")
-    result: Format = doors.load("format", name, found[name], "FORMAT", "harness/data/formats/_template.py")
-    return result
-
-
-def _modules() -> dict[str, str]:
-    return doors.modules("format", "harness.data.formats", ENTRY_POINT_GROUP)
+    found: Format = FORMATS.load(name)
+    return found

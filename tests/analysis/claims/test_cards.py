@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.study import claim as cards
 from harness.study.cells import cells
 from harness.study.check import load_study
-from harness.study.claim import Card, load_cards, rules
+from harness.study.claim import RULES, Card, load_cards
 
 ROOT = Path(__file__).resolve().parents[3]
 TEMPLATE = ROOT / "harness" / "analysis" / "claims" / "_template.py"
@@ -144,21 +144,21 @@ def test_a_file_in_the_folder_is_a_rule(tmp_path):
 def test_a_package_brings_a_rule_by_an_entry_point(tmp_path, monkeypatch):
     (tmp_path / "my_rules.py").write_text(TEMPLATE.read_text())
     monkeypatch.syspath_prepend(tmp_path)
-    point = metadata.EntryPoint("from-a-package", "my_rules", cards.ENTRY_POINT_GROUP)
-    broken = metadata.EntryPoint("broken", "no_such_module", cards.ENTRY_POINT_GROUP)
+    point = metadata.EntryPoint("from-a-package", "my_rules", cards.RULES.group)
+    broken = metadata.EntryPoint("broken", "no_such_module", cards.RULES.group)
     monkeypatch.setattr(doors, "entry_points", lambda group: [point, broken])
-    assert rules()["from-a-package"] == "my_rules"
+    assert RULES.modules()["from-a-package"] == "my_rules"
     assert ruled(tmp_path / "a", card(rule="from-a-package", threshold=2.0))[0].overall.verdict == "supported"
     with pytest.raises(UserError, match=r"rule 'broken': module 'no_such_module' cannot be imported"):
         ruled(tmp_path / "b", card(rule="broken", threshold=2.0))
-    taken = metadata.EntryPoint("speedup", "my_rules", cards.ENTRY_POINT_GROUP)
+    taken = metadata.EntryPoint("speedup", "my_rules", cards.RULES.group)
     monkeypatch.setattr(doors, "entry_points", lambda group: [taken])
     with pytest.raises(UserError, match=r"rule 'speedup' is harness\.analysis\.claims\.speedup already"):
-        rules()
+        RULES.modules()
 
 
 def test_every_published_claim_has_a_rule():
-    assert {card.rule for card in CLAIMS.values()} == set(rules())
+    assert {card.rule for card in CLAIMS.values()} == set(RULES.modules())
 
 
 @pytest.mark.parametrize(
