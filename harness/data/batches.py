@@ -103,8 +103,8 @@ class TrainingSequences:
         self._starts, self._ends = starts[usable], ends[usable]
         self._length, self._seed = length, seed
         self._objective = OBJECTIVES[objective]
-        self._cuts = _cuts(self._ends - self._starts - 1, batch_size)
-        self.steps = len(self._cuts) - 1
+        self._bounds = _bounds(self._ends - self._starts - 1, batch_size)
+        self.steps = len(self._bounds) - 1
         self._mean_targets = self._objective.count(self._ends - self._starts, length).sum() / max(1, self.steps)
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class TrainingSequences:
         order = random.permutation(len(self))
         order = order[np.argsort((self._starts - self._ends)[order], kind="stable")]
         places = random.permutation(self.steps)
-        return _ahead(self._batch(order[self._cuts[k] : self._cuts[k + 1]], random) for k in places)
+        return _ahead(self._batch(order[self._bounds[k] : self._bounds[k + 1]], random) for k in places)
 
     def _batch(self, chosen: Integers, random: np.random.Generator) -> Batch:
         events, times = _pad(self._interactions, self._starts[chosen], self._ends[chosen])
@@ -137,13 +137,14 @@ class TrainingSequences:
         )
 
 
-def _cuts(lengths: Integers, batch_size: int) -> list[int]:
+def _bounds(lengths: Integers, batch_size: int) -> list[int]:
     """Where to cut sequences, longest first: no batch of several takes more than `batch_size` of mean length do."""
-    longest_first, cuts = np.sort(lengths)[::-1], [0]
-    while cuts[-1] < len(lengths):
-        rows = int(batch_size * lengths.mean() // longest_first[cuts[-1]])
-        cuts.append(min(cuts[-1] + max(1, rows), len(lengths)))
-    return cuts
+    longest_first, bounds = np.sort(lengths)[::-1], [0]
+    positions = batch_size * (lengths.sum() / max(1, len(lengths)))
+    while bounds[-1] < len(lengths):
+        rows = int(positions // longest_first[bounds[-1]])
+        bounds.append(min(bounds[-1] + max(1, rows), len(lengths)))
+    return bounds
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -170,7 +171,7 @@ def queries(split: Split, held_out: HeldOut, *, length: int | None, batch_size: 
     lengths, places = held.ends - starts, np.cumsum(held.counts) - held.counts
     # Whole histories are padded to the longest of their batch.
     order = np.arange(len(lengths)) if length is not None else lengths.argsort(kind="stable")
-    for chosen in _cut(order, lengths, batch_size):
+    for chosen in _pieces(order, lengths, batch_size):
         begin, ends, counts = starts[chosen], held.ends[chosen], held.counts[chosen]
         kept = begin if length is None else np.maximum(begin, ends - length)
         items, times = _pad(stored, kept, ends)
@@ -187,7 +188,7 @@ def queries(split: Split, held_out: HeldOut, *, length: int | None, batch_size: 
         )
 
 
-def _cut(order: Integers, lengths: Integers, most: int) -> Iterator[Integers]:
+def _pieces(order: Integers, lengths: Integers, most: int) -> Iterator[Integers]:
     """`order` in pieces of at most `most`, shorter where all would be too many events if as long as the longest."""
     first = longest = 0
     for place, length in enumerate(lengths[order].tolist()):
