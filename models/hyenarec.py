@@ -165,13 +165,13 @@ class HyenaOperator(nn.Module):
         """Streams to `[D, B, L]`; leaves the input of every convolution, the short one first, in `inputs`."""
         if self.short is not None:
             inputs.append(streams.flatten(0, 1))
-        z, *gates = self._gated(streams)
-        for n, kernel in enumerate(self.kernels):
+        z, gates = self._gated(streams)
+        for kernel, gate in zip(self.kernels, gates, strict=True):
             inputs.append(z)
             z = kernel(z)
-            if gates and not self.parallel:
-                z = gates[n] * z
-        return torch.sigmoid(gates[0]) * z if self.parallel else z
+            if gate is not None:
+                z = gate * z
+        return z
 
     def _fuses(self, streams: Tensor) -> bool:
         """Whether one Triton kernel does all of `_mix`: on such a GPU, of order 2, where the product is dense."""
@@ -185,19 +185,22 @@ class HyenaOperator(nn.Module):
         narrow = self.short.shape[1] <= triton_dense.MAX_SHORT_WIDTH
         return name == "dense" and narrow and triton_dense.supports(length, streams.dtype)
 
-    def _gated(self, streams: Tensor) -> list[Tensor]:
-        """`[G + 1, D, B, L]` to the first long convolution's input and the gates after it."""
-        if not self.gates:
-            return [streams[0] if self.short is None else short_convolution(streams[0], self.short)]
-        if self.parallel:
-            if self.short is not None:
-                streams = short_convolution(streams.flatten(0, 1), self.short).view_as(streams)
-            gate, value = streams.unbind(0)
-            return [value, gate]
+    def _gated(self, streams: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """`[G + 1, D, B, L]` to what `_opened` gives, behind the short convolution."""
         if self.short is not None:
-            return gated_short_convolution(streams, self.short.view(*streams.shape[:2], -1))
-        first, *gates, value = streams.unbind(0)
-        return [first * value, *gates]
+            if self.gates and not self.parallel:
+                first, *after = gated_short_convolution(streams, self.short.view(*streams.shape[:2], -1))
+                return first, [*after]
+            streams = short_convolution(streams.flatten(0, 1), self.short).view_as(streams)
+        *gates, value = streams.unbind(0)
+        return self._opened(gates, value)
+
+    def _opened(self, gates: list[Tensor], value: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The first long convolution's input, and what multiplies each one's output; None: nothing does."""
+        if self.gates and not self.parallel:
+            return gates[0] * value, [*gates[1:]]
+        last = torch.sigmoid(gates[0]) if self.parallel else None
+        return value, [*[None] * (len(self.kernels) - 1), last]
 
     def stream(self, batch: int, limit: int | None) -> State:
         """The limit, and what each convolution remembers."""
@@ -211,11 +214,12 @@ class HyenaOperator(nn.Module):
         flat = self.projection(x)
         if short is not None:
             flat = short.step(flat, state["short"])
-        *gates, z = flat.view(len(x), -1, x.shape[1]).unbind(1)
-        for n, (kernel, own) in enumerate(zip(kernels, state["kernels"], strict=True)):
-            z = kernel.step(gates[n] * z if gates and not self.parallel else z, own)
-        if gates:
-            z = (torch.sigmoid(gates[0]) if self.parallel else gates[-1]) * z
+        *gates, value = flat.view(len(x), -1, x.shape[1]).unbind(1)
+        z, after = self._opened(gates, value)
+        for kernel, own, gate in zip(kernels, state["kernels"], after, strict=True):
+            z = kernel.step(z, own)
+            if gate is not None:
+                z = gate * z
         y: Tensor = self.output(z)
         return y
 
