@@ -30,7 +30,7 @@ _TINY_LENGTH = 16
 _MEMORY_STEPS = 3
 _ENERGY_ATTEMPTS = 3
 _SEED = 0
-_MEND = "mend the model, or lower learning_rate in the study, delete the record and measure again"
+_MEND = "correct the model, or lower learning_rate in the study, delete the record and measure again"
 
 
 def run(spec: SpeedSpec, measure: str, environment: Environment) -> dict[str, Any]:

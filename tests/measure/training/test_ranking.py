@@ -159,6 +159,7 @@ print(peak.read() >> 20, peak.baseline_bytes >> 20)
 def test_memory_is_bounded_by_the_batch(num_items, longest, most, name):
     command = [sys.executable, "-c", MEMORY, str(num_items), str(longest), name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Where the kernel does not let a process reset its peak, there is none to look at.
     if "cannot be read here" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
