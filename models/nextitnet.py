@@ -53,7 +53,7 @@ class DilatedBlock(nn.Module):
         y = x
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             y = functional.relu(norm(convolution(y)))
-        mixed: Tensor = x + self.dropout(y)
+        mixed: Tensor = self.dropout(y, onto=x)
         return mixed
 
 

@@ -29,7 +29,8 @@ from torch import Tensor
 from models.ops.build import optional
 
 SOURCES = tuple(
-    Path(__file__).parent.parent / name for name in ("legendre/native.cpp", "scans/native.cpp", "convolution/short.cpp")
+    Path(__file__).parent.parent / name
+    for name in ("legendre/native.cpp", "scans/native.cpp", "convolution/short.cpp", "dropout/native.cpp")
 )
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 _BUILD_SECONDS = 120

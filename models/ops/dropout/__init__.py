@@ -1,0 +1,1 @@
+"""Inverted dropout and the residual sum around it."""
