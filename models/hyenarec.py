@@ -26,6 +26,7 @@ the tree, which needs Legendre coefficients (times an exponential), is O(L) and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, cast
 
@@ -61,7 +62,7 @@ class HyenaRecConfig(ModelConfig):
         kernel_order: Number K of polynomials, or of what stands in their place.
         kernel_decay: Whether kernels carry the factor e^{−aτ}; `explicit` and `exponential` never do.
         convolution: Backend; `auto` is `dense` for short sequences and `tree` beyond, `fft` where
-            the kernel is no Legendre kernel or its K is too large for the tree to pay at that length.
+            the kernel is no Legendre kernel, or its K too large or the batch too small for them to pay.
         order: Order N of the Hyena operator: N gates, N − 1 long convolutions.
         short_convolution: Width of the short convolution in events; 0 leaves it out.
         gates: Whether the gates x_1 … x_N exist, without them their projections go too; or `parallel`,
@@ -288,18 +289,17 @@ class HyenaRec(StreamingStack):
 
     def __init__(self, config: HyenaRecConfig) -> None:
         super().__init__(config)
-        self._lengths: tuple[int, int] | None = None
+        self._shapes: set[tuple[int, int]] = set()
 
     def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
         """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""
-        self._note(items.shape[1])
+        self._note(*items.shape)
         return super().forward(items, timestamps)
 
     @untraced
-    def _note(self, length: int) -> None:
-        """Widen the range of lengths seen; traced, every new length would be compiled anew."""
-        shortest, longest = self._lengths or (length, length)
-        self._lengths = (min(shortest, length), max(longest, length))
+    def _note(self, batch: int, length: int) -> None:
+        """Remember the shapes seen; traced, every new one would be compiled anew."""
+        self._shapes.add((batch, length))
 
     def block(self) -> ResidualBlock:
         """`x + W_o Hyena(LN(x)) + b_o`, then `x + FFN(LN(x))`."""
@@ -332,7 +332,7 @@ class HyenaRec(StreamingStack):
             polynomial = isinstance(convolution.kernel, PolynomialKernel)
             order = config.kernel_order if polynomial else 0
             sizes = {"batch": batch, "length": length, "channels": width, "order": order}
-            backend = self._backend(length)
+            backend = self._backend(batch, length)
             operations += convolution_cost.operations(backend, **sizes, backward=False)
             if not polynomial:
                 operations += convolution.kernel.operations(length)
@@ -346,19 +346,21 @@ class HyenaRec(StreamingStack):
         return [module for module in block.modules() if isinstance(module, LongConvolution)]
 
     def backends(self) -> dict[str, str]:
-        """The convolution backend, and whose code it is, at all lengths that `forward` has had.
+        """The convolution backends that `forward` took, and whose code they are.
 
-        Where short batches took another one, `dense up to 96, tree (native) beyond`. Before the first
-        pass, what would run at the maximum length.
+        Where there were several, from the shortest sequences to the longest: `dense up to 96, tree (native)
+        beyond`. Before the first pass, what would run at the maximum length.
         """
         kernel, device = self._convolutions(self.blocks[0])[0].kernel(), self.item_embedding.weight.device
-        shortest, longest = self._lengths or (self.config.max_length,) * 2
-        # Each backend with the last of its lengths, in the order of lengths.
-        last = {describe_backend(self.config.convolution, n, device, kernel): n for n in range(shortest, longest + 1)}
-        *shorter, name = last
+        last: dict[str, int] = {}
+        shapes: Iterable[tuple[int | None, int]] = self._shapes or [(None, self.config.max_length)]
+        for batch, length in shapes:
+            name = describe_backend(self.config.convolution, length, device, kernel, batch)
+            last[name] = max(last.get(name, 0), length)
+        *shorter, name = sorted(last, key=lambda one: last[one])
         parts = [f"{short} up to {last[short]}" for short in shorter]
         return {"convolution": ", ".join([*parts, f"{name} beyond"]) if parts else name}
 
-    def _backend(self, length: int) -> str:
+    def _backend(self, batch: int, length: int) -> str:
         kernel = self._convolutions(self.blocks[0])[0].kernel()
-        return select_backend(self.config.convolution, length, self.item_embedding.weight.device, kernel)
+        return select_backend(self.config.convolution, length, self.item_embedding.weight.device, kernel, batch)

@@ -11,6 +11,7 @@ complex one of full length, which alone costs more than the whole forward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
@@ -25,26 +26,28 @@ from models.ops.build.toeplitz import diagonal_sums, toeplitz
 from models.ops.build.untraced import untraced
 from models.ops.legendre import native as native_tree
 from models.ops.legendre.taps import Kernel, LegendreKernel, check_floating
-from models.ops.legendre.tree import legendre_tree_convolution
+from models.ops.legendre.tree import legendre_tree_convolution, row_geometry
 
 Name = Literal["fft", "tree", "dense"]
 Backend = Literal["auto", "fft", "tree", "dense"]
 Layout = Literal["channel_major", "batch_length_channel"]
 
-# Longest sequence for which `auto` takes the Toeplitz product; beyond, Legendre kernels take the
-# tree as far as TREE_MAX_ORDER goes, and others the FFT. The values for CUDA are predictions, not measured.
+# What `auto` takes, as tests/benchmarks/backends.py measures it (two threads, 64 channels, forward and backward).
+#
+# Longest sequence for the Toeplitz product; the value for CUDA is a prediction, not measured. On a CPU its
+# matrix, D L² numbers a kernel, wants a batch to pay: L³/2^14 sequences, 16 at 64 events, 54 at 96.
 DENSE_MAX_LENGTH = {"cpu": 96, "cuda": 512}
-# From a length on, the largest K for which the tree takes no longer than the FFT; beyond, its K²
-# terms outweigh it. One thread, 64 channels, 65,536 positions, forward and backward, exact:
-# `python -m harness bench` and tests/benchmarks/test_operators.py measure what sets these numbers.
-# Natively K = 32 is 1.7 to 2.0 times faster from 256 to 32K, K = 48 1.0 to 1.2, and 1.3 at 32K,
-# K = 64 0.6 to 0.9, and 1.2 at 64K; in torch K = 16 1.0 to 1.9, K = 24 0.8, and 1.0 from 8K, K = 32
-# 0.6 to 0.9, and 1.05 from 32K.
+DENSE_VOLUME = 2.0**14
+# Beyond, from a length on, the largest K for which the tree takes no longer than the FFT in large batches;
+# with a larger K its K² terms outweigh what it saves.
 TREE_MAX_ORDER = {
     "native": {0: 32, 32_768: 48, 65_536: 64},
     "torch": {0: 16, 8192: 24, 32_768: 32},
     "cuda": {0: 64},
 }
+# On a CPU the tree's matrices, some K² numbers a channel and level, want a batch to pay too: 16 K² events or
+# more than K sequences, K in whole vectors; 2K sequences where blocks are cut short and need their own.
+TREE_EVENTS = 16
 
 
 def causal_convolution(
@@ -66,7 +69,7 @@ def causal_convolution(
         kernel: A `LegendreKernel`, or an `ExplicitKernel` of any other parameterisation, on the
             device of `x`.
         backend: `fft` is O(L log L); `tree`, for Legendre kernels, exact and O(L); `dense` a
-            Toeplitz product, O(L²) and fastest when short; `auto` as in `select_backend`.
+            Toeplitz product, O(L²) and fastest in large batches of short sequences; `auto` as in `select_backend`.
         layout: `channel_major` runs without a copy; `batch_length_channel` transposes twice.
         tolerance: Lets the tree on a CPU keep fewer moments of small blocks: no more is left out than
             changes the taps by `tolerance` · Σ_k |c_k|, root mean square over the lags between any two
@@ -100,7 +103,7 @@ def _convolve(x: Tensor, kernel: Kernel, backend: Backend, layout: Layout, toler
         raise ValueError(f"tolerance must be ≥ 0, got {tolerance}; 0 leaves nothing out")
     if check and isinstance(kernel, LegendreKernel):
         kernel.check_decay()
-    name = select_backend(backend, x.shape[2], x.device, kernel)
+    name = select_backend(backend, x.shape[2], x.device, kernel, x.shape[1])
     with torch.autocast(x.device.type, enabled=False):
         if not x.shape[1]:
             y = _nothing(x, kernel)
@@ -109,24 +112,31 @@ def _convolve(x: Tensor, kernel: Kernel, backend: Backend, layout: Layout, toler
     return y.permute(1, 2, 0) if layout == "batch_length_channel" else y
 
 
-def select_backend(backend: str, length: int, device: torch.device, kernel: Kernel | None = None) -> Name:
-    """The backend that runs at a length: `auto` resolved, anything else checked.
+def select_backend(
+    backend: str, length: int, device: torch.device, kernel: Kernel | None = None, batch: int | None = None
+) -> Name:
+    """The backend that runs: `auto` resolved, anything else checked.
 
     Args:
         backend: As in `causal_convolution`.
         length: Sequence length L in events.
         device: Where the tensors are.
         kernel: The kernel; without one a Legendre kernel is taken for granted.
+        batch: Sequences B; without it a large batch is.
 
     Raises:
         ValueError: Unknown backend, or `tree` for a kernel that is no Legendre kernel.
     """
     legendre = kernel is None or isinstance(kernel, LegendreKernel)
     if backend == "auto":
+        # What a batch must have is measured on CPUs alone.
+        sequences = math.inf if batch is None or device.type != "cpu" else batch
         if length <= DENSE_MAX_LENGTH.get(device.type, 0):
-            return "dense"
+            return "dense" if sequences >= length**3 / DENSE_VOLUME else "fft"
         order = kernel.order if isinstance(kernel, LegendreKernel) else 1
-        return "tree" if legendre and order <= _tree_max_order(length, device) else "fft"
+        if not legendre or order > _tree_max_order(length, device):
+            return "fft"
+        return "tree" if _tree_pays(sequences, length, kernel) else "fft"
     if backend == "tree" and not legendre:
         raise ValueError(
             f"backend 'tree' needs a LegendreKernel, got {type(kernel).__name__}; legal for it: auto, fft, dense"
@@ -145,6 +155,16 @@ def _tree_max_order(length: int, device: torch.device) -> int:
     return max((order for least, order in TREE_MAX_ORDER.get(kind, {}).items() if length >= least), default=0)
 
 
+def _tree_pays(sequences: float, length: int, kernel: Kernel | None) -> bool:
+    """Whether a batch is large enough for the tree on a CPU."""
+    order = kernel.order if isinstance(kernel, LegendreKernel) else 1
+    padded = -(-order // native_tree.LANES) * native_tree.LANES
+    if sequences * length >= TREE_EVENTS * padded**2:
+        return True
+    ragged = row_geometry(length, padded, kernel.window if kernel is not None else length).ragged
+    return sequences > (2 * padded if ragged else padded)
+
+
 def fourier_length(length: int, taps: int) -> int:
     """Smallest even 5-smooth FFT length that holds the linear convolution, ≥ length + taps − 1."""
     least = max(length + taps - 1, 2)
@@ -160,12 +180,12 @@ def fourier_length(length: int, taps: int) -> int:
     return best
 
 
-def describe_backend(backend: str, length: int, device: torch.device, kernel: Kernel) -> str:
+def describe_backend(backend: str, length: int, device: torch.device, kernel: Kernel, batch: int | None = None) -> str:
     """What runs, for a record: the backend, and in brackets whose code it is if not torch's.
 
     Arguments and errors as in `select_backend`.
     """
-    name = select_backend(backend, length, device, kernel)
+    name = select_backend(backend, length, device, kernel, batch)
     if name != "fft" and _triton(name, length, device, torch.float32, kernel) is not None:
         return f"{name} (triton)"
     if name == "tree" and isinstance(kernel, LegendreKernel):

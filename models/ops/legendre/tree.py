@@ -71,21 +71,24 @@ def legendre_tree_convolution(x: Tensor, kernel: LegendreKernel, tolerance: floa
         missing = -kernel.order % lanes
         kernel = replace(kernel, coefficients=functional.pad(kernel.coefficients, (0, missing)))
     window = kernel.window
+    geometry = row_geometry(length, kernel.order, window, tolerance, lanes)
     if window >= length:
-        # Whole chunks where the window has room for them: a short one costs matrices of its own.
-        chunk = chunk_size(length, kernel.order)
-        whole = min(-(-length // chunk) * chunk, window)
-        geometry = tree_geometry(whole, kernel.order, window, tolerance, lanes)
-        if whole > length:
-            x = functional.pad(x, (0, whole - length))
+        if geometry.length > length:
+            x = functional.pad(x, (0, geometry.length - length))
         return _run(x, kernel, geometry, wrapped=False)[..., :length]
-    geometry = tree_geometry(window, kernel.order, window, tolerance, lanes)
     segments = -(-length // window)
     x = functional.pad(x, (0, segments * window - length)).view(channels, batch, segments, window)
     y = _run(x.flatten(1, 2), kernel, geometry, wrapped=False).view(channels, batch, segments, window)
     before = _run(x[:, :, :-1].flatten(1, 2), kernel, geometry, wrapped=True)
     y = y + functional.pad(before.view(channels, batch, segments - 1, window), (0, 0, 1, 0))
     return y.flatten(2)[..., :length]
+
+
+def row_geometry(length: int, order: int, window: int, tolerance: float = 0.0, multiple: int = 1) -> Geometry:
+    """The tree over the rows into which sequences are laid, at most a window each; as in `tree_geometry`."""
+    chunk = chunk_size(length, order)
+    # Whole chunks where the window has room for them: a short one costs matrices of its own.
+    return tree_geometry(min(-(-length // chunk) * chunk, window), order, window, tolerance, multiple)
 
 
 def _run(x: Tensor, kernel: LegendreKernel, geometry: Geometry, *, wrapped: bool) -> Tensor:

@@ -158,6 +158,21 @@ def test_auto_follows_length_order_and_kernel(kind, monkeypatch):
     assert ops.select_backend("auto", limit + 1, CPU, ExplicitKernel(torch.zeros(1, 9))) == "fft"
 
 
+def test_auto_asks_for_a_batch_that_pays():
+    """A small batch goes through the FFT; sizes as in tests/benchmarks/backends.py, where the two draw level."""
+
+    def chosen(length, order, batch):
+        return ops.select_backend("auto", length, CPU, LegendreKernel(torch.zeros(1, order), length), batch)
+
+    assert [chosen(64, 16, batch) for batch in (15, 16)] == ["fft", "dense"]
+    assert [chosen(128, 16, batch) for batch in (16, 17)] == ["fft", "tree"]
+    assert [chosen(1024, 10, batch) for batch in (3, 4)] == ["fft", "tree"]
+    assert [chosen(8192, 32, batch) for batch in (1, 2)] == ["fft", "tree"]
+    # 200 events are no whole number of blocks.
+    assert [chosen(200, 16, batch) for batch in (20, 21)] == ["fft", "tree"]
+    assert ops.select_backend("auto", 128, torch.device("cuda"), batch=1) == "dense"
+
+
 def test_errors_name_the_value():
     x, coefficients, decay, skip = draw(2, 2, 8, 3)
     with pytest.raises(ValueError, match="'nonsense'; legal: auto, fft, tree, dense"):
