@@ -31,6 +31,7 @@ _ALLOCATOR_VARIABLES = (
     "LD_PRELOAD",
     "PYTORCH_CUDA_ALLOC_CONF",
     "PYTORCH_ALLOC_CONF",
+    "GOMP_SPINCOUNT",
 )
 
 # What torch and the libraries below it say when an allocation fails; nothing else counts.

@@ -85,7 +85,7 @@ class Environment(_Frozen, frozen=True):
         cores: Cores of the machine.
         cores_usable: Cores that affinity and group quota leave to this process.
         memory_bytes: Physical memory, or the limit of a group around this process.
-        allocator: Its settings, as environment variables.
+        allocator: Its settings and how long idle threads look for work, as environment variables.
         libc: The C library, whose versions obey different allocator settings.
         device_before: The accelerator before the cell's first step, `device_after` after its last.
     """

@@ -19,6 +19,7 @@ from harness.measure.device import nvml
 from harness.measure.device.sampler import Sampler
 from harness.measure.guard import Guard
 from harness.measure.losses import sampled_softmax
+from harness.measure.neighbours import Neighbours
 from harness.measure.peak_memory import Peak
 from harness.measure.speed import stopwatch, streaming
 from harness.measure.speed.layerless import Rest
@@ -52,13 +53,16 @@ def run(spec: SpeedSpec, measure: str, environment: Environment) -> dict[str, An
         gpu = library.device(_uuid(device), os.environ.get("CUDA_VISIBLE_DEVICES")) if library is not None else None
         before = gpu.state(os.getpid()) if gpu else None
         with Sampler(gpu, measure) as sampler, Guard() as guard:
+            neighbours = Neighbours()
             run_pass = _memory if measure == "memory" else _time
             fields = run_pass(spec, device, sampler, guard)
+            # Memory does not depend on who else runs.
+            flags = neighbours.flags() if measure == "time" else []
         after = gpu.state(os.getpid()) if gpu else None
     own = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
     return {
         **fields,
-        "flags": [*fields.get("flags", []), *guard.flags, *sampler.flags(own)],
+        "flags": [*fields.get("flags", []), *flags, *guard.flags, *sampler.flags(own)],
         "series": sampler.series(),
         "environment": runtime.complete(environment, device, before, after),
     }

@@ -14,6 +14,7 @@ from harness.errors import UserError
 from harness.measure import runtime
 from harness.measure.guard import Guard
 from harness.measure.losses import Criterion
+from harness.measure.neighbours import Neighbours
 from harness.measure.peak_memory import Peak
 from harness.measure.training import loop, references
 from harness.measure.training.ranking import rank_model, rank_scorer
@@ -120,7 +121,10 @@ def _run_model(
         sources=sources,
         machine=f"{environment.cpu}; {torch.get_num_threads()} threads; torch {torch.__version__}",
     )
+    neighbours = Neighbours()
     outcome = loop.train(model, split, settings, device, store, peak, observer)
+    # Where times count, and of this process alone: what ran before an interruption is not known.
+    waits = neighbours.flags() if spec.timed else []
     seconds = sum(epoch.train_seconds for epoch in outcome.epochs)
     fields = {
         "model": runtime.facts(spec.model, model, settings.batch_size, settings.length),
@@ -132,7 +136,7 @@ def _run_model(
         "resumed": outcome.resumed,
     }
     if not outcome.best_weights:
-        flags = ["diverged", *(["resumed-elsewhere"] if outcome.moved else [])]
+        flags = ["diverged", *(["resumed-elsewhere"] if outcome.moved else []), *waits]
         return {**fields, "status": "diverged", "detail": _DIVERGED, "flags": flags}
     test = rank_model(
         model,
@@ -156,7 +160,7 @@ def _run_model(
         "stopped_early": outcome.stopped_early(settings),
         "validation": Ranking(metrics=outcome.validation, ranks=[]),
         "test": test,
-        "flags": [flag for flag, holds in raised.items() if holds],
+        "flags": [*(flag for flag, holds in raised.items() if holds), *waits],
     }
 
 
