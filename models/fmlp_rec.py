@@ -8,8 +8,13 @@ all others: the model is **not causal**, and can be trained on one target a sequ
 
 The paper pads on the left. A circular convolution commutes with shifting, so right padding gives
 the same states as long as positions are counted back from the last event, as they are here: the
-last event always has the last position. Departure: padding is zeroed before every filter, so that
-it carries nothing; the paper's code lets norms and biases fill it.
+last event always has the last position.
+
+Norms, dropout, GELU and the filters' N(0, 0.02) are those of the authors' code (Woeee/FMLP-Rec).
+
+Departures: padding is zeroed before every filter, so that it carries nothing, where theirs lets
+positions, norms and biases fill it; linear layers start as torch's do, theirs from N(0, 0.02) and zero
+biases; ε of the norms is 1e-5, theirs 1e-12; one prefix of a history an epoch, theirs all of them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,15 @@
     n_t = tanh(W_n x_t + r_t ⊙ (U_n h_{t−1})),  h_t = (1 − z_t) ⊙ n_t + z_t ⊙ h_{t−1}
 
 and a linear map back to the embedding's width, then a final LayerNorm. torch's fused GRU computes
-it. Departures: whole histories instead of session-parallel mini-batches, tied scores, biases.
+it.
+
+Departures from the paper and the authors' code (hidasib/GRU4Rec): r gates U_n h, theirs h before U_n,
+and z is their 1 − z; every gate has biases, as in the code but not the paper; an embedding tied with
+the scores, which the code offers, while the paper feeds one-hot vectors; the linear map and the
+LayerNorm, theirs scores h itself and adds a bias per item; 128 units, theirs 100 by default; dropout
+on embeddings and after the linear map, theirs on embeddings and on h, which goes on to the next step;
+torch's initial weights and biases, theirs Glorot's and zeros; whole histories and their whole
+gradients, where theirs runs sessions side by side and cuts the gradient after every step.
 """
 
 from __future__ import annotations

@@ -12,12 +12,16 @@ where the data has timestamps. Both are shared by the heads; each block has its 
 The L × L weights are computed in chunks of queries and again in the backward pass, so memory is
 linear in L at a fixed number of events; the operations stay quadratic.
 
-Departures: the table by distance holds the n entries that a causal mask leaves of the 2n − 1; the
-division by n is left to the norm that follows, whose ε would swamp short sums at large n; t_i is the
-time of the event at i, where the authors' code takes that of the event to be predicted, which a
-model here is not told; no learned positions besides rab; the norms learn a gain and a bias; the
-final LayerNorm takes the place of an L2 norm at temperature 0.05 and of 128 sampled negatives, since
-the harness owns the loss.
+Dropout, SiLU and initial weights are those of the authors' code
+(facebookresearch/generative-recommenders).
+
+Departures: two heads, where theirs has one with two blocks and two with eight; the table by distance
+holds the n entries that a causal mask leaves of the 2n − 1; the division by n is left to the norm that
+follows, whose ε would swamp short sums at large n; t_i is the time of the event at i, where theirs is
+that of the event to be predicted, which a model here is not told; no learned positions besides rab,
+where theirs adds them to x; the norms learn a gain and a bias; the final LayerNorm takes the place of
+L2 norms of states and items, of temperature 0.05 and of 128 sampled negatives, since the harness owns
+the loss.
 """
 
 from __future__ import annotations

@@ -5,14 +5,20 @@
         S_t = Σ_{s≤t} φ(k_s) v_sᵀ,  z_t = Σ_{s≤t} φ(k_s)                                 (equations 8, 9)
     x ← x + W_2 ReLU(W_1 LN(x)),   a D → D → D network at every position
 
-followed by a final LayerNorm: SASRec with another attention and nothing else changed, so that the
-two can be compared. S and z are a state of constant size; training computes them in chunks.
+followed by a final LayerNorm: SASRec with another attention, so that the two can be compared; by
+default it has two heads, SASRec one, and nothing else differs. S and z are a state of constant size;
+training computes them in chunks.
 
-LinRec (Liu et al., SIGIR 2023) is linear attention made for recommendation. Its own form applies
-elu without the 1, divides each query by its norm over channels and each *channel of the keys by its
-norm over the whole sequence*, and multiplies keys by values first. The norm over the sequence lets
-every position see the future, so that form is not causal and cannot be trained on every next item;
-this model is its causal form, in which the running sum z_t takes that norm's place.
+Departures: the paper's code (idiap/fast-transformers) normalises after the residual sum, has a D → 4D
+→ D network and drops out inside it too. The 1e-6 added to the normaliser is theirs.
+
+LinRec (Liu et al., SIGIR 2023) is linear attention made for recommendation. Its own form applies elu
+without the 1, divides each query by its norm over channels and each *channel of the keys by its norm
+over the whole sequence*, and multiplies keys by values first; its code
+(Applied-Machine-Learning-Lab/LinRec) divides each key by its norm over channels instead. Keys times
+values are summed over the whole sequence without a mask: every position sees the future, so that form
+cannot be trained on every next item. This model is its causal form, in which the running sum z_t takes
+the norms' place.
 """
 
 from __future__ import annotations

@@ -5,8 +5,14 @@
 
 with 2D complex states, of the linear recurrent unit (Orvieto et al., ICML 2023, equations 2 to 7),
 then a D → 4D → D network with GELU, each in a residual block. Λ starts on a ring of radius 0.8 to
-0.99 with any phase, and γ at log √(1 − |Λ|²). Departures: the norm comes before the residual branch;
-a chunked scan instead of log₂ L passes over a sequence padded to a power of two.
+0.99 with any phase, and γ at log √(1 − |Λ|²), as in the authors' code (yueqirex/LRURec).
+
+Departures: the norm comes before the residual branch, theirs after the sum, so that the unit's u is a
+second way around it, theirs the only one; dropout falls on Re(C h) + u, theirs on Re(C h); no norm of
+the embeddings; no dropout inside the network; no biases of B and C, and none per item in the scores; B
+and C start from Gaussians of variance 1/(2D) and 1/S a real part and linear layers as torch's do,
+where theirs all start from N(0, 0.02) cut at two deviations; a chunked scan instead of log₂ L passes
+over a sequence padded to a power of two.
 """
 
 from __future__ import annotations

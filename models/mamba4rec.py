@@ -6,9 +6,13 @@ LayerNorm; the item embeddings pass a LayerNorm first. The block (Gu and Dao, 20
     (u, g) = W_in x,   u ← SiLU(conv_4(u)),   (r, B_t, C_t) = W_x u,   δ_t = softplus(W_δ r + b_δ)
     h_t = exp(δ_t A) ⊙ h_{t−1} + (δ_t u_t) ⊗ B_t,   y_t = h_t C_t + D ⊙ u_t,   W_out (y ⊙ SiLU(g))
 
-A = −exp(log A) has 32 states a channel and starts at −1 … −32, r has ⌈D/16⌉ entries, δ starts
-between 0.001 and 0.1, evenly in its logarithm. Departure: the residual around the block is there
-with one layer too, where the paper's code leaves it out.
+A = −exp(log A) has 32 states a channel and starts at −1 … −32, r has ⌈D/16⌉ entries, δ starts between
+0.001 and 0.1, evenly in its logarithm, as in state-spaces/mamba.
+
+Departures from the authors' code (chengkai-liu/Mamba4Rec): the residual around the block is there with
+one layer too, where theirs leaves it out; linear layers start as torch's and mamba's do, where theirs
+overwrites all, W_δ included, with N(0, 0.02) and zero biases, so that δ starts near ln 2; no dropout
+inside the D → 4D → D network; ε of the norms is 1e-5, theirs 1e-12.
 """
 
 from __future__ import annotations

@@ -4,9 +4,16 @@
 
 with u = LN(x) and αD states, then a linear map back to width D and a D → 4D → D network with GELU,
 each in a residual block. As neither gate nor candidate depends on h_{t−1}, the recurrence is linear
-and runs in parallel over time. Departures: it multiplies factors in [0, 1] chunk by chunk instead
-of adding logarithms, so the candidate may be negative, as in the paper's plain form, and needs no
-positive activation; no convolution before the unit.
+and runs in parallel over time.
+
+The paper has no recommender; gate, candidate, the map back, their biases and the pre-norm blocks are
+those of its code (BorealisAI/minRNNs).
+
+Departures: it multiplies factors in [0, 1] chunk by chunk instead of adding logarithms, so the
+candidate may be negative, as in the paper's plain form, and needs no positive activation; no
+convolution before the unit and no learned first state, both options of theirs; LayerNorm, theirs
+RMSNorm or BatchNorm; dropout on the embeddings and after the unit and the network, theirs in the
+network alone.
 """
 
 from __future__ import annotations

@@ -6,7 +6,12 @@ A residual block of dilation l holds two full convolutions of width 3,
 
 and a layer is the paper's run of dilations 1, 2, 4, 8: blocks of dilation 1 and 4. Position t sees
 the last 30·num_layers + 1 events and no more. A convolution is one matrix product with the three
-shifted inputs side by side. Departures: a final LayerNorm, as the tied scores of all models have it.
+shifted inputs side by side.
+
+Departures from the authors' code (fajieyuan/WSDM2019-nextitnet): scores tied with the item table
+behind a final LayerNorm, theirs a ReLU and a matrix of its own with biases; dropout on the embeddings
+and on what a block adds, theirs has none; convolutions start as torch's linear layers do, theirs from
+N(0, 0.02) cut at two deviations and zero biases; ε of the norms is 1e-5, theirs 1e-8.
 """
 
 from __future__ import annotations
