@@ -11,8 +11,8 @@ and z is their 1 − z; every gate has biases, as in the code but not the paper;
 the scores, which the code offers, while the paper feeds one-hot vectors; the linear map and the
 LayerNorm, theirs scores h itself and adds a bias per item; 128 units, theirs 100 by default; dropout
 on embeddings and after the linear map, theirs on embeddings and on h, which goes on to the next step;
-torch's initial weights and biases, theirs Glorot's and zeros; whole histories and their whole
-gradients, where theirs runs sessions side by side and cuts the gradient after every step.
+whole histories and their whole gradients, where theirs runs sessions side by side and cuts the gradient
+after every step.
 """
 
 from __future__ import annotations
@@ -63,6 +63,14 @@ class GRU4Rec(StreamingModel):
         self.gru = nn.GRU(width, config.gru_hidden, config.gru_layers, batch_first=True)
         self.output = nn.Linear(config.gru_hidden, width)
         self.norm = nn.LayerNorm(width)
+        # As the authors: embeddings start small, and torch's biases would drown them.
+        for name, parameter in self.gru.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                for gate in parameter.detach().chunk(3):
+                    nn.init.xavier_uniform_(gate)
+        nn.init.zeros_(self.output.bias)
 
     def forward(self, items: Tensor, timestamps: Tensor | None = None) -> Tensor:
         """Hidden states `[B, L, D]` of `items` `[B, L]`; timestamps are not used."""

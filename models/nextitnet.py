@@ -10,8 +10,7 @@ shifted inputs side by side.
 
 Departures from the authors' code (fajieyuan/WSDM2019-nextitnet): scores tied with the item table
 behind a final LayerNorm, theirs a ReLU and a matrix of its own with biases; dropout on the embeddings
-and on what a block adds, theirs has none; convolutions start as torch's linear layers do, theirs from
-N(0, 0.02) cut at two deviations and zero biases; ε of the norms is 1e-5, theirs 1e-8.
+and on what a block adds, theirs has none; ε of the norms is 1e-5, theirs 1e-8.
 """
 
 from __future__ import annotations
@@ -34,6 +33,9 @@ class DilatedConvolution(nn.Module):
         super().__init__()
         self.dilation = dilation
         self.taps = nn.Linear(KERNEL_WIDTH * width, width)
+        # As the authors: torch's biases would drown embeddings, which start small.
+        nn.init.trunc_normal_(self.taps.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.zeros_(self.taps.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, D]` to `[B, L, D]`."""
