@@ -13,7 +13,7 @@ from harness.study.yaml_reading import Count, Positive, Section, Seed
 
 
 class Budget(Section, frozen=True):
-    """What one model may train for where it differs from the section's; null: the section's.
+    """What one model may train for, and what tuning found for it; null: as the section has it.
 
     Loss, data, batches and optimiser stay those of all models.
     """
@@ -21,6 +21,8 @@ class Budget(Section, frozen=True):
     epochs: Count | None = None
     patience: Count | None = None
     evaluate_every: Count | None = None
+    learning_rate: Positive | None = None
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class TrainingSection(Section, frozen=True):
@@ -31,7 +33,8 @@ class TrainingSection(Section, frozen=True):
         patience: Evaluations without a better validation NDCG@10 before stopping.
         evaluate_every: Epochs between evaluations.
         budgets: Label → epochs, patience or evaluate_every of its own: masked items and single
-            targets give fewer targets an epoch than the next item does.
+            targets give fewer targets an epoch than the next item does. And the learning_rate and
+            weight_decay that tuning found for it; what tuning found of a model's options is a variant.
         optimiser: Adam, or AdamW with `weight_decay`.
         weight_decay: Of AdamW, on matrices alone: not on norms and biases.
         schedule: Of the learning rate after the warm-up: `constant`, or `cosine` down to 0 over all epochs allowed.
@@ -97,11 +100,15 @@ class TrainingSection(Section, frozen=True):
             UserError: A loss option, number or label that cannot be meant.
         """
         self.loss_spec()
-        if self.weight_decay and self.optimiser == "adam":
-            raise UserError(
-                f"training.weight_decay is {self.weight_decay}, which optimiser 'adam' does not have; "
-                "write `optimiser: adamw`, or leave weight_decay out"
-            )
+        places = {"training": self.weight_decay} | {
+            f"training.budgets.{label}": budget.weight_decay for label, budget in self.budgets.items()
+        }
+        for place, weight_decay in places.items():
+            if weight_decay and self.optimiser == "adam":
+                raise UserError(
+                    f"{place}.weight_decay is {weight_decay}, which optimiser 'adam' does not have; "
+                    "write `optimiser: adamw`, or leave weight_decay out"
+                )
         for label in self.budgets:
             if label not in self.models:
                 raise unknown("model in training.budgets", label, self.models)

@@ -122,6 +122,8 @@ def test_the_large_studies_compare_every_model(name):
         ("training.budgets", {"sasrek": {"epochs": 9}}, ["sasrek", "hyenarec"]),
         ("training.budgets", {"hyenarec": {"epochs": 0}}, ["training.budgets.hyenarec.epochs", "at least 1"]),
         ("training.budgets", {"hyenarec": {"batch_size": 9}}, ["batch_size", "epochs"]),
+        ("training.budgets", {"hyenarec": {"learning_rate": 0}}, ["training.budgets.hyenarec.learning_rate", "0"]),
+        ("training.budgets", {"hyenarec": {"weight_decay": 0.1}}, ["training.budgets.hyenarec", "'adam'", "adamw"]),
         ("speed.sweeps.constant-tokens", {"lengths": [64]}, ["tokens", "batch"]),
         ("speed.sweeps.constant-tokens", {"lengths": [48], "tokens": 128}, ["48", "128"]),
         ("name", "a/b", ["a/b"]),
