@@ -45,6 +45,7 @@ def analyse(folder: Path) -> Analysis:
     evidence = views.get(_MAIN) or Evidence(against(loaded), tolerances([]))
     partner = evidence.challenger
     steps = [g for g in evidence.groups if g.phase != timing.STREAM]
+    times = timing.time_points(steps)
     series, runs = evidence.series, evidence.runs
     rows = accuracy.rows(runs, partner)
     learning = accuracy.learning(runs)
@@ -57,7 +58,7 @@ def analyse(folder: Path) -> Analysis:
         completeness=completeness(loaded),
         claims=claims,
         models=_models(loaded),
-        times=timing.time_points(steps),
+        times=times,
         speedups=evidence.speedups,
         controls=evidence.controls,
         noise_floors=evidence.floors,
@@ -90,7 +91,7 @@ def analyse(folder: Path) -> Analysis:
             refused=[*loaded.refused, *operator_refused],
             orphans=loaded.orphans,
             stale=[*stale(loaded), *operator_stale],
-            threats=threats(loaded, evidence.controls, evidence.floors, rows),
+            threats=threats(loaded, evidence.controls, evidence.floors, rows, [*times, *evidence.speedups]),
             other_split=other_split(loaded),
         ),
         operator=operator,

@@ -11,7 +11,7 @@ from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
 from harness.analysis.estimates.timing import step_seconds
 from harness.analysis.load import Counted, Folder
 from harness.analysis.results import AccuracyRow, Completeness, Machine, RecordRow, RefusedFile, Versions
-from harness.analysis.rows import ControlPoint, NoiseFloor
+from harness.analysis.rows import ControlPoint, NoiseFloor, SpeedupPoint, TimePoint
 from harness.analysis.stale import stale, untold
 from harness.metrics import SELECTION
 from harness.records.schema import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
@@ -146,12 +146,17 @@ def _row(counted: Counted) -> RecordRow:
 
 
 def threats(
-    folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[NoiseFloor], rows: Sequence[AccuracyRow]
+    folder: Folder,
+    controls: Sequence[ControlPoint],
+    floors: Sequence[NoiseFloor],
+    rows: Sequence[AccuracyRow],
+    points: Sequence[TimePoint | SpeedupPoint],
 ) -> list[str]:
     """Threats to validity found in these records, one sentence each."""
     return [
         *_coverage(folder),
         *_speed(folder, controls, floors),
+        *_outlying(points),
         *_accuracy(rows),
         *_splits(folder),
         *_provenance(folder),
@@ -206,6 +211,17 @@ def _speed(folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[No
             yield f"The A/A control of {where} does not cover 1: timing is biased there."
     if timed and not any(f.factor is not None for f in floors):
         yield "There is no A/A control with an interval, so the noise floor is unknown and no speed-up is ruled on."
+
+
+def _outlying(points: Sequence[TimePoint | SpeedupPoint]) -> Iterable[str]:
+    found: dict[str, int] = {}
+    for point in points:
+        place = f"{point.label} at {point.length:,}"
+        # A process that is slow on both sides is an outlier of the time alone, one slow on one side of both.
+        found[place] = max(found.get(place, 0), point.outlying)
+    apart = [f"{place} ({count})" for place, count in found.items() if count]
+    if apart:
+        yield f"Processes far from all others, kept in the tables but counted in no mean: {', '.join(apart)}."
 
 
 def _accuracy(rows: Sequence[AccuracyRow]) -> Iterable[str]:

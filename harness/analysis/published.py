@@ -3,8 +3,8 @@
 A table is a JSON file: what was timed, by whom, and milliseconds per label and length at a constant
 batch (`OOM` where memory ran out). A published number has no replicates. So an error is assumed, the
 same for every point and independent between points, and each point becomes three processes that have
-exactly that 95 % interval. Every record says so in a flag. `python -m harness verify FOLDER` and
-`analyse` then work as on records of our own.
+exactly that 95 % interval, the lengths of a column together. Every record says so in a flag.
+`python -m harness verify FOLDER` and `analyse` then work as on records of our own.
 
     python -m harness.analysis.published TABLE.json FOLDER [SHORTEST_LENGTH]
 """
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, t_quantile
+from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, MOST_BORROWED, t_quantile
 from harness.errors import USAGE, Parser, UserError
 from harness.records import read_json
 from harness.records.schema import (
@@ -180,9 +180,10 @@ def _record(
     if value == OOM:
         values = {"status": "oom", "detail": f"published as out of memory: {table.source}"}
     else:
-        blocks = [_block("model", value, table.assumed_error, _ERRORS[0], spec.replicate)]
+        deviation = _deviation(table, spec.model.label)
+        blocks = [_block("model", value, deviation * _ERRORS[0][spec.replicate])]
         if isinstance(partner, float):
-            blocks.append(_block("partner", partner, table.assumed_error, _ERRORS[1], spec.replicate))
+            blocks.append(_block("partner", partner, deviation * _ERRORS[1][spec.replicate]))
         values = {
             "status": "ok",
             "model": _facts(table, spec.model.label),
@@ -223,14 +224,20 @@ def _record(
     )
 
 
-def _block(
-    side: Literal["model", "partner"], milliseconds: float, error: float, errors: Sequence[float], replicate: int
-) -> Block:
+def _deviation(table: Table, label: str) -> float:
+    """Spread of log seconds at which the 95 % interval of each length of a column has the assumed error."""
+    points = sum(isinstance(value, float) for value in table.columns[label].milliseconds)
+    own = MINIMUM_PROCESSES - 1
     # Half a t interval is quantile · deviation / √processes.
-    deviation = math.log1p(error) * math.sqrt(MINIMUM_PROCESSES) / t_quantile(MINIMUM_PROCESSES - 1)
-    return Block(
-        side=side, phase="step", steps=1, seconds=1e-3 * milliseconds * math.exp(deviation * errors[replicate])
+    return (
+        math.log1p(table.assumed_error)
+        * math.sqrt(MINIMUM_PROCESSES)
+        / t_quantile(own + min(MOST_BORROWED, own * (points - 1)))
     )
+
+
+def _block(side: Literal["model", "partner"], milliseconds: float, error: float) -> Block:
+    return Block(side=side, phase="step", steps=1, seconds=1e-3 * milliseconds * math.exp(error))
 
 
 def _facts(table: Table, label: str) -> ModelFacts:

@@ -40,6 +40,7 @@ class TimePoint(Row, frozen=True):
             longest measured point; null without a prediction.
         flagged: Number of processes with an instability flag.
         mixer_share: Part of a step that is not `rest`; null for other phases, or where that was not timed.
+        outlying: Processes that lie far from the others, in `process_seconds` but in no mean.
     """
 
     label: str
@@ -61,6 +62,7 @@ class TimePoint(Row, frozen=True):
     predicted_seconds: float | None
     flagged: int
     mixer_share: float | None = None
+    outlying: int = 0
 
 
 class StreamPoint(Row, frozen=True):
@@ -96,12 +98,13 @@ class SpeedupPoint(Row, frozen=True):
     Attributes:
         speedup: Above 1: the timing partner ("HyenaRec over X") is faster.
         interval: Pointwise 95 %.
-        simultaneous: 95 % for all lengths of this sweep together (Bonferroni).
+        simultaneous: 95 % for all lengths of this sweep together (of max |t|).
         process_speedups: Median of the pair ratios of each process.
         pairs: Number of pairs of adjacent blocks over all processes.
         paired: False where some cell timed the two sides one after the other (memory).
         faster: Whether the partner is faster: simultaneous interval above 1 and the effect above
             the noise floor; `slower` likewise.
+        outlying: Processes whose ratio lies far from the others', in `process_speedups` but in no mean.
     """
 
     label: str
@@ -117,6 +120,7 @@ class SpeedupPoint(Row, frozen=True):
     paired: bool
     faster: bool
     slower: bool
+    outlying: int = 0
 
 
 class ControlPoint(Row, frozen=True):

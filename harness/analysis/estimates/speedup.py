@@ -1,7 +1,8 @@
 """Paired speed-ups: one ratio per pair of adjacent blocks, so that drift of the machine cancels.
 
 "HyenaRec over X" is the time of X over the time of HyenaRec, from X's own cells. The ratio of a process
-is the median over its pairs (of logs); intervals are Student's t over the processes.
+is the median over its pairs (of logs); intervals are Student's t over the processes, whose spread is
+that of all lengths together (`statistics.related`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def process_log_ratios(group: Group) -> list[float]:
 
 
 def log_estimate(group: Group) -> Estimate | None:
-    """Mean over processes of the log ratio; None where no process has a pair."""
+    """Mean over processes of the log ratio, of this length alone; None where no process has a pair."""
     values = process_log_ratios(group)
     return statistics.estimate(values) if values else None
 
@@ -65,8 +66,7 @@ def controls(groups: Sequence[Group], partner: str, phase: str = "step") -> list
     for sweep in dict.fromkeys(g.sweep for g in groups):
         own = [g for g in groups if g.sweep == sweep and g.label == partner and g.phase == phase]
         timed = [(g, values) for g in own if (values := process_log_ratios(g))]
-        for group, values in timed:
-            estimate = statistics.estimate(values)
+        for (group, values), estimate in zip(timed, statistics.related([v for _, v in timed]), strict=True):
             interval = statistics.exponential(estimate.interval(len(timed)))
             found.append(
                 ControlPoint(
@@ -115,8 +115,9 @@ def speedups(
         own = [g for g in others if (g.sweep, g.label) == (sweep, label)]
         timed = [(g, values) for g in own if (values := process_log_ratios(g))]
         floor = noise.get(sweep)
-        for group, values in timed:
-            estimate = statistics.estimate(values)
+        samples = [values for _, values in timed]
+        apart = statistics.outlying(samples)
+        for (group, values), estimate, far in zip(timed, statistics.related(samples), apart, strict=True):
             simultaneous = statistics.exponential(estimate.interval(len(timed)))
             factor = math.exp(estimate.mean)
             result.append(
@@ -137,14 +138,15 @@ def speedups(
                     and floor is not None
                     and simultaneous[1] < 1
                     and factor < 1 / floor,
+                    outlying=int(far.sum()),
                 )
             )
     return result
 
 
 def estimates(points: Sequence[SpeedupPoint]) -> list[Estimate]:
-    """Log speed-ups over the processes of each point."""
-    return [statistics.estimate(np.log(p.process_speedups)) for p in points]
+    """Log speed-ups over the processes of each point; points are all of one label and sweep."""
+    return statistics.related([np.log(p.process_speedups) for p in points])
 
 
 def trend(points: Sequence[SpeedupPoint]) -> tuple[Trend, Estimate] | None:

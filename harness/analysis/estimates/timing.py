@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.scaling import Series
-from harness.analysis.estimates.statistics import Array
+from harness.analysis.estimates.statistics import Array, Estimate
 from harness.analysis.load import Folder
 from harness.analysis.rows import Censored, EnergyPoint, TimePoint
 from harness.records.schema import SpeedRecord
@@ -91,7 +91,7 @@ def series(found: Iterable[Group]) -> Series:
     return Series(
         tuple(g.length for g in ordered),
         tuple(g.batch * g.length for g in ordered),
-        tuple(statistics.estimate(np.log(process_seconds(g))) for g in ordered),
+        tuple(statistics.related([np.log(process_seconds(g)) for g in ordered])),
     )
 
 
@@ -106,7 +106,18 @@ def time_points(found: list[Group]) -> list[TimePoint]:
             if group.length > longest.get(key, (0, 0.0))[0]:
                 longest[key] = (group.length, seconds / operations)
     rests = {(g.label, g.sweep, g.length): process_seconds(g) for g in found if g.phase == "rest"}
-    points = [_time_point(g, longest.get((g.label, g.sweep, g.phase), (0, None))[1]) for g in found]
+    arms: dict[tuple[str, str, str], list[Group]] = {}
+    for group in found:
+        arms.setdefault((group.label, group.sweep, group.phase), []).append(group)
+    means: dict[tuple[str, str, str, int], tuple[Estimate, int]] = {}
+    for key, own in arms.items():
+        logs = [np.log(process_seconds(g)) for g in own]
+        for group, mean, far in zip(own, statistics.related(logs), statistics.outlying(logs), strict=True):
+            means[*key, group.length] = mean, int(far.sum())
+    points = []
+    for group in found:
+        key = (group.label, group.sweep, group.phase)
+        points.append(_time_point(group, *means[*key, group.length], longest.get(key, (0, None))[1]))
     return [_with_share(p, rests.get((p.label, p.sweep, p.length))) if p.phase == "step" else p for p in points]
 
 
@@ -119,9 +130,8 @@ def _with_share(point: TimePoint, rest_seconds: list[float] | None) -> TimePoint
     )
 
 
-def _time_point(group: Group, seconds_per_operation: float | None) -> TimePoint:
+def _time_point(group: Group, logs: Estimate, outlying: int, seconds_per_operation: float | None) -> TimePoint:
     medians = process_seconds(group)
-    logs = statistics.estimate(np.log(medians))
     interval = statistics.exponential(logs.interval())
     tokens = group.batch * group.length
     seconds = math.exp(logs.mean)
@@ -138,6 +148,7 @@ def _time_point(group: Group, seconds_per_operation: float | None) -> TimePoint:
         batch=group.batch,
         tokens=tokens,
         processes=len(medians),
+        outlying=outlying,
         process_seconds=medians,
         step_seconds=seconds,
         step_interval=interval,

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.estimates import scaling, speedup, timing
+from harness.analysis.estimates import scaling, speedup, statistics, timing
 from harness.analysis.estimates.scaling import Series
-from harness.analysis.estimates.statistics import Estimate
 from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Counted, Folder
 from harness.records.schema import Block
@@ -44,10 +43,8 @@ def step(law, constant, length):
 
 def series(law, constant, logs):
     """A series from `[lengths, processes]` log errors."""
-    count = logs.shape[1]
-    means = np.log([step(law, constant, n) for n in LENGTHS]) + logs.mean(axis=1)
-    spread = [None] * len(LENGTHS) if count < 3 else logs.std(axis=1, ddof=1) / math.sqrt(count)
-    estimates = tuple(Estimate(m, e, count - 1, count) for m, e in zip(means, spread, strict=True))
+    means = np.log([step(law, constant, n) for n in LENGTHS])
+    estimates = tuple(statistics.related(list(means[:, None] + logs)))
     return Series(LENGTHS, tuple(tokens_at(constant, n) for n in LENGTHS), estimates)
 
 

@@ -97,3 +97,87 @@ def test_sample_size_is_the_least_that_decides():
 def test_holm_by_hand():
     assert statistics.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_related_samples_borrow_each_others_spread():
+    rng = np.random.default_rng(80)
+    samples = list(rng.normal(0, 0.03, (7, 3)))
+    own, shared = [statistics.estimate(s) for s in samples], statistics.related(samples)
+    assert [e.mean for e in shared] == [e.mean for e in own]
+    assert all(e.freedom == pytest.approx(6) and e.borrowed == pytest.approx(4) for e in shared)
+    pooled = np.mean([e.error**2 for e in own])
+    for alone, moved in zip(own, shared, strict=True):
+        assert moved.error**2 == pytest.approx((4 * pooled + 2 * alone.error**2) / 6)
+    # Seven intervals of three processes each: five times as narrow in the middle.
+    widths = [np.median([i[1] - i[0] for e in found if (i := e.interval(7))]) for found in (own, shared)]
+    assert widths[1] < widths[0] / 2
+
+
+def test_a_single_sample_is_students_t():
+    values = [1.0, 1.2, 1.3]
+    found, alone = statistics.related([values])[0], statistics.estimate(values)
+    assert (found.error, found.freedom, found.borrowed) == (pytest.approx(alone.error), 2, 0)
+
+
+def test_spreads_that_plainly_differ_are_not_shared():
+    rng = np.random.default_rng(81)
+    spreads = np.array([0.001, 0.03, 1.0, 0.0005, 0.2, 0.01, 0.1])
+    samples = list(rng.normal(0, spreads[:, None], (7, 8)))
+    for found, values in zip(statistics.related(samples), samples, strict=True):
+        assert found.borrowed < 1
+        # The wide ones keep their width; none is narrowed to a fifth of its own.
+        assert found.error > statistics.estimate(values).error * 0.8
+
+
+def test_an_outlying_process_moves_no_mean():
+    rng = np.random.default_rng(82)
+    clean = rng.normal(0, 0.03, (7, 5))
+    disturbed = clean.copy()
+    disturbed[6, 2] += math.log(3)
+    masks = statistics.outlying(list(disturbed))
+    assert [int(m.sum()) for m in masks] == [0, 0, 0, 0, 0, 0, 1]
+    assert masks[6][2]
+    assert statistics.related(list(disturbed))[6].mean == pytest.approx(np.delete(clean[6], 2).mean())
+    assert statistics.related(list(disturbed))[6].count == 4
+    # Farther out it moves no more: its effect is bounded.
+    disturbed[6, 2] = 1e6
+    assert abs(statistics.related(list(disturbed))[6].mean) < 0.05
+
+
+def test_of_three_processes_two_must_not_outvote_the_third():
+    rng = np.random.default_rng(83)
+    samples = rng.normal(0, 0.03, (7, 3))
+    samples[6, 0] += math.log(3)
+    assert statistics.related(list(samples))[6].error is None
+
+
+def test_a_length_that_scatters_more_has_no_outliers():
+    rng = np.random.default_rng(84)
+    samples = rng.normal(0, 0.03, (7, 8))
+    samples[3] *= 30
+    assert not statistics.outlying(list(samples))[3].any()
+    assert statistics.related(list(samples))[3].error > 0.1
+
+
+def test_samples_without_spread_have_no_outliers():
+    assert not any(m.any() for m in statistics.outlying([[1.0, 1.0, 1.0], [2.0, 2.0, 2.1]]))
+    assert [e.error for e in statistics.related([[1.0] * 3, [2.0] * 3])] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("freedom", "comparisons"), [(6, 7), (11, 7), (60, 8)])
+def test_the_maximum_modulus_is_the_quantile_of_the_largest_t(freedom, comparisons):
+    rng = np.random.default_rng(85)
+    drawn = np.abs(rng.normal(size=(400_000, comparisons))).max(axis=1)
+    scores = drawn / np.sqrt(rng.chisquare(freedom, 400_000) / freedom)
+    found = statistics.maximum_modulus(freedom, comparisons)
+    assert found == pytest.approx(np.quantile(scores, 0.95), rel=0.006)
+    assert statistics.t_quantile(freedom) < found < statistics.t_quantile(freedom, comparisons)
+
+
+def test_borrowed_freedom_counts_once_in_a_combination():
+    samples = list(np.random.default_rng(86).normal(0, 0.03, (7, 3)))
+    first, second, *_ = statistics.related(samples)
+    found = statistics.combine([1, -1], [first, second])
+    assert first.borrowed + 2 <= found.freedom <= first.borrowed + 4
+    plain = [statistics.estimate(s) for s in samples[:2]]
+    assert statistics.combine([1, -1], plain).freedom <= 4
