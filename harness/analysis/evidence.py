@@ -9,9 +9,10 @@ from functools import cached_property
 
 import msgspec
 
-from harness.analysis.estimates import accuracy, memory, scaling, speedup, streams, timing
+from harness.analysis.estimates import accuracy, circumstances, memory, scaling, speedup, streams, timing
 from harness.analysis.estimates.accuracy import Runs
 from harness.analysis.estimates.scaling import Series
+from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
 from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Counted, Folder
 from harness.analysis.rows import (
@@ -30,9 +31,6 @@ from harness.records.schema import SpeedRecord
 from harness.records.spec import SpeedSpec
 from harness.study.cells import Cell
 from harness.study.claim import Card, opponents
-
-# What a backend costs where that stands in the way of a claim of linear time.
-_ORDER = {"fft": ", which is O(n log n)", "dense": ", which is O(n²)"}
 
 # Over 64 times the length softmax attention's declared operations per token grow several times.
 _DECLARED_GROWTH = 0.02
@@ -222,24 +220,84 @@ class Evidence:
         found = [g for g in self.groups if g.label in wanted and g.sweep == sweep and g.phase == self.phase]
         return [path for g in found for path in g.paths]
 
-    def ran(self, label: str, sweep: str) -> str:
-        """A clause on what ran at the largest length, and what that costs where it is no O(n)."""
-        own = [r for _, r in self.folder.speed() if (r.label, r.sweep) == (label, sweep) and r.model is not None]
-        if not own:
-            return ""
-        last = max(own, key=lambda r: r.length)
-        backends = last.model.backends if last.model is not None else {}
-        found = [f"{operator} by {name}{_ORDER.get(name, '')}" for operator, name in backends.items()]
-        return f" At {last.length:,} ran: {', '.join(found)}." if found else ""
+    def batch(self, label: str, sweep: str, length: int) -> str:
+        """The batch that a label was timed with at a length, in words: what a model gains by length it may by batch."""
+        own = next(g for g in self.groups if (g.label, g.sweep, g.length) == (label, sweep, length))
+        what = f"{own.batch * own.length:,} tokens a batch" if own.constant == "tokens" else "the same batch throughout"
+        return f"batch {own.batch:,} ({what})"
 
-    def gaps(self, label: str, sweep: str) -> list[str]:
-        """Speed cells without a final record, one sentence."""
-        open_cells = [
+    def ran(self, labels: Iterable[str], sweep: str) -> str:
+        """A sentence on what ran in the cells that timed these labels."""
+        wanted = set(labels)
+        own = circumstances.changes(self._records(wanted, sweep, "time"))
+        found = [circumstances.in_words(key[0], key[2], backends) for key, backends in own.items() if key[0] in wanted]
+        return f" What ran: {'; '.join(found)}." if found else ""
+
+    def obstacles(self, labels: Iterable[str], sweep: str, measure: str = "time") -> list[str]:
+        """Why nothing can be ruled on across these cells: several machines, or other things ran than were asked for."""
+        own = self._records(labels, sweep, measure)
+        return [*circumstances.mixed(own), *circumstances.conflicts(own)]
+
+    def _records(self, labels: Iterable[str], sweep: str, measure: str) -> list[SpeedRecord]:
+        wanted = set(labels)
+        return [
+            r
+            for _, r in self.folder.speed()
+            if r.label in wanted and r.sweep == sweep and (r.timing if measure == "time" else r.memory) is not None
+        ]
+
+    def bias(self, sweep: str) -> float:
+        """The factor that intervals of a speed-up give way by: the noise floor where the A/A control leaves 1, else 1.
+
+        There one side is the slower one whatever model it is, by a factor that the floor contains.
+        """
+        floor = next((f for f in self.floors if f.sweep == sweep), None)
+        return 1.0 if floor is None or floor.factor is None or floor.all_cover_one else floor.factor
+
+    def gaps(self, label: str, sweep: str, measure: str = "time") -> list[str]:
+        """Speed cells without a final record, one sentence; of the challenger those out of memory or time too.
+
+        An opponent that runs out of memory bounds a speed-up; a challenger that does may be what its card denies.
+        """
+        own = [
             c
             for c in self.folder.counted
-            if c.record is None and c.cell.kind == "speed" and (c.cell.label, c.cell.spec.where) == (label, sweep)
+            if c.cell.kind == "speed" and (c.cell.label, c.cell.spec.where) == (label, sweep)
         ]
+        lost = self._lost(label, sweep, measure)
+        open_cells = [c for c in own if c.record is None or (label == self.challenger and c in lost)]
         return describe(open_cells, f"speed cells of {label} in {sweep}")
+
+    def _lost(self, label: str, sweep: str, measure: str) -> list[Counted]:
+        """Cells that ended out of memory or time, without what they were to measure."""
+        return [
+            c
+            for c in self.folder.counted
+            if isinstance(c.record, SpeedRecord)
+            and (c.cell.label, c.cell.spec.where) == (label, sweep)
+            and c.record.status != "ok"
+            and (c.record.timing if measure == "time" else c.record.memory) is None
+        ]
+
+    def slower_than(self, label: str, sweep: str, factor: float) -> list[int]:
+        """Lengths whose time-outs prove that a step takes over `factor` times as long as at the measured ones.
+
+        A cell does the same number of steps of equally many tokens at every length. Proof are three processes of a
+        length, all of them timed out, whose limit was over twice `factor` times the longest whole cell that ended:
+        twice, since a longer model may take longer to build.
+        """
+        ended = [
+            r.provenance.elapsed_seconds
+            for r in self._records([label], sweep, "time")
+            if r.provenance.elapsed_seconds is not None and r.spec.constant == "tokens"
+        ]
+        lost: dict[int, list[float]] = {}
+        for counted in self._lost(label, sweep, "time"):
+            spec = counted.cell.spec
+            if counted.status == "timeout" and isinstance(spec, SpeedSpec):
+                lost.setdefault(spec.length, []).append(spec.timeout_seconds)
+        enough = [n for n, limits in lost.items() if len(limits) >= MINIMUM_PROCESSES]
+        return [n for n in sorted(enough) if ended and min(lost[n]) > 2 * factor * max(ended)]
 
     def training_gaps(self, label: str, dataset: str) -> list[str]:
         """Training cells without a ranking, also those out of memory or time, or diverged; one sentence."""

@@ -279,9 +279,9 @@ class ClaimVerdict(Row, frozen=True):
         evidence: Paths of the records used, below the study's folder.
         detail: One plain sentence with the numbers.
         missing: What is missing, each a record path or a sentence.
-        sample_size: When the interval is too wide to decide: processes, seeds or lengths that would
+        sample_size: When the interval is too wide to decide: processes or seeds that would
             decide, if the estimate and spread stay as they are; null where no number would.
-        sample_unit: `processes`, `seeds` or `lengths` (of a memory sweep, in the same window).
+        sample_unit: `processes` or `seeds`.
     """
 
     id: str

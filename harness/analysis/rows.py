@@ -274,22 +274,25 @@ class ScalingLaw(Row, frozen=True):
 
 
 class Exponent(Row, frozen=True):
-    """t = c + a·L^b, descriptive; valid within its window only.
+    """The exponent b of the part that grows; valid within its window only.
 
     Attributes:
-        quantity: `time` (seconds per sequence) or `memory` (bytes, constant batch).
-        exponent: b.
-        constant: c, in seconds or bytes, of any sign; null where the fit has none.
+        quantity: `time`, seconds per sequence t = c·L + a·L^b (and a fixed cost a step, where the lengths tell it
+            apart), or `memory`, bytes at a constant batch m = c + a·L^b.
+        exponent: b: 2 where the cost per token grows as length; of a cost per token that does not grow b is
+            anything, and the interval open.
+        interval: 95 %; an end beyond the exponents tried is null.
+        constant: c, in seconds per token or in bytes, of any sign.
         coefficient: a.
-        method: `power with constant` or `log-log slope`.
+        method: `power beside a linear part` or `power with constant`.
     """
 
     label: str
     sweep: str
     quantity: Literal["time", "memory"]
     exponent: float
-    interval: Interval | None
-    constant: float | None
+    interval: OpenInterval | None
+    constant: float
     coefficient: float
     window: tuple[int, int]
     points: int

@@ -102,9 +102,16 @@ def ruled(
     detail: str,
     missing: Sequence[str] = (),
     size: int | None = None,
-    unit: Literal["processes", "seeds", "lengths"] = "processes",
+    unit: Literal["processes", "seeds"] = "processes",
+    obstacles: Sequence[str] = (),
 ) -> ClaimVerdict:
-    """A verdict on one variant of a card: its fields are those of `ClaimVerdict`, `size` its sample size."""
+    """A verdict on one variant of a card: its fields are those of `ClaimVerdict`, `size` its sample size.
+
+    With `obstacles`, what stands against comparing its records at all, it is inconclusive whatever they say.
+    """
+    if obstacles:
+        verdict, size = "inconclusive", None
+        detail = f"{detail} Not ruled on: {'; '.join(obstacles)}."
     return ClaimVerdict(
         id=card.id,
         variant=variant,
@@ -247,6 +254,11 @@ def processes(found: Estimate, gap: float, comparisons: int = 1) -> int | None:
 def challenge(law: ScalingLaw, name: Law) -> Challenge | None:
     """How a law met the largest length; None where it was not challenged."""
     return next((c for c in law.challenges if c.law == name), None)
+
+
+def grows(law: ScalingLaw) -> bool:
+    """Whether the data single out a law that grows."""
+    return law.chosen in ("log", "linear")
 
 
 def not_contradicted(check: Challenge | None) -> bool:

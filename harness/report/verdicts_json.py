@@ -33,8 +33,8 @@ class ClaimEntry(Row, frozen=True):
         evidence: Paths of the records used, below the folder.
         detail: The reason, with the numbers.
         missing: What is missing, each a record path or a sentence.
-        sample_size: When the interval is too wide to decide: how many `sample_unit` (`processes`, `seeds`,
-            `lengths`) would decide; null where no number would.
+        sample_size: When the interval is too wide to decide: how many `sample_unit` (`processes` or `seeds`)
+            would decide; null where no number would.
         variants: Rulings on the parts of the claim, with the same fields but sentence and source.
     """
 

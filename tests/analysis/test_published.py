@@ -88,8 +88,10 @@ def test_above_8k_the_cost_per_token_is_flat_for_hyena(found, above):
 def test_above_8k_it_is_linear_for_flash_attention(found, above):
     assert law(above, "flash-attention").chosen == "linear"
     assert law(above, "flash-attention").rise_interval[0] > 7
-    variants = {v.variant: v for v in ruling(found, "quadratic-attention").variants}
-    assert variants["flash-attention"].verdict == "supported"
+    own = next(v for v in ruling(found, "quadratic-attention").variants if v.variant == "flash-attention")
+    # Below 4K it hardly grows, which no power law fits: the exponent stays open by a hair.
+    assert own.verdict == "inconclusive"
+    assert own.interval == pytest.approx((0.772, 0.974), abs=0.01)
 
 
 def test_the_flat_stretch_below_8k_is_recognised_as_fixed_cost(found):

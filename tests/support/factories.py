@@ -38,7 +38,7 @@ from harness.study.schema import SpeedSection, Study, Sweep
 from harness.study.training import TrainingSection
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
-MEMORY_LENGTHS = (256, 512, 1024, 2048)
+MEMORY_LENGTHS = (256, 512, 1024, 2048, 4096)
 TOKENS = 8192
 MEMORY_BATCH = 4
 REFERENCES = {"popularity": 0.03, "markov": 0.08, "decayed-markov": 0.10}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.analysis.estimates import memory as memory_module
-from harness.analysis.estimates import statistics
 from harness.analysis.evidence import Evidence
 from harness.analysis.ruling import Rule, Ruling, brackets, missing, ruled, settled, single, span, threshold
 from harness.study.claim import Card, Verdict
@@ -12,33 +11,27 @@ from harness.study.claim import Card, Verdict
 def decide(card: Card, evidence: Evidence) -> Ruling:
     """The timing partner's net peak at a constant batch is linear in length.
 
-    Supported when the whole interval of the exponent lies at or below the threshold and the longest
-    length does not exceed the line a + b·L through the others by more than the margin: a constant hides
-    growth from the exponent. Refuted when the interval lies above the threshold. Over four lengths or more.
+    The statistic is the exponent b of what grows, c + a·L^b, so that a constant hides no growth. Supported when its
+    whole interval lies at or below the threshold, refuted when it lies above. Over four lengths or more; a length
+    that ran out of memory keeps the claim from support.
     """
     limit = threshold(card)
-    tolerance = memory_module.CHALLENGE_TOLERANCE if card.margin is None else card.margin
     partner = evidence.challenger
     variants = []
     for name, label, sweep in evidence.named_arms([partner], constant="batch", measure="memory"):
         points = memory_module.series(evidence.memory, label, sweep)
-        found, gaps = memory_module.slope(points), evidence.gaps(label, sweep)
+        found, gaps = memory_module.growing(points), evidence.gaps(label, sweep, "memory")
         if found is None:
             least = memory_module.MINIMUM_LENGTHS
             have = f"{least} lengths with a memory pass of {label} in {sweep}, there are {len(points)}"
             variants.append(missing(card, name, [have, *gaps]))
             continue
-        interval = found.interval()
-        bend = memory_module.challenge(points)
+        low, high = found.interval or (None, None)
         verdict: Verdict = "inconclusive"
-        if interval is not None and interval[1] <= limit and bend <= 1 + tolerance:
+        if high is not None and high <= limit:
             verdict = "supported"
-        elif interval is not None and interval[0] > limit:
+        elif low is not None and low > limit:
             verdict = "refuted"
-        size = None
-        if interval is not None and interval[0] <= limit < interval[1]:
-            # The error is that of a line over lengths: so many of them, in the same window, would do.
-            size = statistics.sample_size(found, abs(limit - found.mean))
         wanted = {p.length for p in points}
         paths = [
             c.path for c, r in evidence.folder.speed() if (r.label, r.sweep) == (label, sweep) and r.length in wanted
@@ -48,19 +41,18 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 card,
                 name,
                 settled(verdict, gaps),
-                statistic=found.mean,
-                interval=interval,
-                measured=f"memory grows as length^{found.mean:.3g}{brackets(interval)}",
+                statistic=found.exponent,
+                interval=found.interval,
+                measured=f"memory grows as length^{found.exponent:.3g}{brackets(found.interval)} "
+                f"at a batch of {points[-1].batch:,}",
                 allowed=f"exponent ≤ {limit:.3g}",
                 window=(points[0].length, points[-1].length),
                 evidence=paths,
-                detail=f"Peak memory of {label} less the peak at a tiny batch goes as length to the power "
-                f"{found.mean:.3g} ({span(interval)}) over {len(points)} lengths; at {points[-1].length:,} it is "
-                f"{bend:.3g} times what a line through the shorter ones predicts, allowed {1 + tolerance:.3g}."
+                detail=f"What grows of the peak memory of {label}, less the peak at a tiny batch, goes as length to "
+                f"the power {found.exponent:.3g} ({span(found.interval)}) over {len(points)} lengths."
                 f"{evidence.bounded(label, sweep)}",
                 missing=gaps,
-                size=size,
-                unit="lengths",
+                obstacles=evidence.obstacles([label], sweep, "memory"),
             )
         )
     return single(card, variants, f"memory passes of {partner} at a constant batch")
@@ -68,7 +60,6 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
 
 RULE = Rule(
     decide,
-    statistic="exponent of peak memory less the peak at a tiny batch, in length, and the line through all but "
-    "the longest",
+    statistic="exponent of what grows of the peak memory, less the peak at a tiny batch, in length",
     records="memory passes of the challenger at a constant batch, four lengths or more",
 )

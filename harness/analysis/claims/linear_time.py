@@ -13,6 +13,7 @@ from harness.analysis.ruling import (
     brackets,
     challenge,
     challenge_words,
+    grows,
     missing,
     not_contradicted,
     processes,
@@ -29,9 +30,10 @@ from harness.study.claim import Card, Verdict
 def decide(card: Card, evidence: Evidence) -> Ruling:
     """The timing partner's cost per token does not rise with length.
 
-    Supported when over the upper 8× of lengths it rises by at most the threshold (whole interval) and
-    the constant law, fitted up to a quarter of the largest length and with the same tolerance, is not
-    contradicted by the largest. Refuted when the whole interval of the rise lies above the threshold.
+    Supported when over the upper 8× of lengths it rises by at most the threshold (whole interval), the constant
+    law, fitted up to a quarter of the largest length and with the same tolerance, is not contradicted by the largest,
+    and the data do not single out a law that grows. Refuted when the whole interval of the rise lies above the
+    threshold, or where time-outs at a length prove as much.
     """
     limit = threshold(card)
     partner = evidence.challenger
@@ -45,21 +47,25 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         risen = rise(series)
         check = challenge(law, "constant")
         bounds = law.rise_interval
+        slower = evidence.slower_than(label, sweep, limit)
         verdict: Verdict = "inconclusive"
         size = None
-        if risen is None:
-            why = "The lengths do not span a factor of eight."
-        else:
+        why = "The lengths do not span a factor of eight."
+        if risen is not None:
             why = (
-                f"Over {window(law.rise_window)} the cost per token changes by a factor of {law.rise:.3g} "
+                f"From {window(law.rise_window)} events the cost per token changes by a factor of {law.rise:.3g} "
                 f"({span(bounds)}), allowed {limit:.3g}; {challenge_words(check)}."
             )
-        if bounds is not None and bounds[0] > limit:
+        if (bounds is not None and bounds[0] > limit) or slower:
             verdict = "refuted"
-        elif bounds is not None and bounds[1] <= limit and not_contradicted(check):
+        elif bounds is not None and bounds[1] <= limit and not_contradicted(check) and not grows(law):
             verdict = "supported"
         elif risen is not None and (bounds is None or bounds[1] > limit):
             size = processes(risen[0], abs(math.log(limit) - risen[0].mean))
+        if grows(law):
+            why += f" The data single out the {law.chosen} law, which grows."
+        if slower:
+            why += f" The time-outs at {', '.join(f'{n:,}' for n in slower)} prove a rise beyond that."
         variants.append(
             ruled(
                 card,
@@ -69,13 +75,14 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 interval=bounds,
                 measured=""
                 if law.rise is None
-                else f"cost per token × {law.rise:.3g}{brackets(bounds)} from {window(law.rise_window)}",
+                else f"cost per token × {law.rise:.3g}{brackets(bounds)} from {window(law.rise_window)} events",
                 allowed=f"≤ × {limit:.3g}",
                 window=law.rise_window or (law.lengths[0], law.lengths[-1]),
                 evidence=evidence.paths([label], sweep),
-                detail=why + _fixed_words(law) + evidence.ran(label, sweep) + evidence.bounded(label, sweep),
+                detail=why + _fixed_words(law) + evidence.ran([label], sweep) + evidence.bounded(label, sweep),
                 missing=gaps,
                 size=size,
+                obstacles=evidence.obstacles([label], sweep),
             )
         )
     return single(card, variants, f"speed cells of {partner} at constant tokens")
@@ -100,7 +107,8 @@ def _tolerances(card: Card) -> dict[Law, float]:
 
 RULE = Rule(
     decide,
-    statistic="rise of the cost per token over the upper 8x of lengths, and the constant law's challenge",
+    statistic="rise of the cost per token over the upper 8x of lengths, the constant law's challenge, and that no law "
+    "that grows is singled out",
     records="speed cells of the challenger at constant tokens",
     tolerances=_tolerances,
 )

@@ -22,6 +22,7 @@ from harness.analysis.ruling import (
     settled,
     span,
     threshold,
+    window,
 )
 from harness.study.claim import Card, Verdict
 
@@ -29,32 +30,41 @@ from harness.study.claim import Card, Verdict
 def decide(card: Card, evidence: Evidence) -> Ruling:
     """The speed-up over attention grows with length, per kernel.
 
-    The statistic is the slope of the log speed-up in log length. Supported when its whole interval
-    lies above the threshold and the change over the window is above the A/A noise floor; refuted when
-    its whole interval lies at or below the threshold. Overall: every kernel, and refuted only where one
-    is after Holm's correction for their number.
+    The statistic is the slope of the log speed-up in log length, over all lengths and over the upper half of them:
+    an advantage that rises and then falls has a slope above 0. Supported when the whole interval of both lies above
+    the threshold and the change over the window is above the A/A noise floor; refuted when one of them lies
+    wholly at or below the threshold, after Holm's correction for the two. Overall: every kernel, and
+    refuted only where one is after Holm's correction for all slopes.
     """
     limit = threshold(card)
     variants, below = [], []
     for name, label, sweep in evidence.named_arms(evidence.opponents(card)):
-        points, gaps = evidence.points(label, sweep), evidence.gaps(label, sweep)
-        found = speedup.trend(points) if len(points) >= 3 else None
-        if found is None:
+        points = evidence.points(label, sweep)
+        gaps = [*evidence.gaps(label, sweep), *evidence.gaps(evidence.challenger, sweep)]
+        whole = speedup.trend(points) if len(points) >= 3 else None
+        upper = speedup.trend(points[(len(points) - 1) // 2 :], points)
+        if whole is None or upper is None:
             variants.append(missing(card, name, gaps or [f"three lengths of {label} in {sweep}"]))
             continue
-        trend, estimate = found
-        below.append(p_values(estimate, limit)[1])
+        slopes = [whole, upper]
+        own = [p_values(estimate, limit)[1] for _, estimate in slopes]
+        below += own
+        # The slope that speaks least for the card decides, and is shown.
+        trend, estimate = min(slopes, key=lambda s: (s[0].interval or (s[0].slope,))[0])
         floor, interval = evidence.floor(sweep), trend.interval
-        change = abs(trend.slope) * math.log(trend.window[1] / trend.window[0])
+        change = abs(whole[0].slope) * math.log(whole[0].window[1] / whole[0].window[0])
         above_noise = floor is not None and change > math.log(floor)
         verdict: Verdict = "inconclusive"
-        if interval is not None and interval[0] > limit and above_noise:
+        if all(t.interval is not None and t.interval[0] > limit for t, _ in slopes) and above_noise:
             verdict = "supported"
-        elif interval is not None and interval[1] <= limit and floor is not None:
+        elif floor is not None and min(statistics.holm(own)) < ONE_SIDED:
             verdict = "refuted"
+            trend, estimate = slopes[own.index(min(own))]
+            interval = trend.interval
         size = None
         if verdict == "inconclusive" and (interval is None or interval[0] <= limit):
             size = processes(estimate, abs(trend.slope - limit))
+        words = ", ".join(f"{t.slope:.3g} from {window(t.window)} ({span(t.interval)})" for t, _ in slopes)
         variants.append(
             ruled(
                 card,
@@ -62,26 +72,29 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 settled(verdict, gaps),
                 statistic=trend.slope,
                 interval=interval,
-                measured=f"speed-up over {label} grows as length^{trend.slope:.3g}{brackets(interval)}",
+                measured=f"speed-up over {label} grows as length^{trend.slope:.3g}{brackets(interval)} "
+                f"from {window(trend.window)} events",
                 allowed=f"exponent > {limit:.3g}",
-                window=trend.window,
+                window=(points[0].length, points[-1].length),
                 evidence=evidence.paths([label, evidence.challenger], sweep),
-                detail=f"The speed-up over {label} goes as length to the power {trend.slope:.3g} ({span(interval)}), "
-                f"from {points[0].speedup:.3g}× at {points[0].length:,} to {points[-1].speedup:.3g}× at "
-                f"{points[-1].length:,}.{evidence.bounded(label, sweep)}",
+                detail=f"The speed-up over {label} goes as length to the power {words}: {points[0].speedup:.3g}× at "
+                f"{points[0].length:,} and {points[-1].speedup:.3g}× at {points[-1].length:,} events, "
+                f"{evidence.batch(label, sweep, points[-1].length)}."
+                f"{evidence.ran([label, evidence.challenger], sweep)}{evidence.bounded(label, sweep)}",
                 missing=[*gaps, *control_gaps(evidence, sweep)],
                 size=size,
+                obstacles=evidence.obstacles([label, evidence.challenger], sweep),
             )
         )
     overall = conjunction(card, variants, "paired speed cells of an attention model at constant tokens")
     if overall.verdict == "refuted" and min(statistics.holm(below)) >= ONE_SIDED:
-        detail = f"{overall.detail} Among {len(below)} kernels one such is not enough (Holm's correction)."
+        detail = f"{overall.detail} Among {len(below)} slopes one such is not enough (Holm's correction)."
         overall = msgspec.structs.replace(overall, verdict="inconclusive", detail=detail)
     return overall, variants
 
 
 RULE = Rule(
     decide,
-    statistic="slope of log speed-up in log length; per opponent",
+    statistic="slope of log speed-up in log length, over all lengths and their upper half; per opponent",
     records="paired speed cells of the opponents at constant tokens",
 )

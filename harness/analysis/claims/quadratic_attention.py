@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.analysis.estimates.scaling import contrasts, processes_that_choose
+from harness.analysis.estimates.growth import Growth
+from harness.analysis.estimates.scaling import CHALLENGE_FACTOR, Series, growing
+from harness.analysis.estimates.statistics import Estimate
 from harness.analysis.evidence import Evidence
 from harness.analysis.rows import Law
 from harness.analysis.ruling import (
@@ -14,7 +16,6 @@ from harness.analysis.ruling import (
     conjunction,
     margin,
     missing,
-    not_contradicted,
     processes,
     ruled,
     settled,
@@ -26,62 +27,70 @@ from harness.study.claim import Card, Verdict
 def decide(card: Card, evidence: Evidence) -> Ruling:
     """The cost per token of attention grows as length, per kernel.
 
-    Supported when the growth v of the law T·(u + v·L) has an interval above 0, the data single that law
-    out, and its challenge, with the claim's margin, does not contradict it. Refuted when the data single
-    out a law that grows more slowly and the challenge contradicts the linear one. Overall: every kernel.
+    The statistic is the exponent b of the part of the cost per token that grows, u + a·L^b, u of any sign. Supported
+    when its whole interval lies within the margin of 1 and the linear law, fitted up to a quarter of the largest
+    length, passes its challenge there; undecided is no support. Refuted when the whole interval lies farther
+    from 1 than the margin, or the data single out the constant law. Overall: every kernel.
     """
-    margin(card)
+    allowed = margin(card)
     variants = []
     for name, label, sweep in evidence.named_arms(evidence.opponents(card)):
         law, gaps = evidence.law(label, sweep), evidence.gaps(label, sweep)
-        if law is None:
-            variants.append(missing(card, name, gaps or [f"three lengths of {label} in {sweep}"]))
+        own = evidence.series.get((label, sweep, evidence.phase))
+        found = None if own is None else growing(own)
+        if law is None or own is None or found is None:
+            variants.append(missing(card, name, gaps or [f"four lengths of {label} in {sweep}"]))
             continue
-        fit = next(f for f in law.fits if f.law == "linear")
         check = challenge(law, "linear")
-        growth = fit.growth_interval
-        nanoseconds = None if growth is None else (1e9 * growth[0], 1e9 * growth[1])
-        grows = fit.growth_interval is not None and fit.growth_interval[0] > 0
+        low, high = found.interval or (None, None)
         verdict: Verdict = "inconclusive"
-        # Growth alone is no n²: with noise of 15 % n log n seldom contradicts the linear law.
-        if grows and not_contradicted(check) and law.chosen == "linear":
+        within = low is not None and high is not None and 1 - allowed <= low and high <= 1 + allowed
+        outside = (high is not None and high < 1 - allowed) or (low is not None and low > 1 + allowed)
+        if within and check is not None and check.outcome == "passed":
             verdict = "supported"
-        elif law.chosen in ("constant", "log") and check is not None and check.outcome == "contradicted":
+        elif outside or law.chosen == "constant":
             verdict = "refuted"
-        size, own = None, evidence.series[label, sweep, evidence.phase]
-        if verdict == "inconclusive" and not grows:
-            free = contrasts("linear", own)
-            size = processes(free[-1], abs(free[-1].mean)) if free else None
-        elif verdict == "inconclusive" and law.chosen is None:
-            size = processes_that_choose(own)
-        chosen = f"the data single out the {law.chosen} law" if law.chosen else "no single law is singled out"
         variants.append(
             ruled(
                 card,
                 name,
                 settled(verdict, gaps),
-                statistic=fit.growth_seconds,
-                interval=fit.growth_interval,
-                measured=f"a token costs {1e9 * fit.growth_seconds:.3g} ns{brackets(nanoseconds)} more per event",
-                allowed=f"> 0, law met within {margin(card):.0%}",
+                statistic=found.exponent,
+                interval=found.interval,
+                measured=f"cost per token grows as length^{found.exponent:.3g}{brackets(found.interval)}",
+                allowed=f"exponent 1 ± {allowed:.3g}",
                 window=(law.lengths[0], law.lengths[-1]),
                 evidence=evidence.paths([label], sweep),
-                detail=f"Growth of the cost per token {fit.growth_seconds:.3g} s per event of length "
-                f"({span(fit.growth_interval)}); {challenge_words(check)}; {chosen}.{evidence.bounded(label, sweep)}",
+                detail=f"What grows of the cost per token goes as length to the power {found.exponent:.3g} "
+                f"({span(found.interval)}); {challenge_words(check)}.{evidence.ran([label], sweep)}"
+                f"{evidence.bounded(label, sweep)}",
                 missing=gaps,
-                size=size,
+                size=_size(found, own, allowed) if verdict == "inconclusive" and not within else None,
+                obstacles=evidence.obstacles([label], sweep),
             )
         )
     return conjunction(card, variants, "speed cells of an attention model at constant tokens"), variants
 
 
+def _size(found: Growth, series: Series, allowed: float) -> int | None:
+    """Processes that would decide, should the exponent stay: its interval narrows as their root."""
+    low, high = found.interval or (None, None)
+    worst = min(series.logs, key=lambda e: e.freedom)
+    if worst.error is None or low is None or high is None:
+        return processes(Estimate(found.exponent, None, 0, worst.count), 0.0)
+    error = (high - low) / 2 / worst.quantile()
+    exponent = Estimate(found.exponent, error, worst.freedom, worst.count, borrowed=worst.borrowed)
+    return processes(exponent, abs(abs(found.exponent - 1) - allowed))
+
+
 def _tolerances(card: Card) -> dict[Law, float]:
-    return {} if card.margin is None else {"linear": card.margin}
+    # An exponent off by the margin moves a prediction so far beyond the fitted lengths by that factor.
+    return {} if card.margin is None else {"linear": CHALLENGE_FACTOR**card.margin - 1}
 
 
 RULE = Rule(
     decide,
-    statistic="growth term v of the linear cost-per-token law, its challenge, and that law singled out; per opponent",
-    records="speed cells of the opponents at constant tokens",
+    statistic="exponent of the growing part of the cost per token, and the linear law's challenge; per opponent",
+    records="speed cells of the opponents at constant tokens, four lengths or more",
     tolerances=_tolerances,
 )

@@ -28,7 +28,8 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     Supported when the largest simultaneous lower bound over the lengths reaches the threshold and the
     speed-up is above the A/A noise floor; refuted, within the measured lengths, when all upper bounds
     lie below and every length of the study was measured: where attention ran out of memory or time
-    the speed-up may be largest.
+    the speed-up may be largest. Where the A/A control leaves 1, so that one side is slower whatever runs there,
+    bounds give way by the noise floor.
 
     A speed-up over `math` is another claim than one over `flash`: each kernel has its verdict, and the
     overall card, "than attention", holds only if it holds over every kernel measured and is refuted
@@ -42,7 +43,10 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             variants.append(missing(card, name, gaps or [f"paired speed cells of {label} in {sweep}"]))
             continue
         estimates = speedup.estimates(points)
-        bounds = [p.simultaneous for p in points]
+        bias = evidence.bias(sweep)
+        bounds = [
+            None if p.simultaneous is None else (p.simultaneous[0] / bias, p.simultaneous[1] * bias) for p in points
+        ]
         complete = [b for b in bounds if b is not None]
         if complete:
             place = max(range(len(points)), key=lambda i: (bounds[i] or (0.0, 0.0))[0])
@@ -52,12 +56,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         lacks = [*gaps, *control_gaps(evidence, sweep)]
         all_below = len(complete) == len(points) and all(b[1] < limit for b in complete)
         verdict: Verdict = "inconclusive"
-        if (
-            best.simultaneous is not None
-            and best.simultaneous[0] >= limit
-            and floor is not None
-            and best.speedup > floor
-        ):
+        if (own := bounds[place]) is not None and own[0] >= limit and floor is not None and best.speedup > floor:
             verdict = "supported"
         elif all_below and not gaps and not evidence.bounded(label, sweep) and floor is not None:
             verdict = "refuted"
@@ -66,6 +65,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         if verdict == "inconclusive" and floor is not None and not all_below:
             size = processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
         cross = next((c.sentence for c in evidence.crossovers if (c.label, c.sweep) == (label, sweep)), "")
+        aside = f" The A/A control leaves 1: bounds give way by {bias:.3g}×." if bias > 1 else ""
         within = " within the measured lengths" if verdict == "refuted" else ""
         variants.append(
             ruled(
@@ -74,15 +74,17 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 verdict,
                 statistic=best.speedup,
                 interval=best.simultaneous,
-                measured=f"{best.speedup:.3g}×{brackets(best.simultaneous)} over {label} at {best.length:,} events",
+                measured=f"{best.speedup:.3g}×{brackets(best.simultaneous)} over {label} at {best.length:,} events, "
+                f"{evidence.batch(label, sweep, best.length)}",
                 allowed=f"≥ {limit:.3g}×",
                 window=(points[0].length, points[-1].length),
                 evidence=evidence.paths([label, evidence.challenger], sweep),
                 detail=f"Largest speed-up over {label}{within}: {best.speedup:.3g}× at length {best.length:,} "
                 f"(simultaneous {span(best.simultaneous, '×')}{unpaired(points)}). {cross}"
-                f"{evidence.bounded(label, sweep)}",
+                f"{aside}{evidence.ran([label, evidence.challenger], sweep)}{evidence.bounded(label, sweep)}",
                 missing=lacks,
                 size=size,
+                obstacles=evidence.obstacles([label, evidence.challenger], sweep),
             )
         )
     return conjunction(card, variants, "paired speed cells of an attention model at constant tokens"), variants

@@ -54,9 +54,10 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 f"events as within one of {last.shortest:,} ({span(interval)}): {1e6 * last.event_seconds:.3g} and "
                 f"{1e6 * rows[0].event_seconds:.3g} µs, the longer timed over {streams.events(used, last):,} events "
                 f"of its second half, for streams no longer than the kernel's window."
-                f"{evidence.bounded(partner, sweep)}",
+                f"{evidence.ran([partner], sweep)}{evidence.bounded(partner, sweep)}",
                 missing=gaps,
                 size=size,
+                obstacles=evidence.obstacles([partner], sweep),
             )
         )
     return single(card, variants, f"streamed steps of {partner} in speed cells")

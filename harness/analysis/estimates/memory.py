@@ -8,13 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.analysis.estimates.statistics import Estimate
+from harness.analysis.estimates.growth import Growth, growth
 from harness.analysis.load import Folder
 from harness.analysis.rows import Exponent, LocalSlope, MemoryPoint
 
 MINIMUM_LENGTHS = 4
-# By how much the longest may exceed the line through the others, where no claim says otherwise.
-CHALLENGE_TOLERANCE = 0.05
 
 
 def points(folder: Folder) -> list[MemoryPoint]:
@@ -47,58 +45,38 @@ def series(found: Sequence[MemoryPoint], label: str, sweep: str) -> list[MemoryP
     return [p for p in found if (p.label, p.sweep) == (label, sweep) and p.net_bytes > 0]
 
 
-def slope(found: Sequence[MemoryPoint]) -> Estimate | None:
-    """Log-log slope of the net peak in length, at a constant batch.
+def growing(found: Sequence[MemoryPoint]) -> Growth | None:
+    """The law m = c + a·L^b of the net peak, b free, at a constant batch.
 
-    A peak hardly varies from process to process, so it is read once; the error here is the scatter
-    about the line, with n − 2 degrees of freedom. None with fewer than four lengths.
+    A peak hardly varies from process to process, so it is read once; the error is the scatter about the law, with
+    n − 3 degrees of freedom. The log-log slope of the whole would hide L log L, or L², under a constant. None with
+    fewer than four lengths.
     """
     if len(found) < MINIMUM_LENGTHS:
         return None
-    x = np.log([p.length for p in found])
-    y = np.log([p.net_bytes for p in found])
-    x -= x.mean()
-    gradient = float(x @ y / (x @ x))
-    residuals = y - y.mean() - gradient * x
-    freedom = len(found) - 2
-    error = math.sqrt(float(residuals @ residuals) / freedom / float(x @ x))
-    return Estimate(gradient, error, freedom, len(found))
-
-
-def challenge(found: Sequence[MemoryPoint]) -> float:
-    """Net peak at the longest length over that of a line a + b·L through the others, least relative errors.
-
-    Hidden under a constant, a growth faster than linear leaves the slope over all lengths near 1; the
-    line misses it, for it must bend where the constant no longer hides it. Needs three points.
-    """
-    lengths, measured = (np.array([getattr(p, name) for p in found], float) for name in ("length", "net_bytes"))
-    columns = np.stack([np.ones_like(lengths), lengths], axis=1)
-    line, *_ = np.linalg.lstsq(columns[:-1] / measured[:-1, None], np.ones(len(found) - 1), rcond=None)
-    predicted = float(columns[-1] @ line)
-    return float(measured[-1]) / predicted if predicted > 0 else math.inf
+    measured, ones = np.array([p.net_bytes for p in found], float), np.ones(len(found))
+    return growth(ones[:, None], ones, [p.length for p in found], measured)
 
 
 def exponents(found: Sequence[MemoryPoint]) -> list[Exponent]:
-    """The slope of every label in every sweep at a constant batch."""
+    """The exponent of every label in every sweep at a constant batch."""
     result = []
     for label, sweep in dict.fromkeys((p.label, p.sweep) for p in found if p.constant == "batch"):
         own = series(found, label, sweep)
-        estimate = slope(own)
-        if estimate is not None:
-            middle = float(np.mean(np.log([p.net_bytes for p in own])))
-            centre = float(np.mean(np.log([p.length for p in own])))
+        law = growing(own)
+        if law is not None:
             result.append(
                 Exponent(
                     label=label,
                     sweep=sweep,
                     quantity="memory",
-                    exponent=estimate.mean,
-                    interval=estimate.interval(),
-                    constant=None,
-                    coefficient=math.exp(middle - estimate.mean * centre),
+                    exponent=law.exponent,
+                    interval=law.interval,
+                    constant=law.linear[0],
+                    coefficient=law.coefficient / own[-1].length ** law.exponent,
                     window=(own[0].length, own[-1].length),
                     points=len(own),
-                    method="log-log slope",
+                    method="power with constant",
                 )
             )
     return result

@@ -3,7 +3,7 @@
 At T tokens a step costs s(L) = f + T·(u + v·w(L)), f, u, v ≥ 0, with w = 0, log₂ L or L. All fits
 minimise relative errors, Σ (fitted/measured − 1)², because the noise of a timing is a factor. They are
 vectorised over resamples: few parameters, so non-negative least squares is the best feasible one of all
-active sets, each in closed form; the exponent of a power law runs over a grid.
+active sets, each in closed form. The law with a free exponent has a module of its own, `growth`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.analysis.estimates import statistics
+from harness.analysis.estimates.growth import Growth, growth
 from harness.analysis.estimates.statistics import Array, Estimate
 from harness.analysis.rows import Challenge, Exponent, Fit, Interval, Law, LocalSlope, Outcome, ScalingLaw
 
@@ -28,10 +27,7 @@ RISE_FACTOR = 8
 NEGLIGIBLE_RISE = 0.10
 _DECIDES = 0.95
 _MOST_PROCESSES = 1000
-_EXPONENTS = np.linspace(0.0, 4.0, 201)
 _SINGULAR = 1e-11
-# Step in log seconds of a numeric derivative.
-_STEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,15 @@ class Series:
 
     def upto(self, length: float) -> Series:
         """The part at lengths of at most `length`."""
-        count = sum(1 for own in self.lengths if own <= length)
-        return Series(self.lengths[:count], self.tokens[:count], self.logs[:count])
+        return self.at([k for k, own in enumerate(self.lengths) if own <= length])
+
+    def at(self, places: Sequence[int]) -> Series:
+        """The part at some of the lengths, by their place."""
+        return Series(
+            tuple(self.lengths[k] for k in places),
+            tuple(self.tokens[k] for k in places),
+            tuple(self.logs[k] for k in places),
+        )
 
     @property
     def seconds(self) -> Array:
@@ -81,7 +84,7 @@ class Fitted:
     separable: bool
 
 
-def growth(law: Law, lengths: Sequence[int]) -> Array:
+def shape(law: Law, lengths: Sequence[int]) -> Array:
     """w(L) of a law."""
     array = np.asarray(lengths, dtype=np.float64)
     if law == "constant":
@@ -150,7 +153,7 @@ def _design(law: Law, series: Series) -> tuple[Array, bool]:
     separable = bool(np.any(tokens != tokens[0]))
     columns = [np.ones_like(tokens), tokens] if separable else [tokens]
     if law != "constant":
-        columns.append(tokens * growth(law, series.lengths))
+        columns.append(tokens * shape(law, series.lengths))
     return np.stack(columns, axis=1), separable
 
 
@@ -263,7 +266,7 @@ def _room(series: Series, found: Fit) -> float:
     free = contrasts(found.law, series)
     if free is None:
         return math.inf
-    first, last = growth(found.law, [series.lengths[0], series.lengths[-1]])
+    first, last = shape(found.law, [series.lengths[0], series.lengths[-1]])
     return free[-1].upper() * series.tokens[-1] * float(last - first) / found.fitted_seconds[0]
 
 
@@ -309,7 +312,7 @@ def challenge(law: Law, series: Series, tolerance: float) -> Challenge | None:
 
 def _predict(law: Law, small: Series, seconds: Array, series: Series) -> Array:
     tokens = series.tokens[-1]
-    last = float(growth(law, series.lengths[-1:])[0])
+    last = float(shape(law, series.lengths[-1:])[0])
     predicted: Array = fit(law, small, seconds).coefficients @ np.array([1.0, tokens, tokens * last])
     return predicted
 
@@ -328,57 +331,6 @@ def rise(series: Series) -> tuple[Estimate, tuple[int, int]] | None:
     shift = math.log(series.tokens[start] / series.tokens[end])
     moved = Estimate(found.mean + shift, found.error, found.freedom, found.count)
     return moved, (series.lengths[start], series.lengths[end])
-
-
-@dataclass(frozen=True)
-class Power:
-    """t = c + a·L^b. Arrays over resamples, each `[R]`."""
-
-    constant: Array
-    coefficient: Array
-    exponent: Array
-
-
-@cache
-def _powers(lengths: tuple[int, ...]) -> Array:
-    scaled = np.asarray(lengths, dtype=np.float64) / lengths[-1]
-    shapes: Array = np.power(scaled[None, :], _EXPONENTS[:, None])
-    return shapes
-
-
-def power(lengths: Sequence[int], values: Array) -> Power:
-    """Fit c + a·L^b, a ≥ 0, 0 ≤ b ≤ 4, to every row of `values` `[R, n]` by relative errors.
-
-    The sign of c is free: bound at 0, b would be pushed up wherever c is 0 in truth.
-    """
-    shapes = _powers(tuple(lengths))
-    inverse = 1.0 / values
-    count = values.shape[1]
-    s1, s11 = inverse.sum(axis=1), (inverse**2).sum(axis=1)
-    sq, sq1, sqq = shapes @ inverse.T, shapes @ (inverse**2).T, shapes**2 @ (inverse**2).T
-    determinant = s11 * sqq - sq1**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        constant = (s1 * sqq - sq * sq1) / determinant
-        scale = (sq * s11 - s1 * sq1) / determinant
-    usable = (determinant > 1e-12 * s11 * sqq) & (scale >= 0)
-    constant = np.where(usable, constant, 0.0)
-    scale = np.where(usable, scale, sq / sqq)
-    squares = count - constant * s1 - scale * sq
-    best = np.argmin(squares, axis=0)
-    rows = np.arange(values.shape[0])
-    exponent = _EXPONENTS[best] + _refine(squares, best, rows)
-    picked = scale[best, rows]
-    return Power(constant[best, rows], picked / np.float64(lengths[-1]) ** exponent, exponent)
-
-
-def _refine(squares: Array, best: NDArray[np.intp], rows: NDArray[np.intp]) -> Array:
-    """Step from the best grid point to the vertex of the parabola through it and its neighbours."""
-    index = np.clip(best, 1, len(_EXPONENTS) - 2).astype(np.intp)
-    left, middle, right = (squares[index + k, rows] for k in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    inside = (bend > 0) & (index == best)
-    step = np.where(inside, (left - right) / np.where(inside, 2 * bend, 1.0), 0.0)
-    return np.clip(step, -0.5, 0.5) * float(_EXPONENTS[1] - _EXPONENTS[0])
 
 
 def local_slopes(label: str, sweep: str, series: Series) -> list[LocalSlope]:
@@ -408,28 +360,44 @@ def local_slopes(label: str, sweep: str, series: Series) -> list[LocalSlope]:
     return result
 
 
+def growing(series: Series) -> Growth | None:
+    """The law with a free exponent, s = f + T·(u + a·L^b), f only where the lengths tell it from T·u.
+
+    b is that of the growing part of the cost per token: 1 where the cost per sequence is quadratic. u may have any
+    sign: bound at 0, b would be pushed up wherever u is 0 in truth, and a logarithm is a small b under a negative u.
+
+    Returns:
+        None with fewer than four lengths (five where f is told apart); without an interval where a length has none.
+    """
+    known = [place for place, e in enumerate(series.logs) if e.error is not None]
+    if known:
+        # A length that lost a process to an outlier has no error, hence no weight.
+        series = series.at(known)
+    columns, _ = _design("constant", series)
+    tokens = np.asarray(series.tokens, dtype=np.float64)
+    errors = np.array([e.error for e in series.logs], dtype=np.float64) if known else None
+    freedom = min(e.freedom for e in series.logs)
+    found = growth(columns, tokens, series.lengths, series.seconds, errors, freedom)
+    # Without errors the scatter about the law is that of single processes, which decides nothing.
+    return found if found is None or known else replace(found, interval=None)
+
+
 def exponent(label: str, sweep: str, series: Series) -> Exponent | None:
-    """Exponent of the time per sequence, t = c + a·L^b; None with fewer than four lengths."""
-    if len(series.lengths) < 4:
+    """Exponent of the growing part of the time per sequence, t = c·L + a·L^b: 2 is quadratic; None as for `growing`."""
+    found = growing(series)
+    if found is None:
         return None
-    # Per sequence: s / batch = s · L / T.
-    share = np.asarray(series.lengths, dtype=np.float64) / np.asarray(series.tokens, dtype=np.float64)
-    logs = np.log(series.seconds * share)
-    steps = _STEP * np.eye(len(logs))
-    point = power(series.lengths, np.exp(np.concatenate([logs[None], logs + steps, logs - steps])))
-    up, down = point.exponent[1 : len(logs) + 1], point.exponent[len(logs) + 1 :]
-    found = statistics.delta(float(point.exponent[0]), [float(g) for g in (up - down) / (2 * _STEP)], series.logs)
     return Exponent(
         label=label,
         sweep=sweep,
         quantity="time",
-        exponent=found.mean,
-        interval=found.interval(),
-        constant=float(point.constant[0]),
-        coefficient=float(point.coefficient[0]),
+        exponent=1.0 + found.exponent,
+        interval=found.moved(1.0),
+        constant=found.linear[-1],
+        coefficient=found.coefficient / series.lengths[-1] ** found.exponent,
         window=(series.lengths[0], series.lengths[-1]),
         points=len(series.lengths),
-        method="power with constant",
+        method="power beside a linear part",
     )
 
 

@@ -149,17 +149,19 @@ def estimates(points: Sequence[SpeedupPoint]) -> list[Estimate]:
     return statistics.related([np.log(p.process_speedups) for p in points])
 
 
-def trend(points: Sequence[SpeedupPoint]) -> tuple[Trend, Estimate] | None:
+def trend(points: Sequence[SpeedupPoint], among: Sequence[SpeedupPoint] | None = None) -> tuple[Trend, Estimate] | None:
     """Least-squares slope of the log speed-up in log length, as a contrast of the lengths' means.
 
     A contrast's error is that of the means alone, so a curve that is not straight does not pass for
-    noise. Points are of one label and sweep; None with fewer than two lengths.
+    noise. Points are of one label and sweep, with their spread from `among`, all points of these (default: those
+    given); None with fewer than two lengths.
     """
     if len(points) < 2:
         return None
     logs = np.log([p.length for p in points])
     centred = logs - logs.mean()
-    found = statistics.combine([float(w) for w in centred / (centred @ centred)], estimates(points))
+    known = {p.length: e for p, e in zip(among or points, estimates(among or points), strict=True)}
+    found = statistics.combine([float(w) for w in centred / (centred @ centred)], [known[p.length] for p in points])
     row = Trend(
         label=points[0].label,
         sweep=points[0].sweep,

@@ -4,8 +4,8 @@ The unit of replication is the process: blocks within one describe its spread, n
 bootstrap over three processes covers about 80 %, so intervals are Student's t. Lengths of one label borrow
 each other's spread (`related`): of three processes alone, t is 6.8 standard deviations wide over seven lengths.
 A coefficient or an exponent is a contrast of the lengths' means, to first order (`delta`). What is not
-smooth in the means (a crossover, which of two laws fits better) is resampled from the same t distributions (`draws`), which
-for a single mean gives back the t interval exactly, and for several is wider than need be.
+smooth in the means (a crossover, which of two laws fits better) is resampled from the same t distributions
+(`draws`), which for a single mean gives back the t interval exactly, and for several is wider than need be.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def test_cards_may_share_a_rule_and_each_is_held_to_its_own_number(tmp_path):
     twice, often = ruled(tmp_path, card(id="twice", threshold=2.0), card(id="often", threshold=1000.0))
     assert (twice.overall.verdict, often.overall.verdict) == ("supported", "refuted")
     assert twice.overall.allowed == "≥ 2×"
-    assert twice.overall.measured.endswith("events")
+    assert twice.overall.measured.endswith("at 8,192 events, batch 1 (8,192 tokens a batch)")
 
 
 def test_two_cards_of_one_rule_do_not_share_the_tolerance_of_its_challenge(tmp_path):

@@ -89,7 +89,7 @@ def test_one_kernel_of_three_refutes_only_after_holm():
     assert spared
     for claim in spared:
         assert claim.overall.verdict == "inconclusive"
-        assert "Among 3 kernels one such is not enough (Holm's correction)." in claim.overall.detail
+        assert "Among 6 slopes one such is not enough (Holm's correction)." in claim.overall.detail
 
 
 @pytest.mark.simulation

@@ -19,9 +19,9 @@ def test_exponent_comes_from_the_constant_batch_only(tmp_path):
     own = {e.label: e for e in found.exponents if e.quantity == "memory"}
     assert set(own) == set(factories.TRUTHS)
     assert {e.sweep for e in own.values()} == {"constant-batch"}
-    assert own["hyenarec"].exponent == pytest.approx(1, abs=0.02)
+    assert own["hyenarec"].exponent == pytest.approx(1, abs=0.05)
     assert own["sasrec-math"].exponent > 1.6
-    assert own["hyenarec"].window == (256, 2048)
+    assert own["hyenarec"].window == (256, 4096)
 
 
 def test_net_peak_leaves_out_what_a_tiny_batch_needs(tmp_path):
@@ -35,7 +35,7 @@ def test_net_peak_leaves_out_what_a_tiny_batch_needs(tmp_path):
 def test_local_slopes_between_neighbours(tmp_path):
     found = analyse(factories.make_folder(tmp_path, training=False))
     own = [s for s in found.local_slopes if s.quantity == "memory" and s.label == "sasrec-math"]
-    assert [s.lengths for s in own] == [(256, 512), (512, 1024), (1024, 2048)]
+    assert [s.lengths for s in own] == [(256, 512), (512, 1024), (1024, 2048), (2048, 4096)]
     assert own[0].slope < own[-1].slope < 2.1
 
 
@@ -57,18 +57,19 @@ def ruled(bytes_at, lengths=(256, 512, 1024, 2048, 4096)):
 def test_linear_memory_is_supported_whatever_the_constant(constant):
     found = ruled(lambda n: constant + n)
     assert found.verdict == "supported"
-    assert "is 1 times what a line through the shorter ones predicts, allowed 1.05." in found.detail
+    assert found.statistic == pytest.approx(1)
 
 
-@pytest.mark.parametrize("constant", [0, 2000, 2e4])
+@pytest.mark.parametrize("constant", [0, 2000, 2e4, 1e6])
 def test_l_log_l_is_not_supported(constant):
     assert ruled(lambda n: constant + n * math.log2(n)).verdict != "supported"
 
 
-@pytest.mark.parametrize("law", [lambda n: 1e7 + n**2, lambda n: 800 + n + n**2 / 4096], ids=["n²", "n + n²"])
-def test_a_square_under_a_constant_is_not_supported(law):
-    found = ruled(law)
-    assert found.interval[1] <= 1.10, "the exponent alone does not see it"
-    assert found.verdict == "inconclusive"
-    assert found.sample_size is None, "more lengths in the same window would not tell"
-    assert ruled(lambda n: n**2).verdict == "refuted"
+@pytest.mark.parametrize("constant", [0, 1e5, 1e7])
+def test_a_square_under_a_constant_is_refuted(constant):
+    found = ruled(lambda n: constant + n**2)
+    assert (found.verdict, found.statistic) == ("refuted", pytest.approx(2, abs=0.02))
+
+
+def test_a_square_under_a_line_is_not_supported():
+    assert ruled(lambda n: 800 + n + n**2 / 4096).verdict != "supported"

@@ -1,9 +1,10 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.optimize import curve_fit, nnls
+from scipy.optimize import nnls
 
 from harness.analysis.estimates import scaling, statistics
 from harness.analysis.estimates.scaling import Series
@@ -157,27 +158,28 @@ def test_rise_needs_a_factor_of_eight():
     assert scaling.rise(exact(TRUE["constant"], lengths=(2048, 4096, 8192))) is None
 
 
-def test_power_law_is_found_exactly():
-    values = np.array([[0.002 + 3e-7 * n**1.5 for n in LENGTHS]])
-    found = scaling.power(LENGTHS, values)
-    assert found.exponent[0] == pytest.approx(1.5, abs=2e-3)
-    assert found.constant[0] == pytest.approx(0.002, rel=0.05)
+@pytest.mark.parametrize("per_token", [0.0, 1e-5])
+def test_the_growing_part_of_attention_is_quadratic(per_token):
+    found = scaling.exponent("x", "s", exact(lambda n: 8192 * (per_token + 2e-9 * n)))
+    assert found.exponent == pytest.approx(2, abs=0.01)
+    assert found.constant == pytest.approx(per_token, abs=1e-7)
+    assert found.coefficient == pytest.approx(2e-9, rel=0.05)
+    assert found.interval is None, "one process has no error"
 
 
-def test_power_agrees_with_a_general_optimiser():
+def test_a_fixed_cost_is_no_part_of_the_exponent_where_tokens_differ():
+    tokens = tuple(4 * n for n in LENGTHS)
+    found = scaling.exponent("x", "s", exact(lambda n: 0.02 + 4 * n * (1e-5 + 2e-9 * n), tokens=tokens))
+    assert found.exponent == pytest.approx(2, abs=0.01)
+
+
+def test_a_length_without_an_error_has_no_weight():
     rng = np.random.default_rng(27)
-    values = np.array([5e-4 + 2e-7 * n**1.7 for n in LENGTHS]) * np.exp(rng.normal(0, 0.03, len(LENGTHS)))
-
-    def model(n, c, a, b):
-        return c + a * (n / LENGTHS[-1]) ** b
-
-    expected, _ = curve_fit(model, LENGTHS, values, p0=(5e-4, values[-1], 1.7), sigma=values, bounds=(0, [1, 10, 4]))
-    assert scaling.power(LENGTHS, values[None]).exponent[0] == pytest.approx(expected[2], abs=5e-3)
-
-
-def test_bare_n_squared_is_not_the_truth_of_attention():
-    found = scaling.exponent("x", "s", exact(TRUE["linear"]))
-    assert 1.3 < found.exponent < 1.95
+    series = noisy(TRUE["linear"], rng)
+    broken = list(series.logs)
+    broken[3] = dataclasses.replace(broken[3], mean=broken[3].mean + 1, error=None)
+    found = scaling.growing(dataclasses.replace(series, logs=tuple(broken)))
+    assert found == scaling.growing(series.at([0, 1, 2, 4, 5, 6]))
 
 
 def test_local_slopes_are_per_sequence():
