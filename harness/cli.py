@@ -297,7 +297,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from harness.report.verdict_table import verdict_markdown, verdict_table
+    from harness.report.verdict_table import threat_list, verdict_markdown, verdict_table
     from harness.report.verdicts_json import document
 
     analysis = _analysis(options.folder or Path("results") / default_study())
@@ -307,6 +307,8 @@ def _verify(options: argparse.Namespace) -> int:
         print(verdict_markdown(analysis))
     else:
         print(verdict_table(analysis))
+        if threats := threat_list(analysis):
+            print(threats)
     words = {claim.overall.verdict for claim in analysis.claims}
     return 1 if "refuted" in words else 2 if words & {"inconclusive", "missing"} else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,9 @@ def load(folder: Path) -> Folder:
                 orphans.append(name)
         except UserError as error:
             refused.append(RefusedFile(path=name, message=str(error).removeprefix(f"{path}: ")))
+    for name, message in _copies(records).items():
+        refused.append(RefusedFile(path=name, message=message))
+        del records[name]
     messages = {r.path: r.message for r in refused}
     counted = []
     for cell in manifest.cells:
@@ -137,6 +140,34 @@ def load(folder: Path) -> Folder:
         stale = None if record_of_cell is None else _stale(cell, record_of_cell, digests)
         counted.append(Counted(cell, record_of_cell, status, detail, stale))
     return Folder(manifest, counted, failed, refused, orphans)
+
+
+def _copies(records: Mapping[str, Record]) -> dict[str, str]:
+    """Records whose samples are those of another, to the last digit: path → message. No two measurements give that.
+
+    Which of them was measured cannot be told, so none counts.
+    """
+    found: dict[object, list[str]] = {}
+    for name, record in records.items():
+        samples = _samples(record)
+        if samples:
+            found.setdefault(samples, []).append(name)
+    return {
+        name: f"its samples are those of {next(other for other in names if other != name)}, to the last digit: "
+        "one is a copy; delete both, and their cells are measured again"
+        for names in found.values()
+        if len(names) > 1
+        for name in names
+    }
+
+
+def _samples(record: Record) -> tuple[float, ...]:
+    """Seconds that were read off a clock; nothing for what was not timed here."""
+    if isinstance(record, TrainingRecord):
+        return tuple(epoch.train_seconds for epoch in record.epochs)
+    if record.timing is None or record.spec.published is not None:
+        return ()
+    return tuple(block.seconds for block in record.timing.blocks)
 
 
 def _read(path: Path) -> Record:

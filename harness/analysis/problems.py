@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 import harness
+from harness.analysis.estimates import circumstances
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
 from harness.analysis.estimates.timing import step_seconds
 from harness.analysis.load import Counted, Folder
@@ -15,6 +16,7 @@ from harness.analysis.rows import ControlPoint, NoiseFloor, SpeedupPoint, TimePo
 from harness.analysis.stale import stale, untold
 from harness.metrics import SELECTION
 from harness.records.schema import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
+from harness.study.claim import shipped_cards
 
 
 def _records(folder: Folder) -> list[Record]:
@@ -154,13 +156,31 @@ def threats(
 ) -> list[str]:
     """Threats to validity found in these records, one sentence each."""
     return [
+        *_cards(folder),
         *_coverage(folder),
         *_speed(folder, controls, floors),
+        *_ran(folder),
         *_outlying(points),
         *_accuracy(rows),
         *_splits(folder),
         *_provenance(folder),
     ]
+
+
+def _cards(folder: Folder) -> Iterable[str]:
+    """Cards that decide by other numbers than those shipped under their name.
+
+    A set's study.json holds its cards whole, and is what is ruled on; the shipped ones lie under version control, so
+    that their date can be held against the records'.
+    """
+    shipped = {card.id: card for cards in shipped_cards().values() for card in cards}
+    for card in folder.manifest.claims:
+        known = shipped.get(card.id)
+        if known is None or known.digest == card.digest:
+            continue
+        here, there = card.deciding(), known.deciding()
+        fields = [f"{name} {here[name]} here, {there[name]} shipped" for name in here if here[name] != there[name]]
+        yield f"Card {card.id} is not the shipped one of that name: {'; '.join(fields)}."
 
 
 def _coverage(folder: Folder) -> Iterable[str]:
@@ -211,6 +231,19 @@ def _speed(folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[No
             yield f"The A/A control of {where} does not cover 1: timing is biased there."
     if timed and not any(f.factor is not None for f in floors):
         yield "There is no A/A control with an interval, so the noise floor is unknown and no speed-up is ruled on."
+
+
+def _ran(folder: Folder) -> Iterable[str]:
+    timed = [r for _, r in folder.speed() if r.timing is not None]
+    for words in circumstances.conflicts(timed):
+        yield f"Not what was asked for, so no cost of it is ruled on: {words}."
+    changed = [
+        circumstances.in_words(label, operator, backends)
+        for (label, _, operator), backends in circumstances.changes(timed).items()
+        if len(backends) > 1
+    ]
+    if changed:
+        yield f"What ran changes with length: {'; '.join(dict.fromkeys(changed))}."
 
 
 def _outlying(points: Sequence[TimePoint | SpeedupPoint]) -> Iterable[str]:

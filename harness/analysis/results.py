@@ -306,6 +306,7 @@ class ClaimResult(Row, frozen=True):
 
     Attributes:
         rule: Rule that decided it.
+        card: Digest of the card's fields that decide.
         challenger: Label that the sentence praises.
         statistic: What was computed, in words; `records` the records it needs.
         marks_speedup: Whether its threshold is a speed-up, to be drawn into its figure.
@@ -313,6 +314,7 @@ class ClaimResult(Row, frozen=True):
 
     id: str
     rule: str
+    card: str
     challenger: str
     sentence: str
     source: str

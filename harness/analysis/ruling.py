@@ -77,6 +77,7 @@ def rule(card: Card, evidence: Evidence) -> ClaimResult:
     return ClaimResult(
         id=card.id,
         rule=card.rule,
+        card=card.digest,
         challenger=evidence.challenger,
         sentence=card.sentence,
         source=card.source,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
-from harness.analysis.estimates.accuracy import SEEDS_FOR_T
+from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
 from harness.analysis.results import Analysis, ClaimVerdict
 from harness.report.numbers import window
@@ -13,7 +13,7 @@ from harness.report.numbers import window
 WIDTH = 100
 _HEAD = ("claim", "verdict", "allowed", "lengths")
 VERDICTS = ("supported", "refuted", "inconclusive", "missing")
-_LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_FOR_T}
+_LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_TO_SUPPORT}
 _SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
 
 
@@ -42,7 +42,16 @@ def verdict_table(analysis: Analysis) -> str:
         for sentence in sentences:
             lines += textwrap.wrap(sentence, WIDTH, initial_indent="    ", subsequent_indent="    ")
     counts = Counter[str](claim.overall.verdict for claim in analysis.claims)
-    lines += ["", ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])]
+    found = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
+    lines += ["", f"{found}: {len(analysis.claims)} card{'' if len(analysis.claims) == 1 else 's'} ruled on"]
+    return "\n".join(lines)
+
+
+def threat_list(analysis: Analysis) -> str:
+    """Threats to validity for the terminal, a line or more each; "" where there are none."""
+    lines = ["", "threats to validity"] if analysis.problems.threats else []
+    for threat in analysis.problems.threats:
+        lines += textwrap.wrap(threat, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines)
 
 

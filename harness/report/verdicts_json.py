@@ -21,6 +21,7 @@ class ClaimEntry(Row, frozen=True):
     Attributes:
         id: Claim.
         rule: Rule that decided it.
+        card: Digest of the card's fields that decide.
         challenger: Label that the sentence praises.
         variant: "", as this is the overall ruling; in `variants` the label or data set.
         verdict: `supported`, `refuted`, `inconclusive` or `missing`.
@@ -40,6 +41,7 @@ class ClaimEntry(Row, frozen=True):
 
     id: str
     rule: str
+    card: str
     challenger: str
     sentence: str
     source: str
@@ -70,6 +72,7 @@ class Verdicts(Row, frozen=True):
         refused: Files that could not be counted, each with its reason.
         other_split: Records that compare with few others, each with its reason.
         stale: Paths of records from other sources than those here.
+        threats: Threats to validity found in these records, a sentence each.
         claims: In the order of the study.
     """
 
@@ -79,6 +82,7 @@ class Verdicts(Row, frozen=True):
     refused: list[RefusedFile]
     other_split: list[RefusedFile]
     stale: list[str]
+    threats: list[str]
     claims: list[ClaimEntry]
 
 
@@ -91,9 +95,11 @@ def verdicts(analysis: Analysis) -> Verdicts:
         refused=analysis.problems.refused,
         other_split=analysis.problems.other_split,
         stale=analysis.problems.stale,
+        threats=analysis.problems.threats,
         claims=[
             ClaimEntry(
                 rule=claim.rule,
+                card=claim.card,
                 challenger=claim.challenger,
                 sentence=claim.sentence,
                 source=claim.source,

@@ -6,6 +6,7 @@ lengths, and against which number. Cards lie in workflow/claims/*.yaml, one file
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -57,6 +58,15 @@ class Card(Section, frozen=True):
     lengths: Literal["all"] | Count | From = "all"
     phase: Literal["step", "forward"] = "step"
 
+    def deciding(self) -> dict[str, object]:
+        """The fields that a verdict hangs on: all but the wording."""
+        return {k: v for k, v in msgspec.to_builtins(self).items() if k not in ("id", "sentence", "source")}
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits of `deciding`, for a reader to hold what is ruled on against what was fixed beforehand."""
+        return hashlib.sha256(msgspec.json.encode(self.deciding(), order="deterministic")).hexdigest()[:12]
+
     def covers(self, length: int) -> bool:
         """Whether the claim is about a length."""
         if isinstance(self.lengths, From):
@@ -75,7 +85,7 @@ def load_cards(names: Sequence[str] | None = None) -> list[Card]:
         UserError: An unknown file or id, two cards of one id, or a card with a rule that does not exist.
     """
     wanted = [DEFAULT_FILE] if names is None else list(names)
-    shipped = {name: _read(resource(f"{FOLDER}/{name}.yaml")) for name in named(FOLDER)}
+    shipped = shipped_cards()
     found: list[Card] = []
     ids: list[str] = []
     for name in wanted:
@@ -95,6 +105,11 @@ def load_cards(names: Sequence[str] | None = None) -> list[Card]:
         if sum(other.id == card.id for other in found) > 1:
             raise UserError(f"two cards have the id '{card.id}'; give one of them another")
     return found
+
+
+def shipped_cards() -> dict[str, list[Card]]:
+    """The cards of workflow/claims, by file."""
+    return {name: _read(resource(f"{FOLDER}/{name}.yaml")) for name in named(FOLDER)}
 
 
 def _read(path: Path) -> list[Card]:

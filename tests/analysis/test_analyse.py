@@ -3,10 +3,12 @@ import subprocess
 import sys
 
 import factories
+import msgspec
 import pytest
 
 from harness.analysis.analyse import analyse, read, write
 from harness.errors import UserError
+from harness.study.claim import load_cards
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +156,19 @@ def test_mixed_machines_are_a_threat(tmp_path):
     found = analyse(folder)
     assert [m.cpu for m in found.machines] == ["Example CPU at 3 GHz", "Another CPU"]
     assert any("2 machines are mixed" in t for t in found.problems.threats)
+
+
+def test_cards_that_differ_from_the_shipped_ones_are_a_threat(tmp_path):
+    cards = [msgspec.structs.replace(c, threshold=4.0) if c.id == "speedup-6x" else c for c in load_cards()]
+    worded = [msgspec.structs.replace(c, sentence="Other words.") for c in load_cards()]
+    options = {"lengths": (256,), "memory": False, "training": False}
+    found = analyse(factories.make_folder(tmp_path / "a", claims=cards, **options))
+    assert [t for t in found.problems.threats if "Card" in t] == [
+        "Card speedup-6x is not the shipped one of that name: threshold 4.0 here, 6.0 shipped."
+    ]
+    assert not any(
+        "Card" in t for t in analyse(factories.make_folder(tmp_path / "b", claims=worded, **options)).problems.threats
+    )
+    digests = {c.id: c.card for c in found.claims}
+    assert digests["speedup-6x"] != next(c for c in load_cards() if c.id == "speedup-6x").digest
+    assert digests["kernel"] == next(c for c in load_cards() if c.id == "kernel").digest

@@ -240,6 +240,29 @@ def test_a_rank_below_one(tmp_path):
     assert "rank below 1" in only_message(folder)
 
 
+@pytest.mark.parametrize("kind", ["speed", "training"])
+def test_samples_that_are_those_of_another_record_to_the_last_digit_are_refused(tmp_path, kind):
+    folder = factories.make_folder(tmp_path, lengths=(256,), memory=False, seeds=(0, 1))
+    one, other = (
+        next(
+            c.path
+            for c in load(folder).counted
+            if (c.cell.kind, c.cell.spec.number, c.cell.label) == (kind, n, "gru4rec")
+        )
+        for n in (0, 1)
+    )
+    first, second = (json.loads((folder / path).read_text()) for path in (one, other))
+    for field in ("timing", "epochs"):
+        if field in first:
+            second[field] = first[field]
+    (folder / other).write_text(json.dumps(second))
+    refused = {r.path: r.message for r in load(folder).refused}
+    assert set(refused) == {one, other}, "which of them was measured cannot be told"
+    assert one in refused[other]
+    assert other in refused[one]
+    assert {c.status for c in load(folder).counted if c.path in refused} == {"refused"}
+
+
 def test_order_of_labels_is_that_of_the_study(tmp_path):
     folder = factories.make_folder(tmp_path, lengths=(256,), memory=False)
     assert load(folder).labels() == [*factories.TRUTHS, *factories.REFERENCES]

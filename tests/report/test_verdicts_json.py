@@ -57,6 +57,17 @@ def test_every_field_is_documented(kind):
     assert set(kind.__struct_fields__) <= documented
 
 
+def test_threats_stand_in_both_forms_of_verify(folder, capsys):
+    path = next((folder / "speed" / "gru4rec").iterdir())
+    path.write_text(path.read_text().replace("Example CPU at 3 GHz", "Another CPU"))
+    _, words, _ = run(capsys, "verify", folder)
+    assert "threats to validity" in words
+    assert "2 machines are mixed" in words
+    assert max(map(len, words.splitlines())) <= 100
+    _, shown, _ = run(capsys, "verify", folder, "--json")
+    assert any("2 machines are mixed" in threat for threat in json.loads(shown)["threats"])
+
+
 def test_verify_json_holds_the_schema(folder, capsys):
     code, out, err = run(capsys, "verify", folder, "--json")
     found = json.loads(out)

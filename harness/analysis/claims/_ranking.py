@@ -14,6 +14,7 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.results import AccuracyDifference, ClaimVerdict
 from harness.analysis.ruling import Ruling, brackets, conjunction, missing, number, ruled, span, threshold
 from harness.records.schema import TrainingRecord
+from harness.records.spec import TrainingSpec
 from harness.study.claim import Card, Verdict
 
 
@@ -37,8 +38,12 @@ def over_labels(
     by_dataset: bool,
     nothing: str,
     families: Sequence[str] = (),
+    strong: bool = False,
 ) -> Ruling:
-    """Comparisons with these labels, a variant per data set or per label; each set needs all `families`."""
+    """Comparisons with these labels, a variant per data set or per label; each set needs all `families`.
+
+    With `strong`, a label below the best untrained reference is no opponent.
+    """
     bound = threshold(card)
     datasets = list(dict.fromkeys(c.spec.where for c in evidence.folder.manifest.cells if c.kind == "training"))
     trained = {c.label for c in evidence.folder.manifest.cells if c.kind == "training"}
@@ -48,24 +53,30 @@ def over_labels(
     for name, members, sets in groups if wanted else []:
         pairs = [p for p in pairs_with(evidence, members) if p.row.dataset in sets]
         lacking = absent(evidence, members, sets)
+        if strong:
+            pairs, weak = opponents_among(evidence, pairs)
+            lacking += weak
         known = {p.row.family for p in pairs} if pairs else set(families)
         lacking += [f"a trained {family} baseline on {name}" for family in families if family not in known]
         everything += pairs
         lacks += lacking if pairs else lacking or [nothing]
         if pairs:
+            lacking += built_in(evidence, pairs)
             variants.append(
                 weakest(card, name, pairs, lacking, bound=bound, value=lambda p: p.absolute, words="NDCG@10 difference")
             )
         else:
             variants.append(missing(card, name, lacking or [nothing]))
+    # One real data set among several is enough.
+    lacks = list(dict.fromkeys([*lacks, *built_in(evidence, everything)]))
     overall = conjunction(card, variants, nothing)
     if everything and len(variants) > 1:
-        # Over all, Holm's correction counts the comparisons of all variants together.
+        # Over all, Holm's correction counts the comparisons of all variants together; one real data set is enough.
         joint = weakest(
             card, "", everything, lacks, bound=bound, value=lambda p: p.absolute, words="NDCG@10 difference over all"
         )
         parts = ", ".join(f"{v.variant}: {v.verdict}{number(v.statistic)}" for v in variants)
-        overall = msgspec.structs.replace(joint, missing=list(dict.fromkeys(lacks)), detail=f"{parts}. {joint.detail}")
+        overall = msgspec.structs.replace(joint, missing=lacks, detail=f"{parts}. {joint.detail}")
     return overall, variants
 
 
@@ -82,7 +93,7 @@ def weakest(
     """Intersection-union for support, Holm for refutation, against `bound`."""
     estimates = [value(p) for p in pairs]
     intervals = [e.interval() for e in estimates]
-    several = [p.row.seeds > 1 for p in pairs]
+    several = [p.row.seeds >= accuracy.SEEDS_TO_SUPPORT for p in pairs]
     p_below = below(pairs, bound, value)
     verdict: Verdict = "inconclusive"
     if min(p_below) < ONE_SIDED:
@@ -102,7 +113,8 @@ def weakest(
     gone = list(dict.fromkeys(runs for p in pairs for runs in p.collapsed))
     collapsed = f" Collapsed and left out: {'; '.join(gone)}." if gone else ""
     size, few = None, ""
-    if verdict == "inconclusive" and not lacking:
+    interval = intervals[place]
+    if verdict == "inconclusive" and (interval is None or interval[0] <= bound or not several[place]):
         size = _seeds(weakest, estimate, bound)
         few = "" if size else f" No number of seeds decides with {row.users:,} users."
     lengths = [p.row.length for p in pairs if p.row.length is not None]
@@ -130,11 +142,11 @@ def below(pairs: Sequence[Pair], bound: float, value: Callable[[Pair], Estimate]
 
 
 def _seeds(pair: Pair, estimate: Estimate, bound: float) -> int | None:
-    """Seeds that would decide; five, the least for a t interval, where the spread is not known yet."""
+    """Seeds that would decide; the least that can where the spread is not known yet."""
     if pair.row.seeds == 1 or estimate.error is None:
-        return accuracy.SEEDS_FOR_T
+        return accuracy.SEEDS_TO_SUPPORT
     size = statistics.sample_size(estimate, abs(estimate.mean - bound))
-    return None if size is None else max(size, accuracy.SEEDS_FOR_T)
+    return None if size is None else max(size, accuracy.SEEDS_TO_SUPPORT)
 
 
 def pairs_with(evidence: Evidence, labels: Sequence[str]) -> list[Pair]:
@@ -155,6 +167,29 @@ def pairs_with(evidence: Evidence, labels: Sequence[str]) -> list[Pair]:
                 )
             )
     return found
+
+
+def opponents_among(evidence: Evidence, pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
+    """The pairs whose opponent ranks no worse than the best untrained reference, and what those of the others lack.
+
+    Who is below counting was not trained as it is meant to be: to be better than that says nothing.
+    """
+    rows = accuracy.rows(evidence.runs, evidence.challenger)
+    weak = {(r.dataset, r.split_sha256, r.label, r.length) for r in rows if r.below_best_reference}
+    kept = [p for p in pairs if (p.row.dataset, p.row.split_sha256, p.row.label, p.row.length) not in weak]
+    below = [p for p in pairs if p not in kept]
+    words = dict.fromkeys(f"{p.row.label} on {p.row.dataset} above the best untrained reference" for p in below)
+    return kept, list(words)
+
+
+def built_in(evidence: Evidence, pairs: Sequence[Pair]) -> list[str]:
+    """What support lacks where all data are made by the built-in generator."""
+    made = {
+        c.spec.dataset
+        for c in evidence.folder.manifest.cells
+        if isinstance(c.spec, TrainingSpec) and c.spec.source.format == "synthetic"
+    }
+    return ["a real data set; what is measured is built in"] if pairs and {p.row.dataset for p in pairs} <= made else []
 
 
 def absent(evidence: Evidence, labels: Sequence[str], datasets: Sequence[str] | None = None) -> list[str]:

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.analysis.claims._ranking import Pair, absent, below, pairs_with, untrained, weakest
+from harness.analysis.claims._ranking import (
+    Pair,
+    absent,
+    below,
+    built_in,
+    opponents_among,
+    pairs_with,
+    untrained,
+    weakest,
+)
 from harness.analysis.estimates.statistics import ONE_SIDED, Estimate
 from harness.analysis.evidence import Evidence
 from harness.analysis.results import ClaimVerdict
@@ -20,7 +29,8 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     Faster: simultaneous interval above 1 and the effect above the noise floor. A ruling covers the
     trained ones of those lengths and names them; the others, about which it says nothing, stand in
     `missing`. Supported when the relative difference's whole interval lies above minus the margin at all
-    lengths covered, refuted when one lies wholly below (after Holm's correction).
+    lengths covered, refuted when one lies wholly below (after Holm's correction). Attention that ranks below the
+    best untrained reference is no opponent; support asks for three seeds and a data set that is not built in.
 
     Kernels of one attention model compute the same: one that the study only times is ruled on by the
     training of one that it trains. Overall: every kernel, and refuted only where a comparison is after
@@ -37,12 +47,12 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         learned = _trained_kernel(evidence, label)
         pairs = pairs_with(evidence, [learned])
         trained = sorted({p.row.length for p in pairs if p.row.length is not None})
-        own = [p for p in pairs if p.row.length in faster]
+        own, weak = opponents_among(evidence, [p for p in pairs if p.row.length in faster])
         if not own:
-            lacks = absent(evidence, [learned]) if not pairs else []
+            lacks = weak or (absent(evidence, [learned]) if not pairs else [])
             if not timed:
                 lacks.append(f"paired speed cells of {label} at constant tokens")
-            if pairs and timed:
+            if pairs and timed and not weak:
                 lacks.append(
                     f"training cells at a length where {evidence.challenger} is faster than {label} "
                     f"(trained at {_listed(trained)})"
@@ -54,7 +64,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             card,
             label,
             own,
-            absent(evidence, [learned]),
+            [*absent(evidence, [learned]), *weak, *built_in(evidence, own)],
             bound=-allowed,
             value=_relative,
             words=f"relative NDCG@10 difference at lengths where {evidence.challenger} is faster",

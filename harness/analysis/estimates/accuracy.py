@@ -28,6 +28,8 @@ from harness.metrics import SELECTION, gains, names
 from harness.records.schema import Ranking, TrainingRecord
 
 SEEDS_FOR_T = 5
+# Two seeds may be alike by chance; three is what support asks for.
+SEEDS_TO_SUPPORT = 3
 QUALITY = 0.95
 COLLAPSED = "collapsed"
 

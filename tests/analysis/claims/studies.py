@@ -33,7 +33,15 @@ def accuracy_study(path, aims, **options):
     for label, aim in aims.items():
         base = factories.TRUTHS.get(label.split(" ")[0], factories.HYENAREC)
         chosen[label] = dataclasses.replace(base, ndcg=aim)
-    options = {"seeds": tuple(range(5)), "users": 2000, "seed_noise": 0.005, "noise": QUIET, "memory": False, **options}
+    options = {
+        "seeds": tuple(range(5)),
+        "users": 2000,
+        "seed_noise": 0.005,
+        "noise": QUIET,
+        "memory": False,
+        "datasets": ("real",),
+        **options,
+    }
     return analyse(factories.make_folder(path, truths=chosen, **options))
 
 

@@ -27,6 +27,7 @@ def test_kernel(tmp_path, own, fourier, expected):
         seeds=range(5),
         users=2000,
         seed_noise=0.005,
+        datasets=("real",),
     )
     found = analyse(folder)
     own_verdict = verdict(found, "kernel").overall
