@@ -186,7 +186,7 @@ def crossover(points: Sequence[SpeedupPoint]) -> Crossover:
     interval: tuple[float | None, float | None] | None = None
     resampled = statistics.draws(estimates(points))
     if resampled is not None and state in ("crosses", "falls"):
-        low, high = statistics.quantiles(np.array([_position(lengths, row, state) for row in resampled]))
+        low, high = statistics.quantiles(_positions(lengths, resampled, state))
         interval = (low if low > 0 else None, high if math.isfinite(high) else None)
     return Crossover(
         label=points[0].label,
@@ -242,9 +242,13 @@ def _cross(
     return ("crosses" if faster[-1] else "falls"), length, (int(lengths[last]), int(lengths[last + 1]))
 
 
-def _position(lengths: Array, logs: Array, expected: str) -> float:
-    """Crossover of one resample; 0 and infinity where it lies outside the measured lengths."""
-    state, length, _ = _cross(lengths, logs)
-    if length is not None:
-        return length
-    return 0.0 if (state == "below") == (expected == "crosses") else math.inf
+def _positions(lengths: Array, logs: Array, expected: str) -> Array:
+    """`[R]` crossovers of resamples `[R, n]`; 0 and infinity where one lies outside the measured lengths."""
+    faster = logs > 0
+    changes = faster[:, 1:] != faster[:, :-1]
+    rows, last = np.arange(len(logs)), changes.shape[1] - 1 - np.argmax(changes[:, ::-1], axis=1)
+    before, after = logs[rows, last], logs[rows, last + 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = lengths[last] * (lengths[last + 1] / lengths[last]) ** (before / (before - after))
+    below = faster[:, -1] == (expected == "crosses")
+    return np.where(changes.any(axis=1), crossing, np.where(below, 0.0, math.inf))
