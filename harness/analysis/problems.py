@@ -25,11 +25,11 @@ def _records(folder: Folder) -> list[Record]:
 
 def machines(folder: Folder) -> list[Machine]:
     """The machines of the counted records, the commonest first."""
-    groups: dict[tuple[str, str, int, str | None], list[Record]] = {}
+    groups: dict[tuple[str, str, int, int, str | None], list[Record]] = {}
     for record in _records(folder):
         own = record.environment
         device = own.device_before or own.device_after
-        key = (own.cpu, own.system, own.cores, device.name if device else None)
+        key = (own.cpu, own.system, own.cores, own.cores_usable, device.name if device else None)
         groups.setdefault(key, []).append(record)
     result = []
     for members in sorted(groups.values(), key=len, reverse=True):

@@ -42,7 +42,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         points = evidence.points(label, sweep)
         gaps = [*evidence.gaps(label, sweep), *evidence.gaps(evidence.challenger, sweep)]
         whole = speedup.trend(points) if len(points) >= 3 else None
-        upper = speedup.trend(points[(len(points) - 1) // 2 :], points)
+        upper = speedup.trend(points[len(points) // 2 :], points)
         if whole is None or upper is None:
             variants.append(missing(card, name, gaps or [f"three lengths of {label} in {sweep}"]))
             continue
