@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -61,14 +61,14 @@ def over_labels(
         everything += pairs
         lacks += lacking if pairs else lacking or [nothing]
         if pairs:
-            lacking += built_in(evidence, pairs)
+            lacking += built_in(evidence, (p.row.dataset for p in pairs))
             variants.append(
                 weakest(card, name, pairs, lacking, bound=bound, value=lambda p: p.absolute, words="NDCG@10 difference")
             )
         else:
             variants.append(missing(card, name, lacking or [nothing]))
     # One real data set among several is enough.
-    lacks = list(dict.fromkeys([*lacks, *built_in(evidence, everything)]))
+    lacks = list(dict.fromkeys([*lacks, *built_in(evidence, (p.row.dataset for p in everything))]))
     overall = conjunction(card, variants, nothing)
     if everything and len(variants) > 1:
         # Over all, Holm's correction counts the comparisons of all variants together; one real data set is enough.
@@ -169,27 +169,33 @@ def pairs_with(evidence: Evidence, labels: Sequence[str]) -> list[Pair]:
     return found
 
 
-def opponents_among(evidence: Evidence, pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
-    """The pairs whose opponent ranks no worse than the best untrained reference, and what those of the others lack.
+def weak_labels(evidence: Evidence) -> set[tuple[str, str | None, str, int | None]]:
+    """(data set, split, label, length) of trained models below the best untrained reference: they are no opponents.
 
     Who is below counting was not trained as it is meant to be: to be better than that says nothing.
     """
     rows = accuracy.rows(evidence.runs, evidence.challenger)
-    weak = {(r.dataset, r.split_sha256, r.label, r.length) for r in rows if r.below_best_reference}
+    return {(r.dataset, r.split_sha256, r.label, r.length) for r in rows if r.below_best_reference}
+
+
+def opponents_among(evidence: Evidence, pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
+    """The pairs with an opponent that is one, and what those with the others lack."""
+    weak = weak_labels(evidence)
     kept = [p for p in pairs if (p.row.dataset, p.row.split_sha256, p.row.label, p.row.length) not in weak]
     below = [p for p in pairs if p not in kept]
     words = dict.fromkeys(f"{p.row.label} on {p.row.dataset} above the best untrained reference" for p in below)
     return kept, list(words)
 
 
-def built_in(evidence: Evidence, pairs: Sequence[Pair]) -> list[str]:
-    """What support lacks where all data are made by the built-in generator."""
+def built_in(evidence: Evidence, datasets: Iterable[str]) -> list[str]:
+    """What support lacks where all of these data are made by the built-in generator."""
     made = {
         c.spec.dataset
         for c in evidence.folder.manifest.cells
         if isinstance(c.spec, TrainingSpec) and c.spec.source.format == "synthetic"
     }
-    return ["a real data set; what is measured is built in"] if pairs and {p.row.dataset for p in pairs} <= made else []
+    wanted = set(datasets)
+    return ["a real data set; what is measured is built in"] if wanted and wanted <= made else []
 
 
 def absent(evidence: Evidence, labels: Sequence[str], datasets: Sequence[str] | None = None) -> list[str]:

@@ -64,7 +64,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             card,
             label,
             own,
-            [*absent(evidence, [learned]), *weak, *built_in(evidence, own)],
+            [*absent(evidence, [learned]), *weak, *built_in(evidence, (p.row.dataset for p in own))],
             bound=-allowed,
             value=_relative,
             words=f"relative NDCG@10 difference at lengths where {evidence.challenger} is faster",

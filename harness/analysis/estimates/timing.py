@@ -171,6 +171,18 @@ def _operations(group: Group) -> float | None:
     return next((r.model.operations for r in group.records if r.model is not None), None)
 
 
+def energy_estimates(found: Iterable[Group], label: str, sweep: str) -> dict[int, Estimate]:
+    """Log joules a step over the processes of a label, by length where the energy was read."""
+    joules: dict[int, list[float]] = {}
+    for group in found:
+        if (group.label, group.sweep, group.phase) == (label, sweep, "step"):
+            read = [r.energy.energy_joules / r.energy.steps for r in group.records if r.energy is not None]
+            if read and min(read) > 0:
+                joules[group.length] = read
+    means = statistics.related([np.log(values) for values in joules.values()])
+    return dict(zip(joules, means, strict=True))
+
+
 def energy_points(found: list[Group]) -> list[EnergyPoint]:
     """Mean energy per step of the groups that measured it."""
     result = []
