@@ -16,7 +16,7 @@ import msgspec
 
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.scaling import LAWS
-from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, Estimate
+from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, ONE_SIDED, Estimate
 from harness.analysis.evidence import Evidence
 from harness.analysis.results import ClaimResult, ClaimVerdict, Interval, OpenInterval, SpeedupPoint
 from harness.analysis.rows import Challenge, Law, ScalingLaw
@@ -221,6 +221,20 @@ def conjunction(
         missing=list(dict.fromkeys(what for v in variants for what in v.missing)),
         sample_size=max(sizes) if verdict == "inconclusive" and sizes else None,
     )
+
+
+def after_holm(overall: ClaimVerdict, p_values: Sequence[float], what: str) -> ClaimVerdict:
+    """A refutation of a conjunction must survive Holm's correction over all that could have refuted it.
+
+    Args:
+        overall: The conjunction's verdict.
+        p_values: One-sided p-values of what refutes, one a comparison.
+        what: What was compared, in the plural.
+    """
+    if overall.verdict != "refuted" or min(statistics.holm(p_values), default=0.0) < ONE_SIDED:
+        return overall
+    detail = f"{overall.detail} Among {len(p_values)} {what} one such is not enough (Holm's correction)."
+    return msgspec.structs.replace(overall, verdict="inconclusive", detail=detail)
 
 
 def number(value: float | None) -> str:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
 from harness.analysis.claims._ranking import absent, built_in, weak_labels
 from harness.analysis.estimates import accuracy, circumstances, statistics
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT
 from harness.analysis.estimates.quality import equal_quality
-from harness.analysis.estimates.statistics import ONE_SIDED
 from harness.analysis.evidence import Evidence
-from harness.analysis.ruling import Rule, Ruling, brackets, conjunction, missing, ruled, settled, span, threshold
+from harness.analysis.ruling import (
+    Rule,
+    Ruling,
+    after_holm,
+    brackets,
+    conjunction,
+    missing,
+    ruled,
+    settled,
+    span,
+    threshold,
+)
 from harness.study.claim import Card, Verdict
 
 
@@ -82,10 +90,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             )
         )
     overall = conjunction(card, variants, "timed training cells of the challenger and an opponent at the same length")
-    if overall.verdict == "refuted" and min(statistics.holm(below)) >= ONE_SIDED:
-        detail = f"{overall.detail} Among {len(below)} comparisons one such is not enough (Holm's correction)."
-        overall = msgspec.structs.replace(overall, verdict="inconclusive", detail=detail)
-    return overall, variants
+    return after_holm(overall, below, "comparisons"), variants
 
 
 RULE = Rule(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
 from harness.analysis.estimates import speedup, statistics
 from harness.analysis.estimates.accuracy import p_values
 from harness.analysis.estimates.statistics import ONE_SIDED
@@ -13,6 +11,7 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.ruling import (
     Rule,
     Ruling,
+    after_holm,
     brackets,
     conjunction,
     control_gaps,
@@ -87,10 +86,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             )
         )
     overall = conjunction(card, variants, "paired speed cells of an attention model at constant tokens")
-    if overall.verdict == "refuted" and min(statistics.holm(below)) >= ONE_SIDED:
-        detail = f"{overall.detail} Among {len(below)} slopes one such is not enough (Holm's correction)."
-        overall = msgspec.structs.replace(overall, verdict="inconclusive", detail=detail)
-    return overall, variants
+    return after_holm(overall, below, "slopes"), variants
 
 
 RULE = Rule(

@@ -9,17 +9,17 @@ import msgspec
 from harness.analysis.claims._ranking import (
     Pair,
     absent,
-    below,
     built_in,
     opponents_among,
     pairs_with,
     untrained,
     weakest,
 )
-from harness.analysis.estimates.statistics import ONE_SIDED, Estimate
+from harness.analysis.estimates import accuracy
+from harness.analysis.estimates.statistics import Estimate
 from harness.analysis.evidence import Evidence
 from harness.analysis.results import ClaimVerdict
-from harness.analysis.ruling import Rule, Ruling, conjunction, margin, missing
+from harness.analysis.ruling import Rule, Ruling, after_holm, conjunction, margin, missing
 from harness.study.claim import Card
 
 
@@ -88,10 +88,8 @@ def over_kernels(card: Card, variants: list[ClaimVerdict], decisive: Sequence[Pa
     overall = conjunction(card, variants, "training cells of an attention model")
     # Kernels that share a training share its comparisons.
     distinct = {(p.row.dataset, p.row.split_sha256, p.row.label, p.row.length): p for p in decisive}
-    if overall.verdict == "refuted" and min(below([*distinct.values()], -margin(card), _relative)) >= ONE_SIDED:
-        detail = f"{overall.detail} Among {len(distinct)} comparisons one such is not enough (Holm's correction)."
-        overall = msgspec.structs.replace(overall, verdict="inconclusive", detail=detail)
-    return overall
+    p_values = [accuracy.p_values(p.relative, -margin(card))[1] if p.row.seeds > 1 else 1.0 for p in distinct.values()]
+    return after_holm(overall, p_values, "comparisons")
 
 
 def _trained_kernel(evidence: Evidence, label: str) -> str:

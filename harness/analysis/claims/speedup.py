@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from harness.analysis.estimates import speedup
+from harness.analysis.estimates.accuracy import p_values
 from harness.analysis.evidence import Evidence
 from harness.analysis.ruling import (
     Rule,
     Ruling,
+    after_holm,
     brackets,
     conjunction,
     control_gaps,
@@ -28,15 +30,16 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     Supported when the largest simultaneous lower bound over the lengths reaches the threshold and the
     speed-up is above the A/A noise floor; refuted, within the measured lengths, when all upper bounds
     lie below and every length of the study was measured: where attention ran out of memory or time
-    the speed-up may be largest. Where the A/A control leaves 1, so that one side is slower whatever runs there,
-    bounds give way by the noise floor.
+    the speed-up may be largest. "Somewhere" picks the best of several lengths, so lower bounds hold for all
+    together; "nowhere" needs every length, so each upper bound stands by itself (intersection-union). Where the
+    A/A control leaves 1, so that one side is slower whatever runs there, bounds give way by the noise floor.
 
     A speed-up over `math` is another claim than one over `flash`: each kernel has its verdict, and the
     overall card, "than attention", holds only if it holds over every kernel measured and is refuted
-    by any.
+    by any, after Holm's correction for their number.
     """
     limit = threshold(card)
-    variants = []
+    variants, below = [], []
     for name, label, sweep in evidence.named_arms(evidence.opponents(card)):
         points, gaps = evidence.points(label, sweep), evidence.gaps(label, sweep)
         if not points:
@@ -44,19 +47,15 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             continue
         estimates = speedup.estimates(points)
         bias = evidence.bias(sweep)
-        bounds = [
-            None if p.simultaneous is None else (p.simultaneous[0] / bias, p.simultaneous[1] * bias) for p in points
-        ]
-        complete = [b for b in bounds if b is not None]
-        if complete:
-            place = max(range(len(points)), key=lambda i: (bounds[i] or (0.0, 0.0))[0])
-        else:
-            place = max(range(len(points)), key=lambda i: points[i].speedup)
-        best, floor = points[place], evidence.floor(sweep)
+        lower = [None if p.simultaneous is None else p.simultaneous[0] / bias for p in points]
+        upper = [None if p.interval is None else p.interval[1] * bias for p in points]
+        place = max(range(len(points)), key=lambda i: (lower[i] or 0.0, points[i].speedup))
+        best, bound, floor = points[place], lower[place], evidence.floor(sweep)
         lacks = [*gaps, *control_gaps(evidence, sweep)]
-        all_below = len(complete) == len(points) and all(b[1] < limit for b in complete)
+        all_below = all(u is not None and u < limit for u in upper)
+        below.append(max(p_values(e, math.log(limit / bias))[1] for e in estimates))
         verdict: Verdict = "inconclusive"
-        if (own := bounds[place]) is not None and own[0] >= limit and floor is not None and best.speedup > floor:
+        if bound is not None and bound >= limit and floor is not None and best.speedup > floor:
             verdict = "supported"
         elif all_below and not gaps and not evidence.bounded(label, sweep) and floor is not None:
             verdict = "refuted"
@@ -66,28 +65,30 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             size = processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
         cross = next((c.sentence for c in evidence.crossovers if (c.label, c.sweep) == (label, sweep)), "")
         aside = f" The A/A control leaves 1: bounds give way by {bias:.3g}×." if bias > 1 else ""
-        within = " within the measured lengths" if verdict == "refuted" else ""
+        refuted = verdict == "refuted"
+        within, interval = (" within the measured lengths", best.interval) if refuted else ("", best.simultaneous)
         variants.append(
             ruled(
                 card,
                 name,
                 verdict,
                 statistic=best.speedup,
-                interval=best.simultaneous,
-                measured=f"{best.speedup:.3g}×{brackets(best.simultaneous)} over {label} at {best.length:,} events, "
+                interval=interval,
+                measured=f"{best.speedup:.3g}×{brackets(interval)} over {label} at {best.length:,} events, "
                 f"{evidence.batch(label, sweep, best.length)}",
                 allowed=f"≥ {limit:.3g}×",
                 window=(points[0].length, points[-1].length),
                 evidence=evidence.paths([label, evidence.challenger], sweep),
                 detail=f"Largest speed-up over {label}{within}: {best.speedup:.3g}× at length {best.length:,} "
-                f"(simultaneous {span(best.simultaneous, '×')}{unpaired(points)}). {cross}"
+                f"({'' if refuted else 'simultaneous '}{span(interval, '×')}{unpaired(points)}). {cross}"
                 f"{aside}{evidence.ran([label, evidence.challenger], sweep)}{evidence.bounded(label, sweep)}",
                 missing=lacks,
                 size=size,
                 obstacles=evidence.obstacles([label, evidence.challenger], sweep),
             )
         )
-    return conjunction(card, variants, "paired speed cells of an attention model at constant tokens"), variants
+    overall = conjunction(card, variants, "paired speed cells of an attention model at constant tokens")
+    return after_holm(overall, below, "opponents"), variants
 
 
 RULE = Rule(
