@@ -179,6 +179,8 @@ def test_the_shipped_claims_are_those_of_the_design():
         "linear-memory",
         "kernel",
         "streaming",
+        "equal-quality",
+        "energy",
     ]
 
 

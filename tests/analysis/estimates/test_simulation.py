@@ -100,14 +100,20 @@ def at_least(count, trials, rate):
 
 
 def law_coverage(law, constant, processes, spread, trials):
-    """Hits per quantity; the truth of an exponent is the noiseless fit in the same window."""
+    """Hits per quantity and what they are of; the growing part of a cost quadratic per sequence has the exponent 2."""
     rng = np.random.default_rng([61, CASES.index((law, constant, processes, spread))])
-    truth = scaling.exponent("x", "s", series(law, constant, np.zeros((len(LENGTHS), 1)))).exponent
     # A cost per token that does not grow has a growth of 0 by either growing law.
     grows = [name for name in ("log", "linear") if law in ("constant", name)]
-    hits = dict.fromkeys(["exponent", *grows, *(["fixed"] if constant == "batch" else [])], 0)
+    hits = dict.fromkeys([*grows, *(["fixed"] if constant == "batch" else [])], 0)
+    if law == "linear":
+        hits["exponent"] = 0
+    counted = 0
     for logs in errors(rng, trials, processes, spread):
         own = series(law, constant, logs)
+        if any(e.error is None for e in own.logs):
+            # By chance one of three lies far from the others: then there is no interval to be wrong.
+            continue
+        counted += 1
         found = {f.law: f for f in scaling.fits(own)}
         for name in grows:
             low, high = found[name].growth_interval
@@ -115,22 +121,30 @@ def law_coverage(law, constant, processes, spread, trials):
         if constant == "batch":
             low, high = found[law].fixed_interval
             hits["fixed"] += low <= FIXED <= high
-        low, high = scaling.exponent("x", "s", own).interval
-        hits["exponent"] += low <= truth <= high
-    return hits
+        if law == "linear":
+            low, high = scaling.exponent("x", "s", own).interval
+            hits["exponent"] += (low is None or low <= 2) and (high is None or high >= 2)
+    return hits, counted
 
 
 @pytest.mark.simulation
 @pytest.mark.parametrize(("law", "constant", "processes", "spread"), CASES)
 def test_growth_fixed_cost_and_exponent_are_covered(law, constant, processes, spread):
-    hits = law_coverage(law, constant, processes, spread, TRIALS)
-    assert {name: count / TRIALS for name, count in hits.items() if not kept(count, TRIALS)} == {}
+    hits, counted = law_coverage(law, constant, processes, spread, TRIALS)
+    assert counted > 0.98 * TRIALS
+    few = {name: count / counted for name, count in hits.items() if not at_least(count, counted, 0.93)}
+    assert few == {}
+    # Borrowed spreads are taken as less equal than they are here, and a profile widens where the law misfits by chance.
+    wide = {name: count / counted for name, count in hits.items() if not at_most(count, counted, 0.985)}
+    assert wide == {}
 
 
 @pytest.mark.parametrize("constant", ["tokens", "batch"])
 def test_coverage_in_short(constant):
-    for count in law_coverage("linear", constant, 3, 0.03, SHORT).values():
-        assert kept(count, SHORT)
+    hits, counted = law_coverage("linear", constant, 3, 0.03, SHORT)
+    assert counted > SHORT / 2
+    for count in hits.values():
+        assert at_least(count, counted, 0.93)
 
 
 def ratio_coverage(law, processes, spread, trials):
