@@ -30,9 +30,8 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     Supported when the largest simultaneous lower bound over the lengths reaches the threshold and the
     speed-up is above the A/A noise floor; refuted, within the measured lengths, when all upper bounds
     lie below and every length of the study was measured: where attention ran out of memory or time
-    the speed-up may be largest. "Somewhere" picks the best of several lengths, so lower bounds hold for all
-    together; "nowhere" needs every length, so each upper bound stands by itself (intersection-union). Where the
-    A/A control leaves 1, so that one side is slower whatever runs there, bounds give way by the noise floor.
+    the speed-up may be largest. Bounds hold for all lengths together. Where the A/A control leaves 1, so that one
+    side is slower whatever runs there, they give way by the noise floor.
 
     A speed-up over `math` is another claim than one over `flash`: each kernel has its verdict, and the
     overall card, "than attention", holds only if it holds over every kernel measured and is refuted
@@ -48,7 +47,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         estimates = speedup.estimates(points)
         bias = evidence.bias(sweep)
         lower = [None if p.simultaneous is None else p.simultaneous[0] / bias for p in points]
-        upper = [None if p.interval is None else p.interval[1] * bias for p in points]
+        upper = [None if p.simultaneous is None else p.simultaneous[1] * bias for p in points]
         place = max(range(len(points)), key=lambda i: (lower[i] or 0.0, points[i].speedup))
         best, bound, floor = points[place], lower[place], evidence.floor(sweep)
         lacks = [*gaps, *control_gaps(evidence, sweep)]
@@ -65,22 +64,21 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             size = processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
         cross = next((c.sentence for c in evidence.crossovers if (c.label, c.sweep) == (label, sweep)), "")
         aside = f" The A/A control leaves 1: bounds give way by {bias:.3g}×." if bias > 1 else ""
-        refuted = verdict == "refuted"
-        within, interval = (" within the measured lengths", best.interval) if refuted else ("", best.simultaneous)
+        within = " within the measured lengths" if verdict == "refuted" else ""
         variants.append(
             ruled(
                 card,
                 name,
                 verdict,
                 statistic=best.speedup,
-                interval=interval,
-                measured=f"{best.speedup:.3g}×{brackets(interval)} over {label} at {best.length:,} events, "
+                interval=best.simultaneous,
+                measured=f"{best.speedup:.3g}×{brackets(best.simultaneous)} over {label} at {best.length:,} events, "
                 f"{evidence.batch(label, sweep, best.length)}",
                 allowed=f"≥ {limit:.3g}×",
                 window=(points[0].length, points[-1].length),
                 evidence=evidence.paths([label, evidence.challenger], sweep),
                 detail=f"Largest speed-up over {label}{within}: {best.speedup:.3g}× at length {best.length:,} "
-                f"({'' if refuted else 'simultaneous '}{span(interval, '×')}{unpaired(points)}). {cross}"
+                f"(simultaneous {span(best.simultaneous, '×')}{unpaired(points)}). {cross}"
                 f"{aside}{evidence.ran([label, evidence.challenger], sweep)}{evidence.bounded(label, sweep)}",
                 missing=lacks,
                 size=size,

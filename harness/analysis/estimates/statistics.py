@@ -27,8 +27,8 @@ ONE_SIDED = (1 - LEVEL) / 2
 MINIMUM_PROCESSES = 3
 RESAMPLES = 2000
 # Degrees of freedom that a length may borrow from the others. Their own spread cannot tell how equal the spreads are
-# (with three processes the estimate is mostly "wholly"); four leave room for variances that differ three-fold.
-MOST_BORROWED = 4.0
+# (with three processes the estimate is mostly "wholly"); three leave room for variances that differ three-fold.
+MOST_BORROWED = 3.0
 # A process farther from its length's median than so many robust standard deviations is outlying. No normal noise
 # reaches that, nor noise of three times the others' spread, while a side three times too slow lies 25 away.
 OUTLYING = 8.0

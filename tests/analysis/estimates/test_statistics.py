@@ -104,10 +104,10 @@ def test_related_samples_borrow_each_others_spread():
     samples = list(rng.normal(0, 0.03, (7, 3)))
     own, shared = [statistics.estimate(s) for s in samples], statistics.related(samples)
     assert [e.mean for e in shared] == [e.mean for e in own]
-    assert all(e.freedom == pytest.approx(6) and e.borrowed == pytest.approx(4) for e in shared)
+    assert all(e.freedom == pytest.approx(5) and e.borrowed == pytest.approx(3) for e in shared)
     pooled = np.mean([e.error**2 for e in own])
     for alone, moved in zip(own, shared, strict=True):
-        assert moved.error**2 == pytest.approx((4 * pooled + 2 * alone.error**2) / 6)
+        assert moved.error**2 == pytest.approx((3 * pooled + 2 * alone.error**2) / 5)
     # Seven intervals of three processes each: five times as narrow in the middle.
     widths = [np.median([i[1] - i[0] for e in found if (i := e.interval(7))]) for found in (own, shared)]
     assert widths[1] < widths[0] / 2
