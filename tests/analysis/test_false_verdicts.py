@@ -10,8 +10,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-
-from claims.simulated import (
+from simulated import (
     LENGTHS,
     NOISES,
     Noise,
@@ -26,6 +25,7 @@ from claims.simulated import (
     verdicts,
     written,
 )
+
 from harness import cli
 from harness.analysis.estimates import statistics
 

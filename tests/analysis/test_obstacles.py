@@ -5,8 +5,8 @@ import json
 
 import factories
 import pytest
-
 from claims.studies import CLAIMS, QUIET, speed_study, truths, verdict, with_law
+
 from harness.analysis.analyse import analyse
 from harness.analysis.evidence import Evidence, against
 from harness.analysis.load import load

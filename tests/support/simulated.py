@@ -14,14 +14,15 @@ import factories
 import msgspec
 import numpy as np
 
-from claims.studies import CLAIMS
 from harness.analysis.evidence import Evidence, against
 from harness.analysis.load import Counted, Folder
 from harness.analysis.ruling import rule, tolerances
 from harness.records.schema import Block, Timing, encode, write, write_atomic
+from harness.study.claim import load_cards
 from harness.study.manifest import Manifest
 from harness.study.schema import SpeedSection, Study, Sweep
 
+CLAIMS = {card.id: card for card in load_cards()}
 # The default study's shape.
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 TOKENS, PAIRS = 8192, 6
