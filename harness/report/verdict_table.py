@@ -67,7 +67,9 @@ def verdict_markdown(analysis: Analysis) -> str:
 
 def _labelled(analysis: Analysis, verdict: ClaimVerdict) -> str:
     """The variant's label, marked where the model sees the whole history at every position."""
-    bidirectional = any(row.label == verdict.variant and not row.causal for row in analysis.models)
+    # A variant is a label, or begins with one where it is about a sweep or a data set of it.
+    names = (verdict.variant, verdict.variant.split(" ")[0])
+    bidirectional = any(row.label in names and not row.causal for row in analysis.models)
     return f"{verdict.variant} (non-causal)" if bidirectional else str(verdict.variant)
 
 

@@ -36,14 +36,20 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     limit = threshold(card)
     variants, below = [], []
     wanted, weak = evidence.opponents(card), weak_labels(evidence)
-    for mine, other in accuracy.comparable(evidence.runs, evidence.challenger):
-        if other.label not in wanted or other.reference:
-            continue
-        name = f"{other.label} on {other.dataset} at {other.length:,}"
+    pairs = [
+        (mine, other)
+        for mine, other in accuracy.comparable(evidence.runs, evidence.challenger)
+        if other.label in wanted and not other.reference
+    ]
+    labels = [other.label for _, other in pairs]
+    for mine, other in pairs:
+        # A label that is compared once needs no more of a name.
+        where = f"{other.label} on {other.dataset} at {other.length:,}"
+        name = other.label if labels.count(other.label) == 1 else where
         found = equal_quality(mine, other)
         if found is None:
             variants.append(
-                missing(card, name, [f"timed training cells of {mine.label} and {name} with a common seed"])
+                missing(card, name, [f"timed training cells of {mine.label} and {where} with a common seed"])
             )
             continue
         lacks = absent(evidence, [other.label], [other.dataset])
@@ -52,7 +58,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             lacks.append(f"{other.label} on {other.dataset} above the best untrained reference")
         late = [seed for seed, reached in zip(found.seeds, found.reached, strict=True) if not reached]
         if late:
-            lacks.append(f"a validation NDCG@10 as high as that of {name}, with seed {', '.join(map(str, late))}")
+            lacks.append(f"a validation NDCG@10 as high as that of {where}, with seed {', '.join(map(str, late))}")
         estimate = found.estimate
         interval = statistics.exponential(estimate.interval())
         below.append(accuracy.p_values(estimate, math.log(limit))[1])
@@ -79,7 +85,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 allowed=f"> {limit:.3g}×",
                 window=None if other.length is None else (other.length, other.length),
                 evidence=[*mine.paths, *other.paths],
-                detail=f"Until the NDCG@10 of {name} ({sum(found.targets) / len(found.targets):.3g} on average) "
+                detail=f"Until the NDCG@10 of {where} ({sum(found.targets) / len(found.targets):.3g} on average) "
                 f"{mine.label} trains {sum(found.seconds) / len(found.seconds):,.3g} s, {other.label} "
                 f"{sum(found.other_seconds) / len(found.other_seconds):,.3g} s: {bound}{factor:.3g} times as fast "
                 f"({span(interval, '×')}; {len(found.seeds)} seed{'' if len(found.seeds) == 1 else 's'}).",
