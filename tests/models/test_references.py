@@ -1,6 +1,7 @@
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from models import registry
 from models.ease import Ease
 
 NUM_ITEMS = 8
-USERS = st.lists(st.lists(st.integers(1, NUM_ITEMS), max_size=8), min_size=1, max_size=6)
-HISTORIES = st.lists(st.lists(st.integers(1, NUM_ITEMS), min_size=1, max_size=14), min_size=1, max_size=4)
+# Longer than the window of item-knn and than any history that is looked at.
+USERS = st.lists(st.lists(st.integers(1, NUM_ITEMS), max_size=14), min_size=1, max_size=6)
+HISTORIES = st.lists(st.lists(st.integers(1, NUM_ITEMS), min_size=1, max_size=60), min_size=1, max_size=4)
 
 
 @dataclass
@@ -91,6 +93,31 @@ def test_agrees_with_dictionary_counts(name, expect, users, histories):
 def test_must_be_fitted_first(name):
     with pytest.raises(ValueError, match="fit"):
         registry.load(name)().scores(*padded([[1]]))
+
+
+@settings(max_examples=60)
+@given(users=USERS, histories=HISTORIES)
+def test_item_knn_agrees_with_loops_over_pairs(users, histories):
+    counts = np.zeros((NUM_ITEMS + 1, NUM_ITEMS + 1))
+    for user in users:
+        for first, second in combinations(range(len(user)), 2):
+            if second - first <= 10 and user[first] != user[second]:
+                counts[user[first], user[second]] += 1 / (second - first)
+    had = Counter(item for user in users for item in user)
+    total = max(sum(had.values()), 1)
+
+    def expect(history, item):
+        parts = [
+            counts[before, item] / math.sqrt(had[before] * had[item]) / (1 + ago)
+            for ago, before in enumerate(reversed(history[-50:]))
+            if counts[before, item]
+        ]
+        return sum(parts) + 1e-9 * had[item] / total
+
+    scorer = registry.load("item-knn")()
+    scorer.fit(events(users))
+    expected = [[expect(history, item) for item in range(1, NUM_ITEMS + 1)] for history in histories]
+    np.testing.assert_allclose(scorer.scores(*padded(histories)), expected, atol=1e-15, rtol=1e-12)
 
 
 def ease_by_definition(users, regularisation):
