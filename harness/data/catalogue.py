@@ -10,11 +10,12 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     Attributes:
         format: `synthetic` (generated), or a file of harness/data/formats such as `pairs`.
-        file: Path below the data folder.
+        file: Path below the data folder, or below harness/data/packaged, where it is `FILE.gz`.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
         citation: What to cite.
         sentinel_ndcg10: NDCG@10 above which a result means a wrong split, where one is known.
+        caution: What a reader of results on it must know, as a sentence.
     """
 
     format: str
@@ -23,6 +24,7 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     url: str | None = None
     citation: str = ""
     sentinel_ndcg10: float | None = None
+    caution: str = ""
 
 
 # The format of generated data, which have no file.
@@ -50,6 +52,8 @@ SOURCES: dict[str, DataSource] = {
         file="ml-latest-small/ratings.csv",
         sha256="80da8b3393dae325bbba5a31f291a6ba55d8d4f4396de3c456f2c1635b1b70e8",
         citation="ratings.csv of ml-latest-small.zip, Harper and Konstan, The MovieLens datasets, TiiS 2015",
+        # As the README.txt of the data set says of it.
+        caution="Its authors call it a development data set, which may change: it is for trying out, not for evidence.",
     ),
     "beauty": DataSource(
         format="sequences",

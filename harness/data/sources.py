@@ -1,13 +1,15 @@
-"""From a name in a study to prepared arrays: find or fetch a file, verify it, read it once."""
+"""From a name in a study to prepared arrays: find, unpack or fetch a file, verify it, read it once."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
 import sys
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ DATA_VARIABLE = "HYENAREC_DATA"
 CACHE_VARIABLE = "HYENAREC_CACHE"
 _CHUNK = 1 << 20
 _FETCH_TIMEOUT_SECONDS = 60
+# Files that come with the package, `FILE.gz` each, with their licence beside them.
+_PACKAGED = Path(__file__).parent / "packaged"
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def prepare(name: str, source: DataSource, data_folder: str | Path | None = None
 
 
 def locate(name: str, source: DataSource, data_folder: str | Path | None = None) -> Path:
-    """Path of a data set's file, verified; downloaded into the cache if it has an address.
+    """Path of a data set's file, verified; unpacked into the cache if it is packaged, downloaded if it has an address.
 
     Raises:
         UserError: Nowhere to be found, or not the file that the checksum names.
@@ -97,6 +101,12 @@ def locate(name: str, source: DataSource, data_folder: str | Path | None = None)
         if path.is_file():
             _verify(path, source)
             return path
+    packaged = _PACKAGED / f"{source.file}.gz"
+    if packaged.is_file():
+        with filelock.FileLock(_lock_beside(downloaded)):
+            if not downloaded.is_file():
+                _unpack(source, packaged, downloaded)
+        return downloaded
     if source.url is None:
         raise _missing(name, source, given, "it has no stable public address")
     with filelock.FileLock(_lock_beside(downloaded)):
@@ -146,6 +156,20 @@ def _verify(path: Path, source: DataSource) -> None:
             f"{path}: sha256 is {found}, expected {source.sha256}; "
             f"it is another file or a damaged one. Replace it{f' from {source.url}' if source.url else ''}"
         )
+
+
+def _unpack(source: DataSource, packaged: Path, path: Path) -> None:
+    print(f"data {source.file}: its terms of use stand in {packaged.parent}", file=sys.stderr, flush=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file, gzip.open(packaged) as content:
+            shutil.copyfileobj(content, file, _CHUNK)
+        _verify(Path(aside), source)
+        Path(aside).replace(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{packaged} is damaged ({error}); install the package again") from None
+    finally:
+        Path(aside).unlink(missing_ok=True)
 
 
 def _fetch(name: str, source: DataSource, url: str, path: Path, given: str | Path | None) -> None:

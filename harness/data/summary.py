@@ -35,6 +35,8 @@ def summary(name: str, source: DataSource, folder: str | Path | None = None) -> 
         f"arrays: {prepared.folder}",
         f"reference: {source.citation or 'none stated'}",
     ]
+    if source.caution:
+        lines.append(f"caution: {source.caution}")
     if source.format == "synthetic":
         lines.append(synthetic.describe())
     return "\n".join(lines)

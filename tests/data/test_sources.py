@@ -1,6 +1,8 @@
+import gzip
 import hashlib
 import multiprocessing
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from harness.data.catalogue import SOURCES, DataSource
 from harness.data.summary import summary
 from harness.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 TEXT = b"u a\nu b\nu c\nv a\n"
 SHA = hashlib.sha256(TEXT).hexdigest()
 
@@ -156,3 +159,65 @@ def test_real_files(name, facts, tmp_path, monkeypatch):
         pytest.skip(f"{SOURCES[name].file} is not in HYENAREC_DATA")
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path))
     assert facts in summary(name, SOURCES[name])
+
+
+@pytest.fixture
+def packaged(place, tmp_path, monkeypatch):
+    """A package that brings x.txt."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "x.txt.gz").write_bytes(gzip.compress(TEXT))
+    monkeypatch.setattr(sources, "_PACKAGED", folder)
+    return folder
+
+
+def test_movielens_latest_small_needs_nothing_fetched(place, capsys):
+    # `place` names no folder of real data and an empty cache.
+    text = summary("ml-latest-small", SOURCES["ml-latest-small"])
+    assert "610 users, 9,724 items, 100,836 events" in text
+    assert "timestamps: unix seconds" in text
+    assert "not for evidence" in text
+    assert "terms of use" in capsys.readouterr().err
+
+
+def test_the_packaged_file_is_the_one_of_the_catalogue_and_has_its_licence():
+    source = SOURCES["ml-latest-small"]
+    packed = sources._PACKAGED / f"{source.file}.gz"
+    content = packed.read_bytes()
+    assert hashlib.sha256(gzip.decompress(content)).hexdigest() == source.sha256
+    # No file name and no time in the header, so that packing it again gives the same bytes.
+    assert content[3:8] == bytes(5)
+    licence = (packed.parent / "LICENSE.txt").read_text()
+    for term in (
+        "may not state or imply any endorsement",
+        "under these same license conditions",
+        "commercial",
+        "2827872",
+    ):
+        assert term in licence
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {path for pattern in project["license-files"] for path in ROOT.glob(pattern)}
+    assert packed.parent / "LICENSE.txt" in declared
+
+
+def test_a_file_of_the_user_wins_over_the_packaged_one(place, packaged):
+    own = b"u a\nu b\n"
+    (place / "x.txt").write_bytes(own)
+    assert sources.prepare("toy", source(sha256=None), place).interactions.num_users == 1
+    with pytest.raises(UserError, match="expected " + SHA):
+        sources.prepare("toy", source(), place)
+
+
+def test_a_packaged_file_wins_over_an_address(place, packaged):
+    assert sources.prepare("toy", source(url="file:///nowhere"), place).interactions.num_users == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(gzip.compress(TEXT)[:-9], "install the package again"), (TEXT, "install the package again"), (b"", "sha256 is")],
+)
+def test_a_damaged_package_is_said_and_leaves_nothing(place, packaged, tmp_path, content, words):
+    (packaged / "x.txt.gz").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        sources.prepare("toy", source(), place)
+    assert [p.name for p in (tmp_path / "cache" / "files").iterdir() if p.suffix != ".lock"] == []

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.analysis.results import AccuracyRow, Analysis
+from harness.data.catalogue import SOURCES
 from harness.metrics import SELECTION
 from harness.report.drawing import (
     Ends,
@@ -220,7 +221,7 @@ def _learning_curves(axes: Axes, runs: pd.DataFrame, looks: dict[str, Style], *,
 
 
 def data(analysis: Analysis) -> dict[str, Any]:
-    """What a reader must know before the numbers: single seeds, models below counting, collapsed runs."""
+    """What a reader must know before the numbers: the data, single seeds, models below counting, collapsed runs."""
     trained = [row for row in analysis.accuracy if not row.is_reference]
     weak = list(dict.fromkeys(f"{row.label} on {row.dataset}" for row in trained if row.below_best_reference))
     collapsed = [
@@ -228,7 +229,8 @@ def data(analysis: Analysis) -> dict[str, Any]:
         for row in analysis.accuracy
         if row.collapsed_seeds
     ]
-    notes = []
+    known = [(name, SOURCES[name].caution) for name in dict.fromkeys(r.dataset for r in trained) if name in SOURCES]
+    notes = [(f"{name} illustrates.", caution) for name, caution in known if caution]
     if trained and all(len(row.seeds) <= 1 for row in trained):
         notes.append(
             (
