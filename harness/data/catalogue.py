@@ -2,7 +2,68 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from harness.errors import UserError
+
+# The format of generated data, which have no file.
+SYNTHETIC = "synthetic"
+# Items of a cluster of planted data.
+MEMBERS = 5
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Planted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Options of generated data whose next item depends on one earlier event, see harness/data/planted.py.
+
+    Attributes:
+        lag: How many events back that event lies.
+        noise: Share of the events that depend on none.
+        users: Number of users.
+        shortest: Least events of a user.
+        longest: Most events of a user.
+        clusters: Clusters of five items; the catalogue has 5 × clusters.
+        seed: Seed of the generator.
+    """
+
+    lag: _Count
+    noise: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.2
+    users: _Count = 2_500
+    shortest: _Count = 60
+    longest: _Count = 180
+    clusters: Annotated[int, msgspec.Meta(ge=2)] = 200
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def num_items(self) -> int:
+        """Catalogue size V."""
+        return self.clusters * MEMBERS
+
+    @property
+    def words(self) -> str:
+        """What a cell's spec says: the options that differ from their defaults, so that one can be added later."""
+        fields = msgspec.structs.fields(self)
+        differ = [f"{f.name} {getattr(self, f.name)}" for f in fields if getattr(self, f.name) != f.default]
+        return f"planted: {', '.join(differ)}"
+
+    def problem(self) -> str | None:
+        """What is wrong with the options together; None if nothing is."""
+        if self.longest < self.shortest:
+            return f"longest is {self.longest}; it must be at least shortest, which is {self.shortest}"
+        if self.lag > self.shortest - 2:
+            return (
+                f"lag is {self.lag}; it must be at most shortest - 2 = {self.shortest - 2}, so that both held-out "
+                f"events of every user depend on one of the history. Give a shorter lag, or shortest: {self.lag + 2}"
+            )
+        if 2 * self.longest > self.num_items:
+            return (
+                f"longest is {self.longest}; it must be at most {self.num_items // 2}, half of all items: users "
+                f"should not have to repeat one. Give clusters: {-(-2 * self.longest // MEMBERS)}"
+            )
+        return None
 
 
 class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -10,6 +71,7 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     Attributes:
         format: `synthetic` (generated), or a file of harness/data/formats such as `pairs`.
+        planted: For `synthetic`: data with a dependence at a known lag, instead of the built-in ones.
         file: Path below the data folder, or below harness/data/packaged, where it is `FILE.gz`.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
@@ -19,6 +81,7 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     format: str
+    planted: Planted | None = None
     file: str | None = None
     sha256: str | None = None
     url: str | None = None
@@ -26,9 +89,24 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sentinel_ndcg10: float | None = None
     caution: str = ""
 
+    def check(self, name: str) -> None:
+        """Check what the types do not.
 
-# The format of generated data, which have no file.
-SYNTHETIC = "synthetic"
+        Args:
+            name: Name of the data set, for the message.
+
+        Raises:
+            UserError: Options of planted data that contradict each other, or a file beside them.
+        """
+        if self.planted is None:
+            return
+        words = self.planted.problem()
+        if self.format != SYNTHETIC or self.file is not None or self.sha256 is not None:
+            words = f"they are generated; write `format: {SYNTHETIC}` and leave file and sha256 out"
+        if words is not None:
+            raise UserError(f"data set '{name}', planted: {words}")
+
+
 _MCAULEY = "McAuley et al., Image-based recommendations on styles and substitutes, SIGIR 2015"
 
 SOURCES: dict[str, DataSource] = {

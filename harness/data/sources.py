@@ -17,7 +17,7 @@ from typing import Any
 
 import filelock
 
-from harness.data import interactions, synthetic
+from harness.data import interactions, planted, synthetic
 from harness.data.catalogue import SYNTHETIC, DataSource
 from harness.data.formats import find_format
 from harness.data.interactions import StoredInteractions
@@ -68,11 +68,13 @@ def prepare(name: str, source: DataSource, data_folder: str | Path | None = None
         data_folder: The study's folder of real data; the variable HYENAREC_DATA wins.
 
     Raises:
-        UserError: The file is missing, has another checksum, or a malformed line.
+        UserError: The file is missing, has another checksum, or a malformed line; or planted data that cannot be.
     """
-    if source.format == SYNTHETIC:
-        parameters = hashlib.sha256(repr(synthetic.Parameters()).encode()).hexdigest()
-        folder = _folder(name, parameters, synthetic.GENERATOR_VERSION)
+    source.check(name)
+    if source.planted is not None:
+        folder = _folder(name, _sha256_of_words(repr(source.planted)), planted.GENERATOR_VERSION)
+    elif source.format == SYNTHETIC:
+        folder = _folder(name, _sha256_of_words(repr(synthetic.Parameters())), synthetic.GENERATOR_VERSION)
     else:
         expected = source.sha256 or sha256_of(locate(name, source, data_folder))
         folder = _folder(name, expected, find_format(source.format).version)
@@ -124,6 +126,10 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _sha256_of_words(words: str) -> str:
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
 def _folder(name: str, digest: str, version: int) -> Path:
     return cache_folder() / "prepared" / f"{name}-{digest[:16]}-v{version}"
 
@@ -135,10 +141,13 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
         histories: Iterable[list[int]]
         times: Iterable[list[int]] | None = None
         if source.format == SYNTHETIC:
-            generated = synthetic.generate()
+            generated = synthetic.generate() if source.planted is None else planted.generate(source.planted)
             bounds = zip(generated.offsets[:-1], generated.offsets[1:], strict=True)
             histories = (generated.items[start:end].tolist() for start, end in bounds)
-            meta |= {"data_sha256": generated.sha256, "num_items": synthetic.Parameters().num_items}
+            meta |= {
+                "data_sha256": generated.sha256,
+                "num_items": (source.planted or synthetic.Parameters()).num_items,
+            }
         else:
             path = locate(name, source, data_folder)
             histories, times = find_format(source.format).read(path, ItemIds())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data import sources, splits, synthetic
-from harness.data.catalogue import DataSource
+from harness.data import planted, sources, splits, synthetic
+from harness.data.catalogue import SYNTHETIC, DataSource
 
 
 def summary(name: str, source: DataSource, folder: str | Path | None = None) -> str:
@@ -37,6 +37,8 @@ def summary(name: str, source: DataSource, folder: str | Path | None = None) -> 
     ]
     if source.caution:
         lines.append(f"caution: {source.caution}")
-    if source.format == "synthetic":
+    if source.planted is not None:
+        lines.append(planted.describe(source.planted))
+    elif source.format == SYNTHETIC:
         lines.append(synthetic.describe())
     return "\n".join(lines)

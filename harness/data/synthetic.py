@@ -74,19 +74,15 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Generated:
-    """The events, and the hidden state just before every user's last one.
+    """Events that were drawn.
 
     Attributes:
         items: `[N]` int32, users one after the other, oldest first, items 1 … V.
         offsets: `[U + 1]` int64.
-        moods: `[U]` mood in which the last event is drawn.
-        topics: `[U]` topic of the last event before it that has one.
     """
 
     items: NDArray[np.int32]
     offsets: IntArray
-    moods: IntArray
-    topics: IntArray
 
     @property
     def sha256(self) -> str:
@@ -96,6 +92,19 @@ class Generated:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Moody(Generated):
+    """The events, and the hidden state just before every user's last one.
+
+    Attributes:
+        moods: `[U]` mood in which the last event is drawn.
+        topics: `[U]` topic of the last event before it that has one.
+    """
+
+    moods: IntArray
+    topics: IntArray
+
+
 class _World:
     """Probability tables that all users share."""
 
@@ -103,8 +112,8 @@ class _World:
         self.parameters = p = parameters
         order = generator.permutation(p.topics)
         popularity = np.empty(p.topics)
-        popularity[order] = _zipf(p.topics, p.topic_exponent)
-        share = _zipf(p.successors, 1.0)
+        popularity[order] = zipf(p.topics, p.topic_exponent)
+        share = zipf(p.successors, 1.0)
         chain = np.zeros((p.topics, p.topics))
         for topic in range(p.topics):
             following = generator.choice(np.delete(np.arange(p.topics), topic), p.successors, replace=False)
@@ -113,14 +122,14 @@ class _World:
         self.topic_cumulative = self.topic.cumsum(axis=1)
         self.topic_popularity = popularity
         owned = p.variants // p.moods
-        anywhere = _zipf(p.variants, p.variant_exponent)[generator.permutation(p.variants)]
+        anywhere = zipf(p.variants, p.variant_exponent)[generator.permutation(p.variants)]
         self.variant = np.tile((1 - p.loyalty) * anywhere, (p.moods, 1))
         for mood in range(p.moods):
-            self.variant[mood, mood * owned : (mood + 1) * owned] += p.loyalty * _zipf(owned, p.variant_exponent)
+            self.variant[mood, mood * owned : (mood + 1) * owned] += p.loyalty * zipf(owned, p.variant_exponent)
         self.variant_cumulative = self.variant.cumsum(axis=1)
 
 
-def generate(parameters: Parameters | None = None) -> Generated:
+def generate(parameters: Parameters | None = None) -> Moody:
     """Draw the data set; the same parameters give the same events.
 
     Args:
@@ -152,7 +161,7 @@ def generate(parameters: Parameters | None = None) -> Generated:
         events[:, step] = item
     inside = np.arange(p.longest) < lengths[:, None]
     offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
-    return Generated(events[inside], offsets, last_mood, last_topic)
+    return Moody(events[inside], offsets, last_mood, last_topic)
 
 
 def _draw(
@@ -172,7 +181,8 @@ def _pick(cumulative: FloatArray, generator: np.random.Generator) -> IntArray:
     return np.asarray(np.minimum(drawn, cumulative.shape[1] - 1))
 
 
-def _zipf(size: int, exponent: float) -> FloatArray:
+def zipf(size: int, exponent: float) -> FloatArray:
+    """`[size]` shares that fall as rank^-exponent."""
     weights = np.arange(1, size + 1, dtype=np.float64) ** -exponent
     return np.asarray(weights / weights.sum())
 
@@ -203,7 +213,7 @@ def oracles(parameters: Parameters | None = None) -> dict[str, float]:
     }
 
 
-def _ndcg10(p: Parameters, data: Generated, topics: FloatArray, moods: FloatArray, world: _World) -> float:
+def _ndcg10(p: Parameters, data: Moody, topics: FloatArray, moods: FloatArray, world: _World) -> float:
     stay = 1 - 1 / p.mood_events
     belief = stay * moods + (1 - stay) / p.moods
     ranks = np.zeros(p.users)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.data.catalogue import DataSource
 from harness.errors import UserError, unknown
 from harness.records.spec import CellSpec, ModelSpec, SourceSpec, SpeedSpec, TrainingSpec
 from harness.study.claim import load_cards, opponents
@@ -139,7 +140,7 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
         common: dict[str, Any] = {
             **shared,
             "dataset": dataset,
-            "source": SourceSpec(format=source.format, file=source.file, sha256=source.sha256),
+            "source": _source_spec(source),
             "split": "leave-one-out",
             "seen_items": "filtered",
             "timed": section.timed,
@@ -161,6 +162,12 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
                         objective="declared",
                     )
                     yield Cell.of(spec, later + place + 1)
+
+
+def _source_spec(source: DataSource) -> SourceSpec:
+    """A data source as a spec has it; planted data say in place of a file what they are."""
+    file = source.file if source.planted is None else source.planted.words
+    return SourceSpec(format=source.format, file=file, sha256=source.sha256)
 
 
 def resolve_model(study: Study, label: str) -> ModelSpec:

@@ -56,6 +56,7 @@ def _validate(study: Study, where: str) -> None:
         for name, source in study.data.items():
             if source.format not in (legal := [SYNTHETIC, *formats.names()]):
                 raise unknown(f"format of data set '{name}'", source.format, legal)
+            source.check(name)
         if study.training:
             for reference in study.training.references:
                 if reference not in registry.names(reference=True):

@@ -45,3 +45,7 @@ def test_description_states_the_ceilings():
     text = describe(SMALL)
     for part in ("seed", "mood known", "last event only", "value of the long memory"):
         assert part in text
+
+
+def test_the_default_events_are_those_of_the_committed_records():
+    assert generate().sha256 == "73cd76e3f9c2f0700fbf00541a5962e0e77f48c60145d0f1c5c9fcccf48fcc6e"
