@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,10 @@ from harness.data.splits import HeldOutEvents, leave_one_out
 from harness.measure.training.ranking import rank, rank_scorer, ranks
 from harness.measure.training.references import fit, popularity
 from harness.metrics import ndcg
+from models import registry
 from models.base import Scorer
+
+ROOT = Path(__file__).parents[3]
 
 
 def query(targets, seen=(), rows=None):
@@ -152,7 +156,7 @@ print(peak.read() >> 20, peak.baseline_bytes >> 20)
 """
 
 
-@pytest.mark.parametrize("name", ["gru4rec", "decayed-markov"])
+@pytest.mark.parametrize("name", ["gru4rec", "decayed-markov", "item-knn", "most-recent"])
 @pytest.mark.parametrize(
     ("num_items", "longest", "most"), [(3416, 300_000, 256), pytest.param(2_000_000, 100, 512, marks=pytest.mark.slow)]
 )
@@ -226,3 +230,27 @@ def test_registered_references_reproduce_the_published_figures(real, dataset, re
     split = real(dataset)
     found = rank_scorer(fit(reference, split)[0], split, "test")
     assert (hits(found, 10), found.metrics["ndcg@10"]) == pytest.approx((hr10, ndcg10), abs=5e-5)
+
+
+def stated():
+    """(data set, reference, test NDCG@10) of the table in docs/method.md."""
+    table = (ROOT / "docs" / "method.md").read_text().split("## References")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z-]+)` \|[^|]*\| (0\.\d+) \| (0\.\d+) \|", table, re.MULTILINE)
+    return [(d, name, float(v)) for name, *both in rows for d, v in zip(("ml-1m", "beauty"), both, strict=True)]
+
+
+def test_the_documentation_states_every_reference_that_can_be_told_from_popularity():
+    assert {name for _, name, _ in stated()} == set(registry.names(reference=True)) - {"most-recent"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dataset", "reference", "ndcg10"), stated())
+def test_references_reach_what_the_documentation_states(real, dataset, reference, ndcg10):
+    split = real(dataset)
+    assert rank_scorer(fit(reference, split)[0], split, "test").metrics["ndcg@10"] == pytest.approx(ndcg10, abs=5e-5)
+
+
+@pytest.mark.slow
+def test_most_recent_items_are_popularity_where_seen_items_are_left_out(real):
+    split = real("ml-1m")
+    assert rank_scorer(fit("most-recent", split)[0], split, "test").ranks == popularity(split, "test").ranks
