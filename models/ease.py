@@ -103,7 +103,8 @@ def _invert(matrix: Floats) -> None:
     if not failed:
         triangle, failed = lapack.dpotri(triangle, lower=1, overwrite_c=1)
     if failed:
-        raise ArithmeticError(f"the regularised counts cannot be inverted (LAPACK says {failed})")
+        raise ArithmeticError(f"ease: its matrix cannot be inverted (LAPACK says {failed}); raise regularisation")
+    # In place, or the result would be lost.
     assert np.shares_memory(triangle, matrix)
     # Row blocks, since a mirrored copy would be a second matrix.
     rows = max(1, _BLOCK_BYTES // (8 * len(matrix)))

@@ -103,8 +103,9 @@ def locate(name: str, source: DataSource, data_folder: str | Path | None = None)
         if path.is_file():
             _verify(path, source)
             return path
-    packaged = _PACKAGED / f"{source.file}.gz"
-    if packaged.is_file():
+    packaged = (_PACKAGED / f"{source.file}.gz").resolve()
+    # A path may lead out of the folder; what lies there is the user's.
+    if packaged.is_relative_to(_PACKAGED.resolve()) and packaged.is_file():
         with filelock.FileLock(_lock_beside(downloaded)):
             if not downloaded.is_file():
                 _unpack(source, packaged, downloaded)

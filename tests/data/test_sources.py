@@ -208,6 +208,14 @@ def test_a_file_of_the_user_wins_over_the_packaged_one(place, packaged):
         sources.prepare("toy", source(), place)
 
 
+def test_a_compressed_file_elsewhere_is_not_packaged(place, packaged, tmp_path):
+    (tmp_path / "y.txt.gz").write_bytes(gzip.compress(TEXT))
+    for file in (str(tmp_path / "y.txt"), "../y.txt"):
+        with pytest.raises(UserError, match="is missing"):
+            sources.locate("toy", source(file=file), place)
+    assert not (tmp_path / "y.txt").exists()
+
+
 def test_a_packaged_file_wins_over_an_address(place, packaged):
     assert sources.prepare("toy", source(url="file:///nowhere"), place).interactions.num_users == 2
 
