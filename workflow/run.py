@@ -2,10 +2,15 @@
 
 After a kill -9 Snakemake leaves a lock and half-known outputs behind. The lock is cleared here,
 but only when no workflow runs in this folder; incomplete jobs run again.
+
+Where many timed cells are missing they are measured first, as `python -m harness sweep` does: forked from
+processes that have torch already. Snakemake starts Python for each, which takes as long as the timing of a short
+cell and would leave no time for many processes a point.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,33 +18,55 @@ from pathlib import Path
 
 import psutil
 
+from harness.errors import UserError
+from harness.run.sweep import sweep
+from harness.study.cells import cells
+from harness.study.check import load_study
+from harness.study.find import default_study
+from models.registry import RegistryError
+
 HERE = Path.cwd()
+# Missing cells from which on a server is worth its own start.
+SERVED = 10
 
 
 def running_workflows() -> list[int]:
-    """Process ids of Snakemake in this folder."""
+    """Process ids of others that run the workflow in this folder."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         command = process.info["cmdline"] or []
-        is_snakemake = any(Path(part).name == "snakemake" for part in command[:3])
-        if is_snakemake and process.info["cwd"] == str(HERE):
+        runs = any(Path(part).name in {"snakemake", "run.py"} for part in command[:3])
+        if runs and process.info["cwd"] == str(HERE) and process.info["pid"] != os.getpid():
             found.append(process.info["pid"])
     return found
+
+
+def measure_speed(arguments: list[str]) -> None:
+    """Measure the timed cells that have no record, where they are many; what is wrong, Snakemake says."""
+    words = dict(word.split("=", 1) for word in arguments if "=" in word)
+    try:
+        study = load_study(words.get("study", default_study()))
+    except (UserError, RegistryError):
+        return
+    folder = HERE / "results" / study.name
+    missing = [cell for cell in cells(study) if cell.kind == "speed" and not (folder / cell.path).is_file()]
+    if len(missing) >= SERVED:
+        sweep(study, folder, kind="speed")
 
 
 def main(arguments: list[str]) -> int:
     """Run Snakemake and return its exit code."""
     snakemake = [sys.executable, "-m", "snakemake"]
+    if running := running_workflows():
+        print(f"error: a workflow runs in this folder (process {running[0]}); wait for it or end it", file=sys.stderr)
+        return 1
     locks = HERE / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
-        if running := running_workflows():
-            print(
-                f"error: a workflow runs in this folder (process {running[0]}); wait for it or end it", file=sys.stderr
-            )
-            return 1
         subprocess.run([*snakemake, "--unlock", "--quiet", "all"], check=True)
-    command = [*snakemake, *arguments[:1], "--cores", "all", "--keep-going", "--rerun-incomplete", *arguments[1:]]
     begin = time.time()
+    if not {"-n", "--dry-run", "--dryrun"} & set(arguments):
+        measure_speed(arguments)
+    command = [*snakemake, *arguments[:1], "--cores", "all", "--keep-going", "--rerun-incomplete", *arguments[1:]]
     code = subprocess.run(command, check=False).returncode
     if code and any(path.stat().st_mtime >= begin for path in Path("results").rglob("*.failed.json")):
         print(

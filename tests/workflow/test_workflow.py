@@ -1,5 +1,6 @@
 """The workflow itself, with a tiny study, in a copy of the workflow files."""
 
+import json
 import os
 import shutil
 import signal
@@ -88,6 +89,22 @@ def test_only_what_is_asked_for_is_measured(project):
     assert code == 0, output
     third = records(project)
     assert {p for p in third if third[p] != second[p]} == {gone}
+
+
+def test_many_timed_cells_are_forked_and_snakemake_finds_them_done(project):
+    """Each of the twelve records says that its child imported nothing anew; nothing is measured twice."""
+    sweep = {"lengths": [4, 8, 16, 32], "tokens": 64, "replicates": 3}
+    write(project, {**TINY, "speed": {**TINY["speed"], "sweeps": {"constant-tokens": sweep}}})
+    code, output = make(project)
+    assert code == 0, output
+    assert "[12/12" in output
+    found = [json.loads(path.read_text()) for path in records(project)]
+    assert len(found) == 12
+    imports = sorted(one["provenance"]["import_seconds"] for one in found)
+    # A server's first child waits for the server's imports, and each replicate has a server of its own.
+    assert max(imports[:9]) < 0.5
+    assert "rule speed" not in output
+    assert (project / "reports" / "scaling.pdf").exists()
 
 
 @pytest.mark.parametrize(
