@@ -105,6 +105,9 @@ def test_the_record_and_the_report_show_energy_device_memory_and_throttling(repl
             wanted = {"memory": ["memory"], "time": ["timing", "energy"]}
             names = [n for m in place.spec.measure for n in wanted[m]]
             new = json.loads(records.encode({name: merged[name] for name in names}))
+            # Not the very samples of the record before: such a copy is refused.
+            for block in new.get("timing", {}).get("blocks", []):
+                block["seconds"] *= 1 + 1e-6 * len(changed)
             path.write_text(json.dumps({**old, **new, "flags": merged["flags"]}))
             assert records.read(path).flags == merged["flags"]
             written = series.write(path, place.label, place.digest, merged["series"])

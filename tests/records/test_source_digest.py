@@ -95,7 +95,11 @@ SAME = {
     "a data set": ("harness/data/catalogue.py", "sentinel_ndcg10=0.25", "sentinel_ndcg10=0.5"),
     "a download": ("harness/data/sources.py", "_FETCH_TIMEOUT_SECONDS = 60", "_FETCH_TIMEOUT_SECONDS = 90"),
     "what a study may say": ("harness/study/training.py", "epochs: Count = 100", "epochs: Count = 10"),
-    "a claim's statistics": ("harness/analysis/estimates/scaling.py", "np.linspace(0.0, 4.0", "np.linspace(0.0, 5.0"),
+    "a claim's statistics": (
+        "harness/analysis/estimates/scaling.py",
+        "NEGLIGIBLE_RISE = 0.10",
+        "NEGLIGIBLE_RISE = 0.11",
+    ),
     "how a cell is watched": ("harness/run/watch.py", "_POLL_SECONDS = 0.25", "_POLL_SECONDS = 0.5"),
     "a split": (
         "harness/data/splits.py",

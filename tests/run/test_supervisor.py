@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.schema import read
+from harness.run.allocator import settings
 from harness.run.supervisor import run_cell
 from harness.study.schema import Study
 
@@ -52,7 +53,7 @@ def test_memory_pass_has_its_own_allocator_setting(tmp_path):
     value = study(sweeps={"constant-batch": sweep})
     result = run_cell(value, one_cell(value), tmp_path / "r.json")
     assert result.status == "ok", result.detail
-    assert result.environment.allocator == {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    assert result.environment.allocator == settings("memory")
     assert result.memory.peak_bytes >= result.memory.tiny_peak_bytes > 0
 
 

@@ -14,7 +14,7 @@ from children import alive, one_cell, running, study, wait_until
 
 from harness.records.schema import read
 from harness.run import workers as workers_module
-from harness.run.allocator import KEEP_BLOCKS, clean_environment
+from harness.run.allocator import KEEP_BLOCKS, clean_environment, settings
 from harness.run.supervisor import run_cell
 from harness.run.sweep import sweep
 from harness.run.watch import OutOfTimeError
@@ -76,7 +76,7 @@ def test_a_forked_and_a_fresh_cell_give_records_of_the_same_shape(tmp_path, serv
     first, second = (msgspec.to_builtins(msgspec.structs.replace(r, flags=[])) for r in (forked, fresh))
     assert shape(first) == shape(second)
     assert forked.environment == fresh.environment
-    assert forked.environment.allocator == KEEP_BLOCKS
+    assert forked.environment.allocator == settings("time")
     assert forked.model == fresh.model
     assert forked.provenance.source_digest == fresh.provenance.source_digest
     assert forked.provenance.import_seconds < fresh.provenance.import_seconds / 3
@@ -87,7 +87,7 @@ def test_what_reads_a_cpu_peak_starts_fresh(tmp_path, servers):
     before = dict(servers._servers)
     result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=servers)
     assert result.status == "ok"
-    assert result.environment.allocator == {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    assert result.environment.allocator == settings("memory")
     assert result.provenance.import_seconds > 0.3
     assert servers._servers == before
 
