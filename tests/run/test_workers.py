@@ -14,7 +14,7 @@ from children import alive, one_cell, running, study, wait_until
 
 from harness.records.schema import read
 from harness.run import workers as workers_module
-from harness.run.allocator import KEEP_BLOCKS, clean_environment, settings
+from harness.run.allocator import clean_environment, settings
 from harness.run.supervisor import run_cell
 from harness.run.sweep import sweep
 from harness.run.watch import OutOfTimeError
@@ -148,7 +148,7 @@ def request_of(tmp_path, value):
 
 
 def test_signals_are_seen_and_a_lost_server_is_replaced(tmp_path, servers):
-    environment = {**clean_environment(), **KEEP_BLOCKS}
+    environment = {**clean_environment(), **settings("time")}
     child = servers.start(request_of(tmp_path, study(**ENDLESS)), environment)
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(timeout=0.2)
