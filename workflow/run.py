@@ -33,10 +33,12 @@ SERVED = 10
 def running_workflows() -> list[int]:
     """Process ids of others that run the workflow in this folder."""
     found = []
+    # A program that started this one may name it in its own words.
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         command = process.info["cmdline"] or []
         runs = any(Path(part).name in {"snakemake", "run.py"} for part in command[:3])
-        if runs and process.info["cwd"] == str(HERE) and process.info["pid"] != os.getpid():
+        if runs and process.info["cwd"] == str(HERE) and process.info["pid"] not in own:
             found.append(process.info["pid"])
     return found
 
