@@ -237,6 +237,13 @@ def after_holm(overall: ClaimVerdict, p_values: Sequence[float], what: str) -> C
     return msgspec.structs.replace(overall, verdict="inconclusive", detail=detail)
 
 
+def exceeds(interval: Interval | None, limit: float) -> Verdict:
+    """Supported where the whole interval lies above a limit, refuted where it lies below."""
+    if interval is None or interval[0] <= limit <= interval[1]:
+        return "inconclusive"
+    return "supported" if interval[0] > limit else "refuted"
+
+
 def number(value: float | None) -> str:
     """A statistic in brackets, or nothing."""
     return "" if value is None else f" ({value:.3g})"

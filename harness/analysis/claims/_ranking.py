@@ -71,7 +71,7 @@ def over_labels(
     lacks = list(dict.fromkeys([*lacks, *built_in(evidence, (p.row.dataset for p in everything))]))
     overall = conjunction(card, variants, nothing)
     if everything and len(variants) > 1:
-        # Over all, Holm's correction counts the comparisons of all variants together; one real data set is enough.
+        # Over all, Holm's correction counts the comparisons of all variants together.
         joint = weakest(
             card, "", everything, lacks, bound=bound, value=lambda p: p.absolute, words="NDCG@10 difference over all"
         )
@@ -94,7 +94,7 @@ def weakest(
     estimates = [value(p) for p in pairs]
     intervals = [e.interval() for e in estimates]
     several = [p.row.seeds >= accuracy.SEEDS_TO_SUPPORT for p in pairs]
-    p_below = below(pairs, bound, value)
+    p_below = statistics.holm(below(pairs, bound, value))
     verdict: Verdict = "inconclusive"
     if min(p_below) < ONE_SIDED:
         verdict = "refuted"
@@ -136,9 +136,9 @@ def weakest(
     )
 
 
-def below(pairs: Sequence[Pair], bound: float, value: Callable[[Pair], Estimate]) -> list[float]:
-    """p-values against "not below `bound`" after Holm's correction; 1 for one seed, which decides nothing."""
-    return statistics.holm([accuracy.p_values(value(p), bound)[1] if p.row.seeds > 1 else 1.0 for p in pairs])
+def below(pairs: Iterable[Pair], bound: float, value: Callable[[Pair], Estimate]) -> list[float]:
+    """p-values against "not below `bound`", each by itself; 1 for one seed, which decides nothing."""
+    return [accuracy.p_values(value(p), bound)[1] if p.row.seeds > 1 else 1.0 for p in pairs]
 
 
 def _seeds(pair: Pair, estimate: Estimate, bound: float) -> int | None:
@@ -151,9 +151,7 @@ def _seeds(pair: Pair, estimate: Estimate, bound: float) -> int | None:
 
 def pairs_with(evidence: Evidence, labels: Sequence[str]) -> list[Pair]:
     found = []
-    rows = {
-        (r.dataset, r.split_sha256, r.label, r.length): r for r in accuracy.rows(evidence.runs, evidence.challenger)
-    }
+    rows = {accuracy.key(r): r for r in accuracy.rows(evidence.runs, evidence.challenger)}
     for mine, other in accuracy.comparable(evidence.runs, evidence.challenger):
         result = accuracy.difference(mine, other) if other.label in labels else None
         if result is not None:
@@ -169,21 +167,25 @@ def pairs_with(evidence: Evidence, labels: Sequence[str]) -> list[Pair]:
     return found
 
 
-def weak_labels(evidence: Evidence) -> set[tuple[str, str | None, str, int | None]]:
-    """(data set, split, label, length) of trained models below the best untrained reference: they are no opponents.
+def weak_labels(evidence: Evidence) -> set[accuracy.RunKey]:
+    """Trained models below the best untrained reference: they are no opponents.
 
     Who is below counting was not trained as it is meant to be: to be better than that says nothing.
     """
     rows = accuracy.rows(evidence.runs, evidence.challenger)
-    return {(r.dataset, r.split_sha256, r.label, r.length) for r in rows if r.below_best_reference}
+    return {accuracy.key(r) for r in rows if r.below_best_reference}
+
+
+def too_weak(label: str, dataset: str) -> str:
+    """What such a model lacks to be an opponent."""
+    return f"{label} on {dataset} above the best untrained reference"
 
 
 def opponents_among(evidence: Evidence, pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
     """The pairs with an opponent that is one, and what those with the others lack."""
     weak = weak_labels(evidence)
-    kept = [p for p in pairs if (p.row.dataset, p.row.split_sha256, p.row.label, p.row.length) not in weak]
-    below = [p for p in pairs if p not in kept]
-    words = dict.fromkeys(f"{p.row.label} on {p.row.dataset} above the best untrained reference" for p in below)
+    kept = [p for p in pairs if accuracy.key(p.row) not in weak]
+    words = dict.fromkeys(too_weak(p.row.label, p.row.dataset) for p in pairs if accuracy.key(p.row) in weak)
     return kept, list(words)
 
 

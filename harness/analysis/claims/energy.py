@@ -12,6 +12,7 @@ from harness.analysis.ruling import (
     Ruling,
     brackets,
     conjunction,
+    exceeds,
     missing,
     processes,
     ruled,
@@ -19,7 +20,7 @@ from harness.analysis.ruling import (
     span,
     threshold,
 )
-from harness.study.claim import Card, Verdict
+from harness.study.claim import Card
 
 
 def decide(card: Card, evidence: Evidence) -> Ruling:
@@ -43,11 +44,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         length = common[-1]
         found = statistics.combine([1.0, -1.0], [other[length], own[length]])
         interval, factor = statistics.exponential(found.interval()), math.exp(found.mean)
-        verdict: Verdict = "inconclusive"
-        if interval is not None and interval[0] > limit:
-            verdict = "supported"
-        elif interval is not None and interval[1] < limit:
-            verdict = "refuted"
+        verdict = exceeds(interval, limit)
         joules = [math.exp(side[length].mean) for side in (own, other)]
         variants.append(
             ruled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.analysis.claims._ranking import absent, built_in, weak_labels
+from harness.analysis.claims._ranking import absent, built_in, too_weak, weak_labels
 from harness.analysis.estimates import accuracy, circumstances, statistics
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT
 from harness.analysis.estimates.quality import equal_quality
@@ -15,13 +15,14 @@ from harness.analysis.ruling import (
     after_holm,
     brackets,
     conjunction,
+    exceeds,
     missing,
     ruled,
     settled,
     span,
     threshold,
 )
-from harness.study.claim import Card, Verdict
+from harness.study.claim import Card
 
 
 def decide(card: Card, evidence: Evidence) -> Ruling:
@@ -54,19 +55,15 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             continue
         lacks = absent(evidence, [other.label], [other.dataset])
         lacks += built_in(evidence, [other.dataset])
-        if (other.dataset, other.split, other.label, other.length) in weak:
-            lacks.append(f"{other.label} on {other.dataset} above the best untrained reference")
+        if other.key in weak:
+            lacks.append(too_weak(other.label, other.dataset))
         late = [seed for seed, reached in zip(found.seeds, found.reached, strict=True) if not reached]
         if late:
             lacks.append(f"a validation NDCG@10 as high as that of {where}, with seed {', '.join(map(str, late))}")
         estimate = found.estimate
         interval = statistics.exponential(estimate.interval())
         below.append(accuracy.p_values(estimate, math.log(limit))[1])
-        verdict: Verdict = "inconclusive"
-        if interval is not None and interval[0] > limit:
-            verdict = "supported"
-        elif interval is not None and interval[1] < limit:
-            verdict = "refuted"
+        verdict = exceeds(interval, limit)
         size = None
         if verdict == "inconclusive" and not late:
             size = SEEDS_TO_SUPPORT

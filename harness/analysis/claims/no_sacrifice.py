@@ -9,6 +9,7 @@ import msgspec
 from harness.analysis.claims._ranking import (
     Pair,
     absent,
+    below,
     built_in,
     opponents_among,
     pairs_with,
@@ -87,9 +88,8 @@ def over_kernels(card: Card, variants: list[ClaimVerdict], decisive: Sequence[Pa
     """Every kernel; a refutation must survive Holm's correction over the comparisons of all of them."""
     overall = conjunction(card, variants, "training cells of an attention model")
     # Kernels that share a training share its comparisons.
-    distinct = {(p.row.dataset, p.row.split_sha256, p.row.label, p.row.length): p for p in decisive}
-    p_values = [accuracy.p_values(p.relative, -margin(card))[1] if p.row.seeds > 1 else 1.0 for p in distinct.values()]
-    return after_holm(overall, p_values, "comparisons")
+    distinct = {accuracy.key(p.row): p for p in decisive}
+    return after_holm(overall, below(distinct.values(), -margin(card), _relative), "comparisons")
 
 
 def _trained_kernel(evidence: Evidence, label: str) -> str:

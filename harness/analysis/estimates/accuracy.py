@@ -34,6 +34,10 @@ QUALITY = 0.95
 COLLAPSED = "collapsed"
 
 
+# Data set, split, label and length.
+RunKey = tuple[str, str | None, str, int | None]
+
+
 @dataclass(frozen=True)
 class Runs:
     """The runs of one label on one data set, split and length; collapsed ones are set apart."""
@@ -47,6 +51,11 @@ class Runs:
     collapsed: tuple[TrainingRecord, ...]
 
     @property
+    def key(self) -> RunKey:
+        """What the runs have in common."""
+        return self.dataset, self.split, self.label, self.length
+
+    @property
     def reference(self) -> bool:
         """Whether the label is untrained."""
         return self.length is None
@@ -57,9 +66,14 @@ class Runs:
         return [r.seed for r in self.records]
 
 
+def key(row: AccuracyRow | AccuracyDifference) -> RunKey:
+    """The key of the runs that a row is about; of a difference, those of the label compared with."""
+    return row.dataset, row.split_sha256, row.label, row.length
+
+
 def runs(folder: Folder) -> list[Runs]:
     """All finished training records, grouped, in the order of data sets, labels and lengths."""
-    found: dict[tuple[str, str | None, str, int | None], list[tuple[str, TrainingRecord]]] = {}
+    found: dict[RunKey, list[tuple[str, TrainingRecord]]] = {}
     for counted, record in folder.training():
         if record.test is not None:
             key = (record.dataset, record.provenance.split_sha256, record.label, record.length)

@@ -115,9 +115,7 @@ def speedups(
         own = [g for g in others if (g.sweep, g.label) == (sweep, label)]
         timed = [(g, values) for g in own if (values := process_log_ratios(g))]
         floor = noise.get(sweep)
-        samples = [values for _, values in timed]
-        apart = statistics.outlying(samples)
-        for (group, values), estimate, far in zip(timed, statistics.related(samples), apart, strict=True):
+        for (group, values), estimate in zip(timed, statistics.related([v for _, v in timed]), strict=True):
             simultaneous = statistics.exponential(estimate.interval(len(timed)))
             factor = math.exp(estimate.mean)
             result.append(
@@ -138,7 +136,7 @@ def speedups(
                     and floor is not None
                     and simultaneous[1] < 1
                     and factor < 1 / floor,
-                    outlying=int(far.sum()),
+                    outlying=len(values) - estimate.count,
                 )
             )
     return result

@@ -139,10 +139,11 @@ def outlying(samples: Sequence[ArrayLike]) -> list[NDArray[np.bool_]]:
 def related(samples: Sequence[ArrayLike]) -> list[Estimate]:
     """Means of samples that differ in their mean and have about one spread: the processes of one label by length.
 
-    Outlying values count for nothing, so that one disturbed process moves no mean; where fewer than three others
-    are left there is no error, hence no verdict. The variance of a sample is s̃² = (d₀·s₀² + d·s²)/(d₀ + d), its
-    own s² with d = n − 1 degrees of freedom drawn towards the pooled s₀², with D, as if that were a sample of d₀;
-    t has d₀ + d, at most D. d₀ follows from the scatter of the log variances, at most `MOST_BORROWED`.
+    Outlying values count for nothing, nor in `count`, so that one disturbed process moves no mean; where fewer than
+    three others are left there is no error, hence no verdict. The variance of a sample is
+    s̃² = (d₀·s₀² + d·s²)/(d₀ + d), its own s² with d = n − 1 degrees of freedom drawn towards the pooled s₀², with D,
+    as if that were a sample of d₀; t has d₀ + d, at most D. d₀ follows from the scatter of the log variances, at
+    most `MOST_BORROWED`.
 
     Source: Smyth, Linear models and empirical Bayes methods for assessing differential expression in microarray
     experiments, Statistical Applications in Genetics and Molecular Biology 2004, equations in section 3 and 6.2.

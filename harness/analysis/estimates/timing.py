@@ -109,15 +109,14 @@ def time_points(found: list[Group]) -> list[TimePoint]:
     arms: dict[tuple[str, str, str], list[Group]] = {}
     for group in found:
         arms.setdefault((group.label, group.sweep, group.phase), []).append(group)
-    means: dict[tuple[str, str, str, int], tuple[Estimate, int]] = {}
+    means: dict[tuple[str, str, str, int], Estimate] = {}
     for key, own in arms.items():
         logs = [np.log(process_seconds(g)) for g in own]
-        for group, mean, far in zip(own, statistics.related(logs), statistics.outlying(logs), strict=True):
-            means[*key, group.length] = mean, int(far.sum())
+        means.update({(*key, g.length): mean for g, mean in zip(own, statistics.related(logs), strict=True)})
     points = []
     for group in found:
         key = (group.label, group.sweep, group.phase)
-        points.append(_time_point(group, *means[*key, group.length], longest.get(key, (0, None))[1]))
+        points.append(_time_point(group, means[*key, group.length], longest.get(key, (0, None))[1]))
     return [_with_share(p, rests.get((p.label, p.sweep, p.length))) if p.phase == "step" else p for p in points]
 
 
@@ -130,7 +129,7 @@ def _with_share(point: TimePoint, rest_seconds: list[float] | None) -> TimePoint
     )
 
 
-def _time_point(group: Group, logs: Estimate, outlying: int, seconds_per_operation: float | None) -> TimePoint:
+def _time_point(group: Group, logs: Estimate, seconds_per_operation: float | None) -> TimePoint:
     medians = process_seconds(group)
     interval = statistics.exponential(logs.interval())
     tokens = group.batch * group.length
@@ -148,7 +147,7 @@ def _time_point(group: Group, logs: Estimate, outlying: int, seconds_per_operati
         batch=group.batch,
         tokens=tokens,
         processes=len(medians),
-        outlying=outlying,
+        outlying=len(medians) - logs.count,
         process_seconds=medians,
         step_seconds=seconds,
         step_interval=interval,
