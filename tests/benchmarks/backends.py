@@ -23,7 +23,7 @@ import torch
 
 from harness.errors import Parser
 from models.ops.convolution.causal import causal_convolution, select_backend
-from models.ops.convolution.parameterisations import build_parameterisation
+from models.ops.convolution.parameterisations import Parameterisation, build_parameterisation
 
 LENGTHS = (64, 80, 96, 112, 128, 200, 256, 384, 512, 1000, 1024, 2048, 4096, 8192)
 ORDERS = (8, 16, 32, 64)
@@ -36,7 +36,7 @@ ROUNDS, BLOCK_SECONDS = 9, 0.006
 def _pass(backend: str, length: int, order: int, batch: int) -> Callable[[], None]:
     """Forward and backward of one convolution, its kernel's coefficients included."""
     torch.manual_seed(0)
-    kernel = build_parameterisation("legendre", WIDTH, length, order, decay=True, initialisation="open")
+    kernel = _kernel(length, order)
     x = torch.randn(WIDTH, batch, length, requires_grad=True)
     gradient = torch.randn(WIDTH, batch, length)
 
@@ -87,7 +87,7 @@ def main() -> None:
         leaders = {name: ratio for name, ratio in found.items() if name in ("fft", "tree", "dense") and ratio < bound}
         beaten += bool(leaders)
         if leaders or arguments.table:
-            chosen = select_backend("auto", length, torch.device("cpu"), _kernel(length, order), batch)
+            chosen = select_backend("auto", length, torch.device("cpu"), _kernel(length, order)(), batch)
             ratios = "  ".join(f"{name} {ratio:.2f}" for name, ratio in found.items() if name != "milliseconds")
             mark = "beaten by " + ", ".join(leaders) if leaders else ""
             size = f"L {length:5d}  K {order:2d}  B {batch:3d}"
@@ -96,8 +96,8 @@ def main() -> None:
     sys.exit(1 if beaten else 0)
 
 
-def _kernel(length: int, order: int) -> object:
-    return build_parameterisation("legendre", WIDTH, length, order, decay=True, initialisation="open")()
+def _kernel(length: int, order: int) -> Parameterisation:
+    return build_parameterisation("legendre", WIDTH, length, order, decay=True, initialisation="open")
 
 
 if __name__ == "__main__":
