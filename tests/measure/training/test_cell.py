@@ -105,13 +105,14 @@ def arrays():
 
 
 def run(tmp_path, name="run", observer=None, **changes):
-    return cell.run(spec(**changes), arrays(), tmp_path / f"{name}.ckpt", "sources", ENVIRONMENT, observer)
+    fields = cell.run(spec(**changes), arrays(), tmp_path / f"{name}.ckpt", "sources", ENVIRONMENT, observer)
+    # What else runs on the machine of the tests is no part of the run.
+    fields["flags"] = [flag for flag in fields["flags"] if not flag.startswith("neighbours")]
+    return fields
 
 
 def without_times(fields):
     fields = copy.copy(fields)
-    # What else runs on the machine of the tests is no part of the run.
-    fields["flags"] = [flag for flag in fields["flags"] if not flag.startswith("neighbours")]
     fields["epochs"] = [msgspec.structs.replace(e, train_seconds=0, evaluation_seconds=0) for e in fields["epochs"]]
     return {k: v for k, v in fields.items() if k not in {"training_seconds", "tokens_per_second", "memory", "resumed"}}
 
