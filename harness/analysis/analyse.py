@@ -139,10 +139,10 @@ def _trends(arms: Sequence[Sequence[SpeedupPoint]]) -> list[Trend]:
     return [found[0] for points in arms if (found := speedup.trend(points)) is not None]
 
 
-# What a ruling rests on: the card's challenger, its lengths, the phase, and how many cards before it have its rule
-# there too, whose tolerances may differ.
-View = tuple[str | None, object, str, int]
-_MAIN: View = (None, "all", "step", 0)
+# What a ruling rests on: the card's challenger, its lengths, the phase, its data set, and how many cards before it have
+# its rule there too, whose tolerances may differ.
+View = tuple[str | None, object, str, str | None, int]
+_MAIN: View = (None, "all", "step", None, 0)
 
 
 def _rule(loaded: Folder, cards: Sequence[Card]) -> tuple[list[ClaimResult], dict[View, Evidence]]:
@@ -152,7 +152,7 @@ def _rule(loaded: Folder, cards: Sequence[Card]) -> tuple[list[ClaimResult], dic
     before = Counter[object]()
     chosen: list[View] = []
     for card in cards:
-        cells = (card.challenger, card.lengths, card.phase)
+        cells = (card.challenger, card.lengths, card.phase, card.dataset)
         chosen.append((*cells, before[cells, card.rule]))
         before[cells, card.rule] += 1
     views: dict[View, Evidence] = {}

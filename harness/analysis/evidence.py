@@ -28,7 +28,7 @@ from harness.analysis.rows import (
 )
 from harness.errors import unknown
 from harness.records.schema import SpeedRecord
-from harness.records.spec import SpeedSpec
+from harness.records.spec import SpeedSpec, TrainingSpec
 from harness.study.cells import Cell
 from harness.study.claim import Card, opponents
 
@@ -330,7 +330,7 @@ def describe(cells: Sequence[Counted], what: str) -> list[str]:
 
 
 def against(folder: Folder, card: Card | None = None) -> Folder:
-    """The part of a folder that a card is about: its challenger's cells and those paired with it, at its lengths.
+    """The part of a folder that a card is about: cells of and paired with its challenger, of its lengths and data set.
 
     Without a card: the timing partner's, at all lengths.
     """
@@ -339,10 +339,16 @@ def against(folder: Folder, card: Card | None = None) -> Folder:
         challenger = card.challenger
         if challenger not in folder.labels():
             raise unknown(f"challenger of claim '{card.id}'", challenger, folder.labels())
+    if card is not None and card.dataset is not None:
+        trained = [cell.spec.dataset for cell in folder.manifest.cells if isinstance(cell.spec, TrainingSpec)]
+        if card.dataset not in trained:
+            raise unknown(f"data set of claim '{card.id}'", card.dataset, trained)
 
     def counts(cell: Cell) -> bool:
         length = cell.spec.length
         if card is not None and length is not None and not card.covers(length):
+            return False
+        if card is not None and isinstance(cell.spec, TrainingSpec) and card.dataset not in (None, cell.spec.dataset):
             return False
         return not isinstance(cell.spec, SpeedSpec) or cell.spec.partner.label == challenger
 

@@ -44,6 +44,7 @@ class Card(Section, frozen=True):
         challenger: Label that the sentence praises; null: the study's timing partner.
         opponents: Whom it is compared with: labels, models or families; null: those the rule names.
         lengths: `all`, one length, or `{from: LENGTH}`.
+        dataset: Data set that training cells are of; null: all of the study's.
         phase: What was timed.
     """
 
@@ -57,10 +58,15 @@ class Card(Section, frozen=True):
     opponents: list[str] | None = None
     lengths: Literal["all"] | Count | From = "all"
     phase: Literal["step", "forward"] = "step"
+    dataset: str | None = None
 
     def deciding(self) -> dict[str, object]:
-        """The fields that a verdict hangs on: all but the wording."""
-        return {k: v for k, v in msgspec.to_builtins(self).items() if k not in ("id", "sentence", "source")}
+        """The fields that a verdict hangs on: all but the wording, and those not given.
+
+        So a field that cards get later leaves the digest of those without it.
+        """
+        given = {k: v for k, v in msgspec.to_builtins(self).items() if v is not None}
+        return {k: v for k, v in given.items() if k not in ("id", "sentence", "source")}
 
     @property
     def digest(self) -> str:
