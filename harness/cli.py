@@ -135,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true")
     form.add_argument("--markdown", action="store_true")
 
+    command = add("accuracy", _accuracy, "test NDCG@10 of every model in one or several folders of records")
+    command.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    command.add_argument("--markdown", action="store_true")
+    command.add_argument("--figure", type=Path, metavar="FILE", help="also draw it: .svg, .png or .pdf")
+
     command = add("compare", _compare, "two folders of records side by side; exit 1 if anything changed beyond noise")
     command.add_argument("first", type=Path, metavar="FOLDER")
     command.add_argument("second", type=Path, metavar="FOLDER")
@@ -311,6 +316,18 @@ def _verify(options: argparse.Namespace) -> int:
             print(threats)
     words = {claim.overall.verdict for claim in analysis.claims}
     return 1 if "refuted" in words else 2 if words & {"inconclusive", "missing"} else 0
+
+
+def _accuracy(options: argparse.Namespace) -> int:
+    from harness.report.accuracy_table import accuracy_figure, accuracy_markdown, accuracy_table
+
+    if options.figure is not None and options.figure.suffix not in (".svg", ".png", ".pdf"):
+        raise UserError(f"--figure {options.figure}: the name must end in .svg, .png or .pdf")
+    found = [_analysis(folder) for folder in options.folders]
+    if options.figure is not None:
+        accuracy_figure(found, options.figure)
+    print(accuracy_markdown(found) if options.markdown else accuracy_table(found), end="" if options.markdown else "\n")
+    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -1,0 +1,70 @@
+import dataclasses
+
+import factories
+import pytest
+
+from harness import cli
+from harness.analysis.analyse import analyse
+from harness.errors import UserError
+from harness.report.accuracy_table import accuracy_markdown, accuracy_table
+
+AIMS = {"hyenarec": 0.15, "sasrec-math": 0.22, "gru4rec": 0.10}
+
+
+def study(path, **options):
+    truths = {label: dataclasses.replace(factories.TRUTHS[label], ndcg=aim) for label, aim in AIMS.items()}
+    return analyse(factories.make_folder(path, truths=truths, speed=False, memory=False, datasets=("real",), **options))
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_row_a_model_best_first_and_the_number_of_the_analysis(tmp_path):
+    analysis = study(tmp_path, seeds=(0, 1, 2))
+    head, _, *rows = map(cells, accuracy_markdown([analysis]).splitlines())
+    assert head == ["test NDCG@10", "real, 1,024 events, 3 seeds"]
+    trained = [name for name, _ in rows if "untrained" not in name]
+    assert trained == ["sasrec-math", "**hyenarec**", "gru4rec"]
+    metric = next(r.metrics["ndcg@10"] for r in analysis.accuracy if r.label == "sasrec-math")
+    low, high = metric.interval
+    assert ["sasrec-math", f"{metric.mean:.4f} [{low:.4f}, {high:.4f}]"] in rows
+
+
+def test_sets_stand_side_by_side_and_what_is_not_trained_is_a_dash(tmp_path):
+    first, second = study(tmp_path / "a"), study(tmp_path / "b", training_lengths=(64, 256))
+    second.accuracy[:] = [r for r in second.accuracy if r.label != "gru4rec"]
+    head, _, *rows = accuracy_table([first, second]).splitlines()
+    assert [word in head for word in ("1,024 events", "64 events", "256 events, 1 seed")] == [True] * 3
+    gru4rec = next(row for row in rows if row.startswith("gru4rec"))
+    assert gru4rec.split()[-2:] == ["-", "-"]
+    assert "**" not in "".join(rows)
+
+
+def test_two_recipes_on_the_same_data_are_told_apart(tmp_path):
+    first, second = study(tmp_path / "a"), study(tmp_path / "b")
+    head = cells(accuracy_markdown([first, second]).splitlines()[0])
+    assert all(column.startswith(f"{first.study.name}: real") for column in head[1:])
+
+
+def test_records_without_training_are_refused_in_words(tmp_path):
+    factories.make_folder(tmp_path, training=False, memory=False)
+    with pytest.raises(UserError, match="no trained model among these records"):
+        accuracy_table([analyse(tmp_path)])
+
+
+def test_the_command(tmp_path, capsys):
+    study(tmp_path)
+    assert cli.main(["accuracy", str(tmp_path), "--markdown"]) == 0
+    assert capsys.readouterr().out.startswith("| test NDCG@10 |")
+
+
+def test_the_figure_has_a_panel_a_data_set_of_every_folder(tmp_path, capsys):
+    factories.make_folder(tmp_path / "a", speed=False, memory=False, datasets=("first",))
+    factories.make_folder(tmp_path / "b", speed=False, memory=False, datasets=("second",))
+    drawn = tmp_path / "accuracy.svg"
+    assert cli.main(["accuracy", str(tmp_path / "a"), str(tmp_path / "b"), "--figure", str(drawn)]) == 0
+    assert "first, histories of 1,024" in drawn.read_text()
+    assert "second, histories of 1,024" in drawn.read_text()
+    assert cli.main(["accuracy", str(tmp_path / "a"), "--figure", "accuracy.gif"]) == 64
+    assert "must end in .svg, .png or .pdf" in capsys.readouterr().err
