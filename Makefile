@@ -1,5 +1,6 @@
 # Two commands a newcomer needs:
 #   make report              from a fresh clone to reports/scaling.pdf (STUDY=movielens for another study)
+#                            `make pause` ends it in order; typed again, it goes on where it was
 #   make test                from a fresh clone to a passed test suite
 # Both create .venv and install on first use, and again when pyproject.toml or constraints.txt change.
 
@@ -10,11 +11,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: report test test-simulations test-slow bench bench-compare lint clean
+.PHONY: report pause test test-simulations test-slow bench bench-compare lint clean
 .DEFAULT_GOAL := report
 
 report: $(INSTALLED)
 	@$(BIN)/python workflow/run.py reports/scaling.pdf $(if $(STUDY),--config study=$(STUDY))
+
+pause: $(INSTALLED)
+	@$(BIN)/python workflow/run.py --pause
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not simulation and not slow and not gpu"

@@ -3,6 +3,9 @@
 After a kill -9 Snakemake leaves a lock and half-known outputs behind. The lock is cleared here,
 but only when no workflow runs in this folder; incomplete jobs run again.
 
+`make pause` (`--pause`) ends the workflow of this folder in order: finished records stay, a training keeps the checkpoint
+of its last epoch, and the next `make report` of the same study goes on from there, bit for bit.
+
 Where many timed cells are missing they are measured first, as `python -m harness sweep` does: forked from
 processes that have torch already. Snakemake starts Python for each, which takes as long as the timing of a short
 cell and would leave no time for many processes a point.
@@ -10,6 +13,7 @@ cell and would leave no time for many processes a point.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -28,6 +32,8 @@ from models.registry import RegistryError
 HERE = Path.cwd()
 # Missing cells from which on a server is worth its own start.
 SERVED = 10
+# A cell that was asked to end takes a second or two; Snakemake then sums up.
+PATIENCE_SECONDS = 60.0
 
 
 def running_workflows() -> list[int]:
@@ -41,6 +47,43 @@ def running_workflows() -> list[int]:
         if runs and process.info["cwd"] == str(HERE) and process.info["pid"] not in own:
             found.append(process.info["pid"])
     return found
+
+
+def pause() -> int:
+    """End the workflow of this folder, its cells too, and return the exit code."""
+    found = [psutil.Process(pid) for pid in running_workflows()]
+    if not found:
+        print("no workflow runs in this folder")
+        return 0
+    tree = list(dict.fromkeys(p for process in found for p in (process, *process.children(recursive=True))))
+    # Snakemake first, which then starts nothing more; this script itself ends with it, or is alone and measures.
+    engines = [p for p in tree if _is(p, "snakemake")]
+    cells = [p for p in tree if _is(p, "harness")]
+    for process in [*engines, *cells] if engines else [*cells, *found]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and any(map(_runs, tree)):
+        time.sleep(0.2)
+    for process in filter(_runs, tree):
+        process.kill()
+    print("paused: finished records and the last epochs are kept; the same `make report` goes on")
+    return 0
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # One that ended, but whose parent has not asked how, is there all the same.
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _is(process: psutil.Process, program: str) -> bool:
+    """Whether a process is `python -m PROGRAM …` or the program itself."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        command = process.cmdline()[:3]
+        return command[1:] == ["-m", program] or any(Path(part).name == program for part in command[:2])
+    return False
 
 
 def measure_speed(arguments: list[str]) -> None:
@@ -60,9 +103,14 @@ def measure_speed(arguments: list[str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run Snakemake and return its exit code."""
+    if arguments == ["--pause"]:
+        return pause()
     snakemake = [sys.executable, "-m", "snakemake"]
     if running := running_workflows():
-        print(f"error: a workflow runs in this folder (process {running[0]}); wait for it or end it", file=sys.stderr)
+        print(
+            f"error: a workflow runs in this folder (process {running[0]}); wait for it, or type `make pause`",
+            file=sys.stderr,
+        )
         return 1
     locks = HERE / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):

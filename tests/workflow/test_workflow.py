@@ -166,6 +166,35 @@ def test_kill_9_loses_nothing_leaves_no_orphan_and_the_next_run_finishes(project
     assert (project / "reports" / "scaling.pdf").exists()
 
 
+def pause(folder):
+    command = [sys.executable, "workflow/run.py", "--pause"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_paused_training_ends_in_order_and_goes_on_from_its_last_epoch(project):
+    training = {"models": ["gru4rec"], "datasets": ["synthetic"], "lengths": [8], "references": ["popularity"]}
+    long = {"epochs": 30, "patience": 30, "evaluate_every": 30, "timed": False}
+    write(project, {k: v for k, v in TINY.items() if k != "speed"} | {"training": {**training, **long}})
+    assert "no workflow runs" in pause(project)
+    process = start(project, start_new_session=True)
+    output = ""
+    while "epoch 3/30" not in output:
+        output += process.stdout.readline()
+        assert process.poll() is None, output
+    assert "paused" in pause(project)
+    output += process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    assert not find(project, "harness")
+    assert not list((project / "results").rglob("*.part"))
+    code, output = make(project)
+    assert code == 0, output
+    (record,) = (project / "results" / "tiny" / "training" / "gru4rec").glob("*.json")
+    content = json.loads(record.read_text())
+    assert (content["resumed"], len(content["epochs"])) == (1, 30)
+
+
 def test_a_misspelt_study_or_model_is_one_line(project):
     write(project, {**TINY, "timing_partner": "gru5rec"})
     code, output = make(project)
