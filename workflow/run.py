@@ -3,8 +3,8 @@
 After a kill -9 Snakemake leaves a lock and half-known outputs behind. The lock is cleared here,
 but only when no workflow runs in this folder; incomplete jobs run again.
 
-`make pause` (`--pause`) ends the workflow of this folder in order: finished records stay, a training keeps the checkpoint
-of its last epoch, and the next `make report` of the same study goes on from there, bit for bit.
+`make pause` (`--pause`) ends the workflow of this folder in order: finished records stay, a training keeps the
+checkpoint of its last epoch, and the next `make report` of the same study goes on from there, bit for bit.
 
 Where many timed cells are missing they are measured first, as `python -m harness sweep` does: forked from
 processes that have torch already. Snakemake starts Python for each, which takes as long as the timing of a short
