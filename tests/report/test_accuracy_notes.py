@@ -1,6 +1,7 @@
+import msgspec
 from examples import example
 
-from harness.report.sections.accuracy import data
+from harness.report.sections.accuracy import data, frontier
 
 
 def test_a_development_data_set_is_said_to_illustrate():
@@ -11,3 +12,34 @@ def test_a_development_data_set_is_said_to_illustrate():
 
 def test_other_data_sets_need_no_caution():
     assert not any("illustrates" in heading for heading, _ in data(example())["notes"])
+
+
+def timed(*points):
+    """Rows of one data set with this mean NDCG@10 and these seconds of training."""
+    some = next(r for r in example().accuracy if not r.is_reference)
+    metric = some.metrics["ndcg@10"]
+    return [
+        msgspec.structs.replace(
+            some,
+            label=label,
+            training_seconds=seconds,
+            metrics={"ndcg@10": msgspec.structs.replace(metric, mean=mean)},
+        )
+        for label, mean, seconds in points
+    ]
+
+
+def test_the_frontier_holds_who_is_neither_outranked_nor_outpaced():
+    rows = timed(("slow", 0.3, 90.0), ("beaten", 0.1, 50.0), ("quick", 0.2, 10.0), ("level", 0.2, 20.0))
+    assert [r.label for r in frontier(rows)] == ["quick", "slow"]
+    untimed = msgspec.structs.replace(timed(("u", 0.9, 1.0))[0], training_seconds=None)
+    assert [r.label for r in frontier([*rows, untimed])] == ["quick", "slow"]
+
+
+def test_the_frontier_is_named_with_its_figures():
+    rows = timed(("slow", 0.3, 900.0), ("beaten", 0.1, 50.0), ("quick", 0.2, 10.0))
+    notes = dict(data(msgspec.structs.replace(example(), accuracy=rows))["notes"])
+    (words,) = (words for heading, words in notes.items() if "frontier" in heading)
+    assert words.endswith("quick (0.2000 in 10 s), slow (0.3000 in 15 min).")
+    alone = data(msgspec.structs.replace(example(), accuracy=timed(("one", 0.3, 9.0))))["notes"]
+    assert not any("frontier" in heading for heading, _ in alone)

@@ -27,7 +27,7 @@ from harness.report.drawing import (
     rule,
     widen,
 )
-from harness.report.numbers import number
+from harness.report.numbers import duration, number
 from harness.report.section import Section
 from harness.report.theme import MUTED, Style, length_axis
 
@@ -220,6 +220,34 @@ def _learning_curves(axes: Axes, runs: pd.DataFrame, looks: dict[str, Style], *,
     )
 
 
+def frontier(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
+    """The timed rows that no other of the same data set both outranks and outpaces, fastest first.
+
+    By the means over the seeds of test NDCG@10 and of seconds of training; lengths count as different models.
+    """
+    timed = [r for r in rows if r.training_seconds and not r.is_reference and SELECTION in r.metrics]
+    best, found = -np.inf, []
+    for row in sorted(timed, key=lambda r: (r.training_seconds, -r.metrics[SELECTION].mean)):
+        if row.metrics[SELECTION].mean > best:
+            best = row.metrics[SELECTION].mean
+            found.append(row)
+    return found
+
+
+def _frontier_note(dataset: str, rows: list[AccuracyRow]) -> tuple[str, str] | None:
+    own = [r for r in rows if r.dataset == dataset]
+    if len({r.label for r in own if r.training_seconds}) < 2:
+        return None
+    several = len({r.length for r in own}) > 1
+    points = [
+        f"{r.label}{f' at {r.length:,}' if several else ''} ({r.metrics[SELECTION].mean:.4f} in "
+        f"{duration(r.training_seconds or 0.0)})"
+        for r in frontier(own)
+    ]
+    words = "no other ranks better on average after less training than" if len(points) > 1 else "fastest and best:"
+    return f"The frontier on {dataset}.", f"{words[0].upper()}{words[1:]} {', '.join(points)}."
+
+
 def data(analysis: Analysis) -> dict[str, Any]:
     """What a reader must know before the numbers: the data, single seeds, models below counting, collapsed runs."""
     trained = [row for row in analysis.accuracy if not row.is_reference]
@@ -244,6 +272,8 @@ def data(analysis: Analysis) -> dict[str, Any]:
         notes.append(
             ("Below counting.", f"{', '.join(weak)} {verb} below the best untrained reference of its data set.")
         )
+    frontiers = (_frontier_note(name, trained) for name in dict.fromkeys(r.dataset for r in trained))
+    notes += [note for note in frontiers if note is not None]
     if collapsed:
         notes.append(("Collapsed runs", f"left out of the means: {'; '.join(collapsed)}."))
     return {"notes": notes}
