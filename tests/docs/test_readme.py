@@ -8,6 +8,9 @@ import yaml
 
 from harness import cli
 from harness.analysis.analyse import analyse
+from harness.report.accuracy_table import accuracy_figure, accuracy_markdown
+from harness.report.section import draw
+from harness.report.theme import save
 from harness.report.verdict_table import verdict_markdown
 from harness.study.check import load_study
 from harness.study.claim import RULES, Card
@@ -25,6 +28,8 @@ PAGES = [
 ]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 ALL = "\n".join(TEXT.values())
+# The record sets of the README's table and figure of accuracy.
+ACCURACY = ("accuracy-ml-1m", "accuracy-beauty")
 # What the reader is told to make.
 TO_BE_MADE = {"models/fossil.py", "results/reference/h200", "results/reference/h100"}
 
@@ -74,6 +79,31 @@ def test_the_verdict_tables_are_those_of_the_committed_records():
     rows = shown["README.md"].splitlines()
     assert len(rows) > 6
     assert set(rows) <= set(table.splitlines())
+
+
+def test_the_accuracy_table_is_that_of_the_committed_records():
+    table = accuracy_markdown([analyse(ROOT / "results" / "reference" / name) for name in ACCURACY])
+    for page in ("README.md", "docs/results.md"):
+        assert TEXT[page].split("<!-- accuracy -->\n")[1].split("<!-- /accuracy -->")[0] == table
+
+
+def drawing(path):
+    """An SVG as its text without numbers and names of paths, and the numbers."""
+    text = re.sub(r'(id|xlink:href|clip-path)="[^"]*"', "", path.read_text())
+    number = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+    return re.sub(number, "0", text), [float(found) for found in re.findall(number, text)]
+
+
+def test_the_figures_are_those_of_the_committed_records(tmp_path):
+    accuracy_figure([analyse(ROOT / "results" / "reference" / name) for name in ACCURACY], tmp_path / "accuracy.svg")
+    save(draw(analyse(ROOT / "results" / "reference" / "cpu-2core"), "speedup"), tmp_path / "speedup-cpu-2core.svg")
+    for name in ("accuracy.svg", "speedup-cpu-2core.svg"):
+        assert f"reports/{name}" in TEXT["README.md"]
+        words, numbers = drawing(ROOT / "reports" / name)
+        drawn, found = drawing(tmp_path / name)
+        assert words == drawn, f"{name} is of other records: draw it anew"
+        # Half a point on paper; another version of a library may round otherwise.
+        assert numbers == pytest.approx(found, abs=0.5)
 
 
 @pytest.mark.parametrize(
