@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from harness.analysis.results import AccuracyRow, Analysis
 from harness.data.catalogue import SOURCES
@@ -111,6 +111,8 @@ def _accuracy_panel(
     for tick, row in zip(axes.get_yticklabels(), reversed([*ordered, *untrained]), strict=True):
         tick.set_color(MUTED if row.is_reference else looks[row.label].colour)
         tick.set_fontweight("bold" if looks[row.label].emphasis else "normal")
+    # 0.0425, 0.0450, … would run into each other.
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.set_xlabel("test NDCG@10 (0 to 1)")
     axes.set_ylabel("")
 
