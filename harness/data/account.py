@@ -55,7 +55,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         if self.time is not None and self.order == "lines":
             return "time names a column, and order: lines does without; leave one of them out"
         try:
-            b"".decode(self.encoding)
+            "a".encode(self.encoding)
         except (LookupError, ValueError):
             return f"encoding is '{self.encoding}'; it must be a name such as utf-8, utf-16, latin-1 or cp1252"
         return None

@@ -82,6 +82,22 @@ def header(rows: Sequence[list[str]], options: Options) -> list[str] | None:
     return first if typed or given or known or numbers else None
 
 
+def is_header(first: list[str]) -> bool:
+    """Whether a first row names a user and an item, or types of columns."""
+    names = {plain(cell) for cell in first}
+    return bool(names & {*USERS} and names & {*ITEMS}) or all(map(_TYPED.fullmatch, first))
+
+
+def has_times(rows: Sequence[list[str]]) -> bool:
+    """Whether some column holds times from 1990 on in all rows but perhaps the first."""
+    return any(all(_late(row[k]) for row in rows[len(rows) > 1 :]) for k in range(len(rows[0])))
+
+
+def has_numbers(rows: Sequence[list[str]]) -> bool:
+    """Whether the last column holds numbers in all rows but perhaps the first."""
+    return all(_NUMBER.fullmatch(row[-1]) for row in rows[len(rows) > 1 :])
+
+
 def find(rows: Sequence[list[str]], options: Options) -> Columns:
     """The columns of a table of which these are the first rows.
 

@@ -155,6 +155,16 @@ def data_place(data_folder: str | Path | None = None) -> Path | None:
     return Path(given).expanduser().absolute() if given else None
 
 
+def own_file(source: DataSource, data_folder: str | Path | None = None) -> Path | None:
+    """The user's file of a data set, if it is there; not one that came with the package or was fetched."""
+    given = data_place(data_folder)
+    if source.file is None:
+        return None
+    path = Path(source.file).expanduser()
+    path = given / path if given else path
+    return path if path.is_absolute() and path.is_file() else None
+
+
 def sha256_of(path: Path) -> str:
     """Checksum of a file, read in chunks."""
     digest = hashlib.sha256()
