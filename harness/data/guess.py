@@ -22,6 +22,8 @@ def guess(path: Path, encoding: str = PLAIN.encoding) -> str:
     Raises:
         UserError: The file is empty, cannot be unpacked, is no text, or may be a table or sequences.
     """
+    if text.is_parquet(path):
+        return "table"
     sample = [line for _, line in itertools.islice(text.text_lines(path, encoding), _SAMPLE)]
     if not sample:
         raise text.no_events(path)

@@ -225,6 +225,12 @@ def quoted(texts: Any, separator: str) -> Iterator[list[str]]:
         raise ValueError(f"{words}; a field with quotes in it stands in quotes, and they stand in it twice") from None
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file is one of Parquet, which is no text."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 def refuse(path: Path, number: int, line: str, why: str, remedy: str) -> UserError:
     """The error for a line: file, number, its text, what is wrong with it and what to do."""
     return UserError(f"{path}, line {number}: '{shown(line)}' {why}. {remedy}")

@@ -15,8 +15,6 @@ from typing import Any
 import msgspec
 
 from harness.data.sources import prepare
-from harness.data.summary import unusable
-from harness.errors import UserError
 from harness.metrics import SELECTION
 from harness.records import device_series as series
 from harness.records import schema as records
@@ -55,7 +53,7 @@ def run_cell(
 
     Raises:
         OutOfTimeError: The deadline passed; nothing was written.
-        UserError: The data set of a training cell is missing, malformed or too small; nothing was written.
+        UserError: The data set of a training cell is missing or malformed; nothing was written.
     """
     started = datetime.datetime.now(datetime.UTC)
     begin = time.monotonic()
@@ -66,8 +64,6 @@ def run_cell(
     # Here, not in the child: what a cell executes then depends on no reader of data.
     source = study.sources()[cell.spec.dataset] if isinstance(cell.spec, TrainingSpec) else None
     data = None if source is None else prepare(cell.spec.where, source, study.data_folder)
-    if data is not None and (problem := unusable(data)):
-        raise UserError(f"data set '{data.name}': {problem}")
     limit = cell.spec.memory_limit_bytes or int(0.9 * memory_bytes())
     bounds = Bounds(cell.spec.timeout_seconds, limit, deadline)
     request = {

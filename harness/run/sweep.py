@@ -163,13 +163,25 @@ def run(
 
     Raises:
         OutOfTimeError: The deadline passed; nothing was written.
-        UserError: The data set of a training cell is missing or malformed; nothing was written.
+        UserError: The data set of a training cell is missing, malformed or too small; nothing was written.
     """
     if isinstance(task, Cell):
+        if isinstance(task.spec, TrainingSpec):
+            _prepare(study, task.spec.dataset)
         return run_cell(study, task, output, log=log, workers=workers, deadline=deadline)
     record = bench(task.settings, log=log, deadline=deadline)
     records.write(record, output)
     return record
+
+
+def _prepare(study: Study, dataset: str) -> None:
+    """Prepare a data set.
+
+    Raises:
+        UserError: It is missing or malformed, or nothing can be trained or ranked on it.
+    """
+    if problem := unusable(prepare(dataset, study.sources()[dataset], study.data_folder)):
+        raise UserError(f"data set '{dataset}': {problem}")
 
 
 def sweep(
@@ -201,8 +213,7 @@ def sweep(
     todo = [t for t in order(tasks(study)) if (kind is None or t.kind == kind) and not (folder / t.path).is_file()]
     # Once and beforehand: each cell would ask for it again, and fetch what cannot be fetched.
     for dataset in sorted({t.spec.where for t in todo if isinstance(t, Cell) and t.kind == "training"}):
-        if problem := unusable(prepare(dataset, study.sources()[dataset], study.data_folder)):
-            raise UserError(f"data set '{dataset}': {problem}")
+        _prepare(study, dataset)
     progress = Progress(folder)
     longest: dict[str, float] = {}
     with ForkServers() as servers:

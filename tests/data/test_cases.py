@@ -104,6 +104,33 @@ def test_a_table_is_read_as_the_same_histories(tmp_path, case):
     assert account.warnings == []
 
 
+@pytest.mark.parametrize("kind", ["int64", "string", "timestamp[ms]", "timestamp[us]", "double"])
+def test_a_parquet_file_is_read_as_the_same_histories(tmp_path, kind):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    seconds = arrow.array([row[3] for row in ROWS])
+    times = seconds.cast("timestamp[s]").cast(kind) if kind.startswith("timestamp") else seconds.cast(kind)
+    users, items = arrow.array([row[0] for row in ROWS]).dictionary_encode(), arrow.array([int(row[1]) for row in ROWS])
+    parquet.write_table(arrow.table({"uid": users, "asin": items, "ts": times}), tmp_path / "x.parquet")
+    found, times, account = read(tmp_path / "x.parquet")
+    assert found == list(BASE.values())
+    assert times[1] == [1000000000, 1000000059, 1000000111, 1000000188]
+    assert (account.rows, account.warnings) == (len(ROWS), [])
+
+
+def test_a_parquet_file_with_broken_ids_is_refused(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for users, words in (
+        ([1.0, 2.0], "of type double, which is no user"),
+        (["a", None], "line 2: the user is missing"),
+    ):
+        parquet.write_table(arrow.table({"user": users, "item": [1, 2], "time": [1500000000] * 2}), tmp_path / "x")
+        with pytest.raises(UserError, match=words):
+            read(tmp_path / "x")
+    (tmp_path / "x").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match="is damaged"):
+        read(tmp_path / "x")
+
+
 def test_what_was_read_is_told(tmp_path):
     text = "# a sample\n" + rows("{0},{1},{2},{3},", "user_id,parent_asin,rating,timestamp,history\n\n")
     told = read(write(tmp_path, text))[2]

@@ -112,6 +112,15 @@ def test_the_format_of_a_file_is_guessed(here, text):
     assert guessing.guess(here / "x") == GUESSES[text]
 
 
+@pytest.mark.parametrize("command", [["sweep", "mine.yaml"], ["train", "--study", "mine.yaml", "--output", "r.json"]])
+def test_a_study_on_data_without_anything_to_train_on_is_refused_before_it_runs(here, capsys, command):
+    mine = study(here)
+    (here / "x.csv").write_text("u,a,5,1500000000\nu,b,5,1500000001\n")
+    cell = [] if command[0] == "sweep" else ["--cell", next(cells(mine)).key]
+    assert cli.main([*command, *cell]) == 64
+    assert "data set 'own': no user has 3 events" in capsys.readouterr().err
+
+
 def test_a_row_or_a_history_is_asked_about(here, capsys):
     (here / "x").write_text("1 31 5 3\n2 32 4 7\n")
     assert "--format table` or `--format sequences" in data(capsys, "x")

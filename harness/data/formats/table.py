@@ -160,6 +160,8 @@ def _count_ties(account: Account, owner: Any, thing: Any, keys: list[Integers], 
 
 def _source(path: Path, options: Options, account: Account) -> _Rows:
     try:
+        if text.is_parquet(path):
+            return _ParquetRows(path, options, account)
         with text.text(path, options.encoding) as file:
             start = next((line for line in file if not text.empty(line)), "")
         if not start:
@@ -343,6 +345,60 @@ class _JsonRows:
     def line(self, row: int) -> int:
         """See `_Rows`."""
         return next(itertools.islice(self._objects(), row, None))[0]
+
+
+@dataclass
+class _ParquetRows:
+    """Rows of a Parquet file. The package that reads it is asked for only here."""
+
+    path: Path
+    options: Options
+    account: Account
+
+    def __post_init__(self) -> None:
+        try:
+            from pyarrow import ArrowInvalid, parquet
+        except ImportError:
+            raise UserError(
+                f"{self.path} is a Parquet file, and the package that reads it is not installed; `pip install pyarrow`"
+            ) from None
+        try:
+            self._file = parquet.ParquetFile(self.path)
+        except ArrowInvalid as error:
+            raise UserError(f"{self.path} is damaged ({error}); get it again") from None
+        schema = self._file.schema_arrow
+        self.columns = by.by_name(schema.names, self.options)
+        self.account.form = "Parquet"
+        for role, place in self.columns.roles.items():
+            kind = str(schema.types[place])
+            legal = _PARQUET if role != "time" else (*_PARQUET, "timestamp", "date32", "float", "double", "decimal")
+            if not kind.startswith(legal):
+                raise by.UnclearError(
+                    f"column '{schema.names[place]}', the {role}, is of type {kind}, which is no {role}; "
+                    "write it as text or whole numbers"
+                )
+
+    def pieces(self) -> Iterator[Columns]:
+        """See `_Rows`."""
+        names = [self.columns.name(place) for place in self.columns.roles.values()]
+        for batch in self._file.iter_batches(_PIECE, columns=names):
+            yield [_texts(batch.column(name)) for name in names]
+
+    def line(self, row: int) -> int:
+        """Number of the row, from 1."""
+        return row + 1
+
+
+# Types of a column whose values are what they are as text.
+_PARQUET = ("int", "uint", "string", "large_string", "string_view", "dictionary<values=string")
+
+
+def _texts(column: Any) -> list[str]:
+    """Values as text; a missing one is empty."""
+    if str(column.type).startswith("timestamp"):
+        column = column.cast("int64")
+    found: list[str] = column.cast("string").fill_null("").to_pylist()
+    return found
 
 
 OPTIONS = ("user", "item", "time", "order", "separator", "encoding")
