@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from harness import __version__
+from harness.data.account import Options
 from harness.errors import INTERNAL, USAGE, Parser, UserError, unknown
 from harness.records import schema as records
 from harness.records.outcome import outcome
@@ -65,9 +66,17 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    data = add("data", _data, "find or fetch a data set, verify and prepare it, print its statistics and split hash")
-    data.add_argument("dataset")
+    data = add("data", _data, "find or fetch a data set, or read a file: what is in it, its statistics and split hash")
+    data.add_argument("dataset", metavar="NAME_OR_FILE")
     data.add_argument("--study", help="study whose data sets and data folder count too")
+    data.add_argument("--json", action="store_true")
+    own = data.add_argument_group("of a file", "what a study would say of it; what is left out is found in the file")
+    own.add_argument("--format", help="such as table, pairs or sequences")
+    for role in ("user", "item", "time"):
+        own.add_argument(f"--{role}", metavar="COLUMN", type=_column, help=f"name or number of the {role}s' column")
+    own.add_argument("--order", choices=["time", "lines"], help="of a user's events (default: time)")
+    own.add_argument("--separator", metavar="CHARACTER")
+    own.add_argument("--encoding", help="(default: utf-8)")
 
     for name, kind in (("speed", "speed"), ("train", "training")):
         command = add(name, _cell, f"run one {kind} cell of a study")
@@ -165,14 +174,28 @@ def _study(name: str | None) -> Study:
     return load_study(name or default_study())
 
 
+def _column(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
 def _data(options: argparse.Namespace) -> int:
-    from harness.data.summary import summary
+    from harness.data.summary import as_json, as_text, figures, of_file
 
     study = load_study(options.study) if options.study else None
     sources = study.sources() if study else Study(name="none").sources()
-    if options.dataset not in sources:
-        raise unknown("data set", options.dataset, sources)
-    print(summary(options.dataset, sources[options.dataset], study.data_folder if study else None))
+    said = {name: getattr(options, name) for name in ("format", *Options.__struct_fields__)}
+    said = {name: value for name, value in said.items() if value is not None}
+    if options.dataset in sources:
+        if said:
+            raise UserError(
+                f"'{options.dataset}' is a data set, so --{next(iter(said))} means nothing; it is for files"
+            )
+        found = figures(options.dataset, sources[options.dataset], study.data_folder if study else None)
+    elif Path(options.dataset).is_file():
+        found = of_file(Path(options.dataset), said)
+    else:
+        raise unknown("data set", options.dataset, sources, "Or give the path of a file.")
+    print(as_json(found) if options.json else as_text(found))
     return 0
 
 
@@ -198,15 +221,28 @@ def _end_with(parent: int | None) -> None:
 
 
 def _cells(options: argparse.Namespace) -> int:
-    from harness.run.sweep import tasks
+    from harness.run.sweep import changed_data, tasks
 
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
     if options.stale or options.remove_stale:
         return _stale(folder, remove=options.remove_stale)
+    changed = changed_data(study, folder)
     for cell in tasks(study):
-        print(f"{'done   ' if (folder / cell.path).is_file() else 'missing'} {cell.kind:8} {cell.key}")
+        word = "changed" if cell.key in changed else "done   " if (folder / cell.path).is_file() else "missing"
+        print(f"{word} {cell.kind:8} {cell.key}")
+    _warn_of_data(changed, folder)
     return 0
+
+
+def _warn_of_data(changed: dict[str, Path], folder: Path) -> None:
+    for file in sorted(set(changed.values())):
+        count = sum(other == file for other in changed.values())
+        print(
+            f"warning: {count} records in {folder} were measured on another content of {file.absolute()}; "
+            "put that file back, or remove them to measure again",
+            file=sys.stderr,
+        )
 
 
 def _stale(folder: Path, *, remove: bool) -> int:
@@ -221,7 +257,7 @@ def _stale(folder: Path, *, remove: bool) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from harness.run import session
-    from harness.run.sweep import sweep
+    from harness.run.sweep import changed_data, sweep
 
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
@@ -232,6 +268,7 @@ def _sweep(options: argparse.Namespace) -> int:
     session.name_sources(options.data, options.commit)
     if options.resume is not None:
         print(f"{session.resume(options.resume, folder)} files of {options.resume} unpacked into {folder}", flush=True)
+    _warn_of_data(changed_data(study, folder), folder)
     if options.archive is not None:
         _end_with(None)
         here = session.Session(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 
+from harness.data.account import Options
 from harness.errors import UserError
 
 # The format of generated data, which have no file.
@@ -66,13 +69,13 @@ class Planted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return None
 
 
-class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where one data set comes from.
+class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where one data set comes from, and how its file is read: see `Options`.
 
     Attributes:
-        format: `synthetic` (generated), or a file of harness/data/formats such as `pairs`.
+        format: `synthetic` (generated), or a file of harness/data/formats such as `table`.
         planted: For `synthetic`: data with a dependence at a known lag, instead of the built-in ones.
-        file: Path below the data folder, or below harness/data/packaged, where it is `FILE.gz`.
+        file: Path below the data folder, or below harness/data/packaged, where it is `FILE.gz`; or an absolute one.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
         citation: What to cite.
@@ -89,6 +92,18 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sentinel_ndcg10: float | None = None
     caution: str = ""
 
+    @property
+    def options(self) -> Options:
+        """How the file is read."""
+        return Options(**self.given)
+
+    @property
+    def spoken(self) -> str | None:
+        """The file as a cell's spec has it; with the options that differ from their defaults, which change it."""
+        if self.planted is not None:
+            return self.planted.words
+        return f"{self.file}: {self.words}" if self.words else self.file
+
     def check(self, name: str) -> None:
         """Check what the types do not.
 
@@ -96,15 +111,36 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             name: Name of the data set, for the message.
 
         Raises:
-            UserError: Options of planted data that contradict each other, or a file beside them.
+            UserError: Options that contradict each other, a malformed checksum or address, or a file of planted data.
         """
+        if words := self.problem():
+            raise UserError(f"data set '{name}': {words}")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise UserError(
+                f"data set '{name}': sha256 is '{self.sha256}'; it must be 64 of the digits 0-9 and a-f, in lower case"
+            )
+        if self.url is not None and not _is_address(self.url):
+            raise UserError(
+                f"data set '{name}': url is '{self.url}'; it must begin with https://, http://, ftp:// or file:///"
+            )
+        if self.format == SYNTHETIC and self.given:
+            raise UserError(f"data set '{name}' is generated, so {', '.join(self.given)} mean nothing; leave them out")
         if self.planted is None:
             return
-        words = self.planted.problem()
+        problem = self.planted.problem()
         if self.format != SYNTHETIC or self.file is not None or self.sha256 is not None:
-            words = f"they are generated; write `format: {SYNTHETIC}` and leave file and sha256 out"
-        if words is not None:
-            raise UserError(f"data set '{name}', planted: {words}")
+            problem = f"they are generated; write `format: {SYNTHETIC}` and leave file and sha256 out"
+        if problem is not None:
+            raise UserError(f"data set '{name}', planted: {problem}")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    far = parts.scheme in ("http", "https", "ftp") and bool(parts.netloc)
+    return bool(parts.path) and (parts.scheme == "file" or far)
 
 
 _MCAULEY = "McAuley et al., Image-based recommendations on styles and substitutes, SIGIR 2015"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import gzip
 import hashlib
 import os
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 import filelock
 
 from harness.data import interactions, planted, synthetic
+from harness.data.account import Account
 from harness.data.catalogue import SYNTHETIC, DataSource
 from harness.data.formats import find_format
 from harness.data.interactions import StoredInteractions
@@ -43,6 +45,7 @@ class Prepared:
         data_sha256: Checksum of the file, or of the generated events.
         arrays_sha256: Checksum of the arrays: what a training cell reads.
         folder: Where the arrays lie.
+        account: What was found in the file; None for generated data, and for a format that does not tell.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Prepared:
     data_sha256: str
     arrays_sha256: str
     folder: Path
+    account: Account | None = None
 
 
 def cache_folder() -> Path:
@@ -72,22 +76,46 @@ def prepare(name: str, source: DataSource, data_folder: str | Path | None = None
         UserError: The file is missing, has another checksum, or a malformed line; or planted data that cannot be.
     """
     source.check(name)
-    if source.planted is not None:
-        folder = _folder(name, _sha256_of_words(repr(source.planted)), planted.GENERATOR_VERSION)
-    elif source.format == SYNTHETIC:
-        folder = _folder(name, _sha256_of_words(repr(synthetic.Parameters())), synthetic.GENERATOR_VERSION)
-    else:
-        expected = source.sha256 or sha256_of(locate(name, source, data_folder))
-        folder = _folder(name, expected, find_format(source.format).version)
-    if not folder.is_dir():
+    folder = _folder(name, source, data_folder)
+    if (found := _intact(name, folder)) is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
+            if _intact(name, folder) is None:
+                if folder.is_dir():
+                    print(f"data {name}: the arrays in {folder} are damaged; preparing them again", file=sys.stderr)
+                    shutil.rmtree(folder)
                 _build(folder, name, source, data_folder)
-    stored, meta = interactions.load(folder)
-    # Arrays prepared before their checksum was kept have none.
-    arrays_sha256 = meta["arrays_sha256"] if "arrays_sha256" in meta else interactions.checksum(folder)
-    return Prepared(name, stored, meta["data_sha256"], arrays_sha256, folder)
+        found = interactions.load(folder)
+        _INTACT[folder] = _stamp(folder)
+    stored, meta = found
+    account = Account(**meta["read"]) if meta.get("read") else None
+    return Prepared(name, stored, meta["data_sha256"], meta["arrays_sha256"], folder, account)
+
+
+# Folders whose arrays this process has held against their checksum, and what their files were then.
+_INTACT: dict[Path, list[tuple[str, int, int]]] = {}
+
+
+def _stamp(folder: Path) -> list[tuple[str, int, int]]:
+    stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _intact(name: str, folder: Path) -> tuple[StoredInteractions, dict[str, Any]] | None:
+    """Arrays and meta.json of a folder; None if there is none, or its arrays are not those that were prepared."""
+    if not folder.is_dir():
+        return None
+    try:
+        stored, meta = interactions.load(folder)
+        stamp = _stamp(folder)
+        if _INTACT.get(folder) != stamp:
+            if interactions.checksum(folder) != meta["arrays_sha256"] or stored.offsets[-1] != stored.num_events:
+                return None
+            _INTACT[folder] = stamp
+    # What numpy and json say of files that are cut, empty, or of another kind.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError):
+        return None
+    return stored, meta
 
 
 def locate(name: str, source: DataSource, data_folder: str | Path | None = None) -> Path:
@@ -98,12 +126,14 @@ def locate(name: str, source: DataSource, data_folder: str | Path | None = None)
     """
     if source.file is None:
         raise UserError(f"data set '{name}' of format '{source.format}' names no file; add `file:` to it in the study")
-    given = os.environ.get(DATA_VARIABLE) or data_folder
-    downloaded = cache_folder() / "files" / source.file
-    for path in [*([Path(given) / source.file] if given else []), downloaded]:
+    given, file = data_place(data_folder), Path(source.file).expanduser()
+    downloaded = cache_folder() / "files" / file
+    for path in [*([given / file] if given else []), downloaded]:
         if path.is_file():
             _verify(path, source)
             return path
+    if file.is_absolute():
+        raise UserError(f"data set '{name}' is missing: there is no file {file}; correct `file:` in the study")
     packaged = (_PACKAGED / f"{source.file}.gz").resolve()
     # A path may lead out of the folder; what lies there is the user's.
     if packaged.is_relative_to(_PACKAGED.resolve()) and packaged.is_file():
@@ -119,6 +149,22 @@ def locate(name: str, source: DataSource, data_folder: str | Path | None = None)
     return downloaded
 
 
+def data_place(data_folder: str | Path | None = None) -> Path | None:
+    """The folder of real data, as an absolute path: HYENAREC_DATA, else the study's."""
+    given = os.environ.get(DATA_VARIABLE) or data_folder
+    return Path(given).expanduser().absolute() if given else None
+
+
+def own_file(source: DataSource, data_folder: str | Path | None = None) -> Path | None:
+    """The user's file of a data set, if it is there; not one that came with the package or was fetched."""
+    given = data_place(data_folder)
+    if source.file is None:
+        return None
+    path = Path(source.file).expanduser()
+    path = given / path if given else path
+    return path if path.is_absolute() and path.is_file() else None
+
+
 def sha256_of(path: Path) -> str:
     """Checksum of a file, read in chunks."""
     digest = hashlib.sha256()
@@ -132,11 +178,26 @@ def _sha256_of_words(words: str) -> str:
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def _folder(name: str, digest: str, version: int) -> Path:
-    return cache_folder() / "prepared" / f"{name}-{digest[:16]}-v{version}"
+def _folder(name: str, source: DataSource, data_folder: str | Path | None) -> Path:
+    """Where the arrays of a data set go: a name that tells all that decides them."""
+    options = ""
+    if source.planted is not None:
+        digest, version = _sha256_of_words(repr(source.planted)), planted.GENERATOR_VERSION
+    elif source.format == SYNTHETIC:
+        digest, version = _sha256_of_words(repr(synthetic.Parameters())), synthetic.GENERATOR_VERSION
+    else:
+        form = find_format(source.format)
+        if words := form.refuse(source.options):
+            raise UserError(f"data set '{name}' of format '{source.format}': {words}")
+        digest, version = source.sha256 or sha256_of(locate(name, source, data_folder)), form.version
+        options = f"-{_sha256_of_words(source.words)[:8]}" if source.words else ""
+    return cache_folder() / "prepared" / f"{name}-{digest[:16]}-{source.format}{options}-v{version}"
 
 
 def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path | None) -> None:
+    # Whoever left these was killed: the lock is ours.
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         meta: dict[str, Any] = {"name": name, "format": source.format}
@@ -151,9 +212,10 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
                 "num_items": (source.planted or synthetic.Parameters()).num_items,
             }
         else:
-            path = locate(name, source, data_folder)
-            histories, times = find_format(source.format).read(path, ItemIds())
-            meta |= {"data_sha256": source.sha256 or sha256_of(path)}
+            path, form, account = locate(name, source, data_folder), find_format(source.format), Account()
+            histories, times = form.histories(path, ItemIds(), source.options, account)
+            # Its entries are filled while the histories are stored.
+            meta |= {"data_sha256": source.sha256 or sha256_of(path), "read": vars(account) if form.options else None}
         interactions.store(aside, histories, meta, times)
         aside.rename(folder)
     except BaseException:
@@ -172,6 +234,9 @@ def _verify(path: Path, source: DataSource) -> None:
 @contextlib.contextmanager
 def _arriving(source: DataSource, path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes its place only when it is whole and verified; else nothing is left of it."""
+    # Whoever left these was killed: the lock is ours.
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink()
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -191,7 +256,7 @@ def _unpack(source: DataSource, packaged: Path, path: Path) -> None:
         raise UserError(f"{packaged} is damaged ({error}); install the package again") from None
 
 
-def _fetch(name: str, source: DataSource, url: str, path: Path, given: str | Path | None) -> None:
+def _fetch(name: str, source: DataSource, url: str, path: Path, given: Path | None) -> None:
     print(f"data {name}: fetching {url}", file=sys.stderr, flush=True)
     try:
         with _arriving(source, path) as file, urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_SECONDS) as answer:
@@ -205,10 +270,11 @@ def _lock_beside(path: Path) -> str:
     return f"{path}.lock"
 
 
-def _missing(name: str, source: DataSource, given: str | Path | None, reason: str) -> UserError:
-    place = Path(given) / str(source.file) if given else f"a folder that {DATA_VARIABLE} names, as {source.file}"
-    if given and not Path(given).is_dir():
-        reason += f"; the folder of real data, {given}, is not there"
+def _missing(name: str, source: DataSource, given: Path | None, reason: str) -> UserError:
+    place = given / str(source.file) if given else f"a folder that {DATA_VARIABLE} names, as {source.file}"
+    if given and not given.is_dir():
+        named = DATA_VARIABLE if os.environ.get(DATA_VARIABLE) else "data_folder"
+        reason += f"; the folder of real data that {named} names, {given}, is not there"
     return UserError(
         f"data set '{name}' is missing: {reason}. Get {source.url or source.citation or 'the file'}, "
         f"sha256 {source.sha256 or 'any'}, and put it at {place}"

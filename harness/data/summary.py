@@ -1,17 +1,117 @@
-"""What a data set looks like, in words."""
+"""What a data set is: what was read of its file, its figures, who can be ranked and trained, in words and as JSON."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from harness.data import planted, sources, splits, synthetic
-from harness.data.catalogue import SYNTHETIC, DataSource
+from harness.data.account import Account
+from harness.data.catalogue import SOURCES, SYNTHETIC, DataSource
+from harness.data.formats import names
+from harness.data.guess import guess
+from harness.data.interactions import StoredInteractions
+from harness.data.sources import Prepared
+from harness.data.splits import Split
+from harness.errors import unknown
+
+# Share of the test items that nobody trains on, from which on it is a warning.
+_MANY_COLD = 0.1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set and its figures.
+
+    Attributes:
+        source: Where it comes from.
+        prepared: Its arrays, and what was found in the file.
+        split: Who is ranked.
+        repeats: Share of the events whose item the user has had before.
+        cold: Users whose test item stands in nobody's training events.
+        untrained: Users of less than two training events, who give a model nothing to train on.
+    """
+
+    source: DataSource
+    prepared: Prepared
+    split: Split
+    repeats: float
+    cold: int
+    untrained: int
+
+    @property
+    def stored(self) -> StoredInteractions:
+        """The events."""
+        return self.prepared.interactions
+
+    @property
+    def account(self) -> Account:
+        """What was found in the file; empty where that is not known."""
+        return self.prepared.account or Account(rows=self.stored.num_events)
+
+    @property
+    def histories(self) -> dict[str, float]:
+        """Events a user."""
+        low, middle, high, top = np.quantile(self.stored.lengths, [0, 0.5, 0.99, 1]).tolist()
+        return {"min": low, "median": middle, "mean": float(self.stored.lengths.mean()), "p99": high, "max": top}
+
+    @property
+    def histories_sha256(self) -> str:
+        """Checksum of the histories alone: the same for one file with times and one in their order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.stored.items).data)
+        digest.update(np.ascontiguousarray(self.stored.offsets).data)
+        return digest.hexdigest()
+
+    @property
+    def span(self) -> tuple[str, str] | None:
+        """First and last day; None where there are no times."""
+        times = self.stored.timestamps
+        if times is None:
+            return None
+        # Any second is a day here, and not only those that Python's own dates know.
+        first, last = (
+            str(np.datetime64(int(time), "s").astype("datetime64[D]")) for time in (times.min(), times.max())
+        )
+        return first, last
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the data, a sentence each."""
+        found = [*self.account.warnings]
+        if problem := unusable(self.prepared):
+            found.append(problem)
+        elif self.cold >= _MANY_COLD * len(self.split.users):
+            found.append(
+                f"{self.cold:,} of {len(self.split.users):,} test items stand in nobody's training events: no model "
+                "can know them"
+            )
+        return found
+
+    @property
+    def lines(self) -> str:
+        """What to write into a study to use the file."""
+        entry = {"format": self.source.format, "file": self.source.file, "sha256": self.prepared.data_sha256}
+        content = {"data": {self.prepared.name: {**entry, **self.source.given}}}
+        dumped: str = yaml.safe_dump(
+            content, default_flow_style=None, sort_keys=False, width=10_000, allow_unicode=True
+        )
+        return dumped.rstrip()
 
 
 def summary(name: str, source: DataSource, folder: str | Path | None = None) -> str:
-    """What `python -m harness data NAME` prints: prepares the data and describes it.
+    """Prepare a data set and describe it, as `python -m harness data NAME` prints it; see `figures`."""
+    return as_text(figures(name, source, folder))
+
+
+def figures(name: str, source: DataSource, folder: str | Path | None = None) -> Summary:
+    """Prepare a data set and count.
 
     Args:
         name: Name of the data set.
@@ -23,22 +123,131 @@ def summary(name: str, source: DataSource, folder: str | Path | None = None) -> 
     """
     prepared = sources.prepare(name, source, folder)
     stored, split = prepared.interactions, splits.leave_one_out(prepared.interactions)
-    low, middle, high, top = np.quantile(stored.lengths, [0, 0.5, 0.99, 1])
+    owner = np.repeat(np.arange(stored.num_users), stored.lengths)
+    distinct = len(np.unique(owner * (stored.num_items + 1) + stored.items))
+    known = np.zeros(stored.num_items + 1, dtype=bool)
+    known[split.training().items] = True
+    return Summary(
+        source=source,
+        prepared=prepared,
+        split=split,
+        repeats=1 - distinct / stored.num_events,
+        cold=int((~known[stored.items[split.targets("test")]]).sum()),
+        untrained=int((split.training_ends - stored.offsets[:-1] < 2).sum()),
+    )
+
+
+def of_file(path: Path, said: dict[str, Any]) -> Summary:
+    """The same of a file that no study names.
+
+    Args:
+        path: The file.
+        said: Its format and options, as far as they are given.
+
+    Raises:
+        UserError: It cannot be read; the message says what to give, as in a study.
+    """
+    legal = names()
+    if "format" in said and said["format"] not in legal:
+        raise unknown("format", said["format"], legal)
+    options = {name: value for name, value in said.items() if name != "format"}
+    form = said.get("format")
+    if form is None:
+        asked = options.keys() & {"user", "item", "time", "order"}
+        form = "table" if asked else guess(path, options.get("encoding", "utf-8"))
+    name = re.sub(r"[^A-Za-z0-9]+", "-", path.name.split(".")[0]).strip("-") or "mine"
+    if name in SOURCES:
+        name += "-own"
+    return figures(name, DataSource(format=form, file=str(path.absolute()), **options))
+
+
+def unusable(prepared: Prepared) -> str | None:
+    """Why no model can be trained or ranked on a data set; None if one can."""
+    stored = prepared.interactions
+    longest = int(stored.lengths.max(initial=0))
+    # Of a ranked user all but two events are for training, and a pair of input and target takes two.
+    if longest < splits.LEAST_EVENTS:
+        return (
+            f"no user has {splits.LEAST_EVENTS} events, so nobody can be ranked (the longest history has {longest}); "
+            "bring longer histories"
+        )
+    if not (splits.leave_one_out(stored).training_ends - stored.offsets[:-1] >= 2).any():
+        return (
+            "no user has two training events besides the two that are held out, so nothing can be trained; "
+            "bring longer histories"
+        )
+    return None
+
+
+def as_text(found: Summary) -> str:
+    """What `python -m harness data` prints."""
+    stored, told, split, source = found.stored, found.account, found.split, found.source
+    history = found.histories
     lines = [
-        f"{name}: {stored.num_users:,} users, {stored.num_items:,} items, {stored.num_events:,} events",
-        f"history: min {low:.0f}, median {middle:g}, mean {stored.lengths.mean():.1f}, p99 {high:.0f}, max {top:.0f}",
+        f"{found.prepared.name}: {stored.num_users:,} users, {stored.num_items:,} items, {stored.num_events:,} events",
+        f"history: min {history['min']:.0f}, median {history['median']:g}, mean {history['mean']:.1f}, "
+        f"p99 {history['p99']:.0f}, max {history['max']:.0f}",
+    ]
+    if found.prepared.account is not None:
+        left = ", ".join(f"{count:,} {reason}" for reason, count in told.left_out.items())
+        lines.append(f"read: {told.form}")
+        if told.columns:
+            columns = ", ".join(f"{role} is {name}" for role, name in told.columns.items())
+            lines.append(f"columns: {columns}; not used: {', '.join(told.ignored) or 'none'}")
+        lines.append(f"rows: {told.rows:,} kept; left out: {left or 'none'}")
+    lines.append(f"timestamps: {'none' if stored.timestamps is None else told.unit or 'unix seconds'}")
+    if found.span is not None:
+        lines.append(f"time: {found.span[0]} to {found.span[1]}")
+    if told.ties is not None:
+        lines.append(
+            f"ties: {told.ties:.1%} of neighbouring events of a user have the same time; {told.duplicates:,} events "
+            "are there twice (same user, item and time) and count"
+        )
+    lines += [
+        f"repeats: {found.repeats:.1%} of the events are of an item that the user has had before",
         f"split: {splits.RULE}; {len(split.users):,} users ranked, {split.training_only:,} with fewer than "
         f"{splits.LEAST_EVENTS} events in training only",
+        f"training: {found.untrained:,} users have fewer than two training events; {found.cold:,} test items stand in "
+        "nobody's",
         f"split sha256: {split.sha256}",
-        f"data sha256: {prepared.data_sha256}",
-        f"timestamps: {'none' if stored.timestamps is None else 'unix seconds'}",
-        f"arrays: {prepared.folder}",
+        f"data sha256: {found.prepared.data_sha256}",
+        f"arrays sha256: {found.prepared.arrays_sha256}",
+        f"arrays: {found.prepared.folder.absolute()}",
         f"reference: {source.citation or 'none stated'}",
     ]
+    lines += [f"warning: {words}" for words in found.warnings]
     if source.caution:
         lines.append(f"caution: {source.caution}")
     if source.planted is not None:
         lines.append(planted.describe(source.planted))
     elif source.format == SYNTHETIC:
         lines.append(synthetic.describe())
+    elif found.prepared.name not in SOURCES:
+        lines += ["in a study:", found.lines]
     return "\n".join(lines)
+
+
+def as_json(found: Summary) -> str:
+    """What `python -m harness data --json` prints."""
+    stored, told = found.stored, found.account
+    content = {
+        "name": found.prepared.name,
+        "format": found.source.format,
+        **{name: value for name, value in asdict(told).items() if name not in ("rows", "warnings")},
+        "kept": told.rows,
+        "users": stored.num_users,
+        "items": stored.num_items,
+        "events": stored.num_events,
+        "histories": {**found.histories, "sha256": found.histories_sha256},
+        "span": found.span,
+        "repeats": found.repeats,
+        "ranked_users": len(found.split.users),
+        "untrained_users": found.untrained,
+        "cold_test_items": found.cold,
+        "warnings": found.warnings,
+        "split_sha256": found.split.sha256,
+        "data_sha256": found.prepared.data_sha256,
+        "arrays_sha256": found.prepared.arrays_sha256,
+        "study": None if found.prepared.name in SOURCES else yaml.safe_load(found.lines),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False)

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.data.sources import prepare
+from harness.data.sources import own_file, prepare, sha256_of
+from harness.data.summary import unusable
 from harness.errors import UserError
 from harness.records import schema as records
 from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
+from harness.records.spec import TrainingSpec
 from harness.run.operator_bench import OperatorCell, bench, operator_cells
 from harness.run.supervisor import run_cell
 from harness.run.watch import OutOfTimeError
@@ -98,6 +100,37 @@ def find(study: Study, kind: str, key: str, *, typed: str) -> Task:
     return known[key]
 
 
+def changed_data(study: Study, folder: Path) -> dict[str, Path]:
+    """Records that were measured on another file than is there now.
+
+    A data set whose checksum the study states cannot change: another file is refused.
+
+    Args:
+        study: The study.
+        folder: Its folder of records.
+
+    Returns:
+        The file, by the key of the cell.
+
+    Raises:
+        UserError: A record that cannot be read.
+    """
+    now: dict[str, tuple[Path, str] | None] = {}
+    found: dict[str, Path] = {}
+    for cell in cells(study):
+        path = folder / cell.path
+        if not isinstance(cell.spec, TrainingSpec) or cell.spec.source.sha256 is not None or not path.is_file():
+            continue
+        name = cell.spec.dataset
+        if name not in now:
+            file = own_file(study.sources()[name], study.data_folder)
+            now[name] = None if file is None else (file, sha256_of(file))
+        here = now[name]
+        if here is not None and records.read(path).provenance.data_sha256 != here[1]:
+            found[cell.key] = here[0]
+    return found
+
+
 def order(todo: Iterable[Task]) -> list[Task]:
     """Most informative first: one replicate of everything before the next, shuffled inside.
 
@@ -130,13 +163,25 @@ def run(
 
     Raises:
         OutOfTimeError: The deadline passed; nothing was written.
-        UserError: The data set of a training cell is missing or malformed; nothing was written.
+        UserError: The data set of a training cell is missing, malformed or too small; nothing was written.
     """
     if isinstance(task, Cell):
+        if isinstance(task.spec, TrainingSpec):
+            _prepare(study, task.spec.dataset)
         return run_cell(study, task, output, log=log, workers=workers, deadline=deadline)
     record = bench(task.settings, log=log, deadline=deadline)
     records.write(record, output)
     return record
+
+
+def _prepare(study: Study, dataset: str) -> None:
+    """Prepare a data set.
+
+    Raises:
+        UserError: It is missing or malformed, or nothing can be trained or ranked on it.
+    """
+    if problem := unusable(prepare(dataset, study.sources()[dataset], study.data_folder)):
+        raise UserError(f"data set '{dataset}': {problem}")
 
 
 def sweep(
@@ -160,7 +205,7 @@ def sweep(
 
     Raises:
         ForkError: `workers` is `fork`, and that does not work here.
-        UserError: A data set is missing; nothing was measured.
+        UserError: A data set is missing, or nothing can be trained on it; nothing was measured.
     """
     begin = time.monotonic()
     deadline = None if minutes is None else begin + 60 * minutes
@@ -168,7 +213,7 @@ def sweep(
     todo = [t for t in order(tasks(study)) if (kind is None or t.kind == kind) and not (folder / t.path).is_file()]
     # Once and beforehand: each cell would ask for it again, and fetch what cannot be fetched.
     for dataset in sorted({t.spec.where for t in todo if isinstance(t, Cell) and t.kind == "training"}):
-        prepare(dataset, study.sources()[dataset], study.data_folder)
+        _prepare(study, dataset)
     progress = Progress(folder)
     longest: dict[str, float] = {}
     with ForkServers() as servers:

@@ -165,9 +165,8 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
 
 
 def _source_spec(source: DataSource) -> SourceSpec:
-    """A data source as a spec has it; planted data say in place of a file what they are."""
-    file = source.file if source.planted is None else source.planted.words
-    return SourceSpec(format=source.format, file=file, sha256=source.sha256)
+    """A data source as a spec has it."""
+    return SourceSpec(format=source.format, file=source.spoken, sha256=source.sha256)
 
 
 def resolve_model(study: Study, label: str) -> ModelSpec:

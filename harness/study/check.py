@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.data import formats
-from harness.data.catalogue import SYNTHETIC
+from harness.data.catalogue import SOURCES, SYNTHETIC
 from harness.errors import UserError, unknown
 from harness.study.cells import challenges, resolve_model
 from harness.study.find import find_study
@@ -57,6 +57,10 @@ def _validate(study: Study, where: str) -> None:
             if source.format not in (legal := [SYNTHETIC, *formats.names()]):
                 raise unknown(f"format of data set '{name}'", source.format, legal)
             source.check(name)
+            if source.given and (words := formats.find_format(source.format).refuse(source.options)):
+                raise UserError(f"data set '{name}' of format '{source.format}': {words}")
+            if name in SOURCES:
+                raise UserError(f"data set '{name}' is one of the catalogue; give yours another name")
         if study.training:
             for reference in study.training.references:
                 if reference not in registry.names(reference=True):

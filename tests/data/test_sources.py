@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import multiprocessing
 import os
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -70,6 +71,80 @@ def test_without_a_checksum_the_file_decides(place):
     assert first.data_sha256 == SHA
     assert second.data_sha256 != SHA
     assert second.interactions.num_users == 3
+
+
+def test_a_corrected_format_gives_its_own_arrays(place):
+    (place / "x.txt").write_text("1 7 3 1500000001\n2 7 3 1500000000\n")
+    given = {"sha256": None, "format": "sequences"}
+    assert sources.prepare("toy", source(**given), place).interactions.num_items == 4
+    table = sources.prepare("toy", source(**given | {"format": "table"}), place).interactions
+    assert (table.num_items, table.timestamps.tolist()) == (1, [1500000001, 1500000000])
+    swapped = {"format": "table", "user": 2, "item": 1, "time": 4}
+    assert sources.prepare("toy", source(**given | swapped), place).interactions.items.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("file", ["items.npy", "offsets.npy", "timestamps.npy", "meta.json"])
+@pytest.mark.parametrize("how", ["zeroed", "cut", "emptied", "removed"])
+def test_damaged_arrays_are_prepared_again(place, capsys, file, how):
+    (place / "x.txt").write_text("".join(f"u,{item},5,{1500000000 + item}\n" for item in range(50)))
+    table = source(sha256=None, format="table")
+    whole = sources.prepare("toy", table, place)
+    path, expected = whole.folder / file, whole.interactions.items.tolist()
+    content = path.read_bytes()
+    changed = {"zeroed": content[:-60] + bytes(60), "cut": content[:-60], "emptied": b""}
+    path.unlink() if how == "removed" else path.write_bytes(changed[how])
+    again = sources.prepare("toy", table, place)
+    assert again.interactions.items.tolist() == expected
+    assert again.interactions.timestamps.tolist() == [1500000000 + item for item in range(50)]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "are damaged; preparing them again" in said[0]
+    sources.prepare("toy", table, place)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_killed_preparation_left_is_cleared(place, tmp_path):
+    (place / "x.txt").write_bytes(TEXT)
+    folder = sources.prepare("toy", source(), place).folder
+    shutil.rmtree(folder)
+    (folder.parent / f".{folder.name}.abc").mkdir()
+    other = folder.parent / ".other-data.abc"
+    other.mkdir()
+    sources.prepare("toy", source(), place)
+    assert {path for path in folder.parent.iterdir() if path.suffix != ".lock"} == {folder, other}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sha256": SHA.upper()}, "in lower case"),
+        ({"sha256": "abc"}, "64 of the digits"),
+        ({"url": "example.org/x"}, "must begin with https://"),
+        ({"url": "https://"}, "must begin with https://"),
+        ({"separator": ";;"}, "one character, or '::'"),
+        ({"separator": '"'}, "cannot separate"),
+        ({"encoding": "klingon"}, "encoding is 'klingon'"),
+        ({"encoding": "rot13"}, "encoding is 'rot13'"),
+        ({"format": "table", "user": 0}, "counted from 1"),
+        ({"format": "table", "time": "when", "order": "lines"}, "leave one of them out"),
+        ({"user": "who"}, "user mean nothing to this format; it takes separator, encoding"),
+        ({"file": "/nowhere/x.txt"}, "there is no file /nowhere/x.txt"),
+    ],
+)
+def test_a_source_that_cannot_be_meant_is_refused(place, changes, words):
+    with pytest.raises(UserError, match=words):
+        sources.prepare("toy", source(**{"sha256": None, **changes}), place)
+
+
+def test_a_folder_of_data_may_lie_in_the_home_folder_or_be_relative(place, tmp_path, monkeypatch):
+    (place / "x.txt").write_bytes(TEXT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("~/data", "data"):
+        assert sources.locate("toy", source(), folder) == place / "x.txt"
+    assert sources.locate("toy", source(file="~/data/x.txt")) == place / "x.txt"
+    with pytest.raises(UserError, match=f"that data_folder names, {tmp_path / 'other'}, is not there"):
+        sources.locate("toy", source(), "other")
 
 
 def test_ratings_keep_their_timestamps(place):

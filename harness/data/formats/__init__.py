@@ -3,8 +3,8 @@
 A format's name is its file's, `-` written as `_`; files that begin with `_` are not formats. Each defines `FORMAT`;
 `_template.py` is one to copy. A package brings a format with an entry point of the group `hyenarec_bench.formats`.
 
-Tokens of users and items are arbitrary strings without white space. Items get dense ids 1 … V in order of first
-appearance, users keep the order of the file.
+Ids of users and items are text. Items get dense ids 1 … V in order of first appearance; users keep the order of the
+file, but in `table`, which sorts them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.data.account import Account, Options
 from harness.data.lines import ItemIds
 from harness.doors import Door
 
@@ -27,12 +28,30 @@ class Format:
     """How files of one format are read.
 
     Attributes:
-        read: From a file, filling the ids, to histories.
+        read: `read(path, items)` gives histories of a file, filling the ids.
         version: Rises when `read` gives other arrays for the same file, which are then prepared anew.
+        options: Which of the study's options of reading it takes. A format that takes some tells what it found too:
+            `read(path, items, options, account)`.
     """
 
-    read: Callable[[Path, ItemIds], Histories]
+    read: Callable[..., Histories]
     version: int = 1
+    options: tuple[str, ...] = ()
+
+    def histories(self, path: Path, items: ItemIds, options: Options, account: Account) -> Histories:
+        """What `read` gives.
+
+        Raises:
+            UserError: A file of another form.
+        """
+        return self.read(path, items, *((options, account) if self.options else ()))
+
+    def refuse(self, options: Options) -> str | None:
+        """Which options mean nothing to this format; None if all do."""
+        vain = [name for name in options.given if name not in self.options]
+        if not vain:
+            return None
+        return f"{', '.join(vain)} mean nothing to this format; it takes {', '.join(self.options) or 'no option'}"
 
 
 def names() -> list[str]:

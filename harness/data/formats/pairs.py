@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.data import grouped
+from harness.data.account import PLAIN, Account, Options
 from harness.data.formats import Format, Histories
-from harness.data.lines import ItemIds, lines, malformed
+from harness.data.lines import ItemIds, malformed, no_events, refuse, text_lines
+from harness.data.tokens import look_alikes
 from harness.errors import UserError
 
 _FORM = "'user item', grouped by user, oldest first"
+_REMEDY = "Correct the line, or leave it out"
 
 
-def read(path: Path, items: ItemIds) -> Histories:
+def read(path: Path, items: ItemIds, options: Options = PLAIN, account: Account | None = None) -> Histories:
     """Histories of the file; one user in memory at a time."""
-    return _users(path, items), None
+    return _users(path, items, options, account or Account()), None
 
 
-def _users(path: Path, items: ItemIds) -> Iterator[list[int]]:
+def _users(path: Path, items: ItemIds, options: Options, account: Account) -> Iterator[list[int]]:
     """Histories of a file of `user item` lines.
 
     Args:
-        path: UTF-8 text; blank lines are skipped.
+        path: Text; blank lines, comments and a first line that names columns are skipped.
         items: Filled as tokens appear.
+        options: Separator and encoding count.
+        account: Filled with what was found.
 
     Yields:
         Item ids of one user, oldest first.
 
     Raises:
-        UserError: A line of another form, or a user who comes back after another one: the order of
-            such a user's events would be ambiguous.
+        UserError: A line of another form, an id that is missing, or a user who comes back after another one: the
+            order of such a user's events would be ambiguous.
     """
+    numbered = text_lines(path, options.encoding, account)
+    head = [*itertools.islice(numbered, grouped.SAMPLE)]
+    sample = [line for _, line in head]
+    cutting = grouped.by(options.separator) if options.separator else grouped.of_pairs(path, sample)
+    account.form = f"'user item' lines, {cutting.words}"
     finished: set[str] = set()
     user: str | None = None
     history: list[int] = []
-    for number, fields in lines(path):
+    for place, (number, line) in enumerate(itertools.chain(head, numbered)):
+        try:
+            fields = cutting.cut(line)
+            if place == 0 and grouped.is_header(fields, lists=False):
+                account.leave_out("header")
+                continue
+        except ValueError as error:
+            raise refuse(path, number, line, str(error), _REMEDY) from None
         if len(fields) != 2:
-            raise malformed(path, number, fields, _FORM)
+            other = "; a table of ratings or times is read with `format: table`" if len(fields) in (3, 4) else ""
+            raise malformed(path, number, fields, _FORM + other)
+        if words := grouped.check(fields):
+            raise refuse(path, number, line, words, _REMEDY)
         if fields[0] != user:
             if history:
                 yield history
@@ -48,8 +70,11 @@ def _users(path: Path, items: ItemIds) -> Iterator[list[int]]:
             user, history = fields[0], []
             finished.add(user)
         history.append(items[fields[1]])
-    if history:
-        yield history
+        account.rows += 1
+    if not history:
+        raise no_events(path)
+    yield history
+    account.warnings += [*look_alikes("users", finished), *look_alikes("items", items)]
 
 
-FORMAT = Format(read)
+FORMAT = Format(read, version=2, options=("separator", "encoding"))

@@ -1,0 +1,97 @@
+"""How a file is to be read, as a study says it, and what was found in it, as `data` shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+# How a separator is called in a message; a blank stands for any white space.
+SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", "::": "'::'", " ": "blanks"}
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a study may say of how a file is read; what it leaves out is found in the file.
+
+    Attributes:
+        user: Column of the users: its name in the header, or its number from 1 on.
+        item: Column of the items.
+        time: Column of the times.
+        order: `time`: a user's events are in the order of their times. `lines`: in that of the file, which then
+            needs no times.
+        separator: One character, or `::`; a blank stands for any white space.
+        encoding: Of the text, as Python names it.
+    """
+
+    user: str | int | None = None
+    item: str | int | None = None
+    time: str | int | None = None
+    order: Literal["time", "lines"] = "time"
+    separator: str | None = None
+    encoding: str = "utf-8"
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        fields = msgspec.structs.fields(Options)
+        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+
+    @property
+    def words(self) -> str:
+        """The same in words, for a cell's spec and the key of the cache; empty where there are none."""
+        return ", ".join(f"{name} {value!r}" for name, value in self.given.items())
+
+    def problem(self) -> str | None:
+        """What is wrong with them; None if nothing is."""
+        if self.separator is not None and self.separator != "::" and len(self.separator) != 1:
+            return f"separator is {self.separator!r}; it must be one character, or '::'"
+        if self.separator in ('"', "\n", "\r"):
+            return f"separator is {self.separator!r}; quotes and line ends cannot separate. Legal: any other character"
+        for role in ("user", "item", "time"):
+            place = getattr(self, role)
+            if isinstance(place, int) and place < 1:
+                return f"{role} is {place}; columns are counted from 1"
+        if self.time is not None and self.order == "lines":
+            return "time names a column, and order: lines does without; leave one of them out"
+        try:
+            "a".encode(self.encoding)
+        except (LookupError, ValueError):
+            return f"encoding is '{self.encoding}'; it must be a name such as utf-8, utf-16, latin-1 or cp1252"
+        return None
+
+
+# All options as they are by default.
+PLAIN = Options()
+
+
+@dataclass
+class Account:
+    """What a reader found in a file.
+
+    Attributes:
+        form: In words.
+        columns: Name of the column, or its number, by what it was read as.
+        ignored: Columns that were not used.
+        unit: That of the times; None where there are none.
+        rows: Lines that hold events.
+        left_out: Lines that hold none, by reason.
+        duplicates: Events that are there twice: same user, item and time. None: not counted, since without a time
+            they may be repeats.
+        ties: Share of neighbouring events of a user that carry the same time; None without times.
+        warnings: What may be wrong with the file, a sentence each.
+    """
+
+    form: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    unit: str | None = None
+    rows: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    duplicates: int | None = None
+    ties: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def leave_out(self, reason: str) -> None:
+        """Count a line without an event."""
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1

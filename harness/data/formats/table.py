@@ -1,0 +1,405 @@
+"""One event a row, in any order, its columns known by their names: CSV and its kin, RecBole's `.inter`, JSON lines.
+
+A user's events are put in the order of their times, ties in the order of the file. Users are in the order of their
+ids, so that the order of the rows is all that a shuffled file may change: that of ties.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.data import columns as by
+from harness.data import lines as text
+from harness.data import tokens
+from harness.data.account import PLAIN, SEPARATORS, Account, Options
+from harness.data.formats import Format, Histories
+from harness.data.interactions import Integers
+from harness.data.lines import ItemIds
+from harness.data.times import Clock, RowError, Times
+from harness.errors import UserError
+
+# Rows that decide the separator and the columns, and rows that are read at once.
+_SAMPLE, _PIECE = 200, 1 << 16
+# Of neighbouring events of a user with the same time: from this share in the order of their items on they were sorted.
+_SORTED = 0.9
+_FEWEST_TIES = 5
+
+Columns = list[list[str]]
+
+
+class _Rows(Protocol):
+    """Events of a file."""
+
+    columns: by.Columns
+
+    def pieces(self) -> Iterator[Columns]:
+        """Columns of users, items and, where there are times, times, some rows at once."""
+
+    def line(self, row: int) -> int:
+        """Number in the file of the line where a row begins."""
+
+
+def read(path: Path, items: ItemIds, options: Options = PLAIN, account: Account | None = None) -> Histories:
+    """Histories of the file, and unix seconds where it has times.
+
+    Args:
+        path: The file.
+        items: Filled user by user, oldest event first.
+        options: What the study says of it.
+        account: Filled with what was found.
+
+    Raises:
+        UserError: A row of another form, an id that is missing, a time that is none, or columns that cannot be told.
+    """
+    return read_table(path, items, options, account or Account(), sort_users=True)
+
+
+def read_table(path: Path, items: ItemIds, options: Options, account: Account, *, sort_users: bool) -> Histories:
+    """The same; without `sort_users` users keep the order of the file."""
+    source = _source(path, options, account)
+    users, things, clock = ItemIds(), ItemIds(), Clock()
+    user_parts, item_parts = [], []
+    try:
+        for piece in source.pieces():
+            user_parts.append(_codes(users, piece[0]))
+            item_parts.append(_codes(things, piece[1]))
+            if len(piece) == 3:
+                clock.add(piece[2])
+        if not user_parts:
+            raise text.no_events(path)
+        owner, thing = np.concatenate(user_parts), np.concatenate(item_parts)
+        _refuse_missing(source.columns, {"user": (users, owner), "item": (things, thing)})
+        times = None if source.columns.time is None else clock.finish()
+    except RowError as error:
+        raise UserError(f"{path}, line {source.line(error.row)}: {error}") from None
+    _describe(account, source.columns, len(owner), times)
+    rank = _ranks(users) if sort_users else np.arange(len(users) + 1)
+    order = np.lexsort((*(times.keys[::-1] if times else ()), rank[owner]))
+    owner, thing = owner[order], thing[order]
+    seconds = None
+    if times is not None:
+        seconds, keys = times.seconds[order], [key[order] for key in times.keys]
+        _count_ties(account, owner, thing, keys, things)
+    account.warnings += [*tokens.look_alikes("users", users), *tokens.look_alikes("items", things)]
+    distinct, firsts = np.unique(thing, return_index=True)
+    labels, names = np.zeros(len(things) + 1, np.int32), list(things)
+    for code in distinct[np.argsort(firsts)].tolist():
+        labels[code] = items[names[code - 1]]
+    bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
+    return _cut(labels[thing], bounds), None if seconds is None else _cut(seconds, bounds)
+
+
+def _codes(ids: ItemIds, column: list[str]) -> Any:
+    return np.fromiter(map(ids.__getitem__, column), np.int32, len(column))
+
+
+def _cut(values: Any, bounds: Integers) -> Iterable[list[int]]:
+    return (values[start:end].tolist() for start, end in itertools.pairwise(bounds.tolist()))
+
+
+def _ranks(ids: ItemIds) -> Integers:
+    """`[V + 1]` place of every id in their order."""
+    ranks = np.zeros(len(ids) + 1, np.int64)
+    ranks[[ids[token] for token in sorted(ids, key=tokens.order)]] = np.arange(len(ids))
+    return ranks
+
+
+def _refuse_missing(found: by.Columns, ids: dict[str, tuple[ItemIds, Any]]) -> None:
+    for role, (known, codes) in ids.items():
+        for token, code in known.items():
+            name = found.name(found.roles[role])
+            if token in tokens.MISSING:
+                row = int(np.flatnonzero(codes == code)[0])
+                raise RowError(row, f"the {role} is missing ('{token}', {name}). Give it an id, or leave the line out")
+            if "\n" in token or "\r" in token:
+                row = int(np.flatnonzero(codes == code)[0])
+                raise RowError(row, f"the {role} ({name}) goes over several lines. Close the quote before it")
+
+
+def _describe(account: Account, found: by.Columns, rows: int, times: Times | None) -> None:
+    account.rows = rows
+    account.columns = {role: found.name(place) for role, place in found.roles.items()}
+    account.ignored = [found.name(k) for k in range(found.width) if k not in found.roles.values()]
+    account.warnings += found.warnings
+    if times is not None:
+        account.unit = times.unit
+        account.warnings += [times.warning] if times.warning else []
+
+
+def _count_ties(account: Account, owner: Any, thing: Any, keys: list[Integers], things: ItemIds) -> None:
+    """Fill in ties and duplicates of events sorted by user and time."""
+    tied = owner[1:] == owner[:-1]
+    pairs = int(tied.sum())
+    for key in keys:
+        tied &= key[1:] == key[:-1]
+    account.ties = float(tied.sum() / pairs) if pairs else 0.0
+    # Neighbours in this sense: an event twice is a pair of them once the items of a tie are sorted too.
+    group = np.concatenate([[0], np.cumsum(~tied)])
+    inside = np.flatnonzero(np.concatenate([[False], tied]) | np.concatenate([tied, [False]]))
+    group, item = group[inside], thing[inside]
+    by_item = np.lexsort((item, group))
+    group, item = group[by_item], item[by_item]
+    account.duplicates = int(((group[1:] == group[:-1]) & (item[1:] == item[:-1])).sum())
+    rank = _ranks(things)[thing]
+    steps = (rank[1:] - rank[:-1])[tied]
+    steps = steps[steps != 0]
+    if len(steps) >= _FEWEST_TIES and (share := float((steps > 0).mean())) >= _SORTED:
+        account.warnings.append(
+            f"{share:.0%} of the neighbouring events with the same time are in the order of their items' ids: the file "
+            "was sorted by them, and a model can learn that order; bring the rows in the order of their log"
+        )
+
+
+def _source(path: Path, options: Options, account: Account) -> _Rows:
+    try:
+        if text.is_parquet(path):
+            return _ParquetRows(path, options, account)
+        with text.text(path, options.encoding) as file:
+            start = next((line for line in file if not text.empty(line)), "")
+        if not start:
+            raise text.no_events(path)
+        return (_JsonRows if start.lstrip().startswith(("{", "[{")) else _TextRows)(path, options, account)
+    except by.UnclearError as error:
+        raise UserError(f"{path}, line 1: {error}") from None
+
+
+@dataclass
+class _Cursor:
+    """Where a reader of rows is: `begin` is the line where the row begins that it gave last; 0 between two rows."""
+
+    begin: int = 0
+
+
+@dataclass
+class _TextRows:
+    """Rows of text with a separator."""
+
+    path: Path
+    options: Options
+    account: Account
+
+    def __post_init__(self) -> None:
+        self._separator, self.columns = self._decide()
+        named = "with a header" if self.columns.names else "without a header"
+        how = SEPARATORS.get(self._separator, repr(self._separator))
+        self.account.form = f"table {named}, separated by {how}"
+
+    def _decide(self) -> tuple[str, by.Columns]:
+        """The separator that gives known columns in every row of the sample; else the one that gives them in most."""
+        with text.text(self.path, self.options.encoding) as file:
+            sample = [*itertools.islice((line for line in file if not text.empty(line)), _SAMPLE)]
+        best: tuple[float, str, by.Columns] | None = None
+        reasons: list[tuple[int, by.UnclearError]] = []
+        for separator in [self.options.separator] if self.options.separator else SEPARATORS:
+            rows = [*self._readable(sample, separator)]
+            if not rows or (len(rows[0]) < 2 and self.options.separator is None):
+                continue
+            alike = [row for row in rows if len(row) == len(rows[0])]
+            share = len(alike) / len(rows)
+            try:
+                found = by.find(alike, self.options)
+            except by.UnclearError as error:
+                reasons.append((len(rows[0]) if share == 1 else 0, error))
+                continue
+            if best is None or share > best[0]:
+                best = share, separator, found
+        if best is not None:
+            return best[1:]
+        if not reasons:
+            raise by.UnclearError(
+                f"'{text.shown(sample[0])}' has one column; expected user, item and time, separated by "
+                f"{', '.join(SEPARATORS.values())}. Write `separator:` with the data set in the study if it is another"
+            )
+        raise max(reasons, key=lambda reason: reason[0])[1]
+
+    def _readable(self, sample: list[str], separator: str) -> Iterator[list[str]]:
+        try:
+            for row in self._parsed(sample, separator):
+                yield [cell.strip() for cell in row]
+        except ValueError:
+            # The sample may end inside a quote; what is wrong in the file itself is said when it is read.
+            return
+
+    def _parsed(self, source: Iterable[str], separator: str) -> Iterator[list[str]]:
+        if separator == " ":
+            return (text.split(line, " ") for line in source)
+        return text.quoted(source, separator)
+
+    def _rows(self, account: Account, cursor: _Cursor | None = None) -> Iterator[list[str]]:
+        """All rows but the header."""
+        cursor = cursor or _Cursor()
+        with text.text(self.path, self.options.encoding) as file:
+
+            def full() -> Iterator[str]:
+                for number, line in enumerate(file, 1):
+                    if reason := text.empty(line):
+                        account.leave_out(reason)
+                        continue
+                    cursor.begin = cursor.begin or number
+                    yield line
+
+            rows = self._parsed(full(), self._separator)
+            if self.columns.names is not None:
+                next(rows)
+                account.leave_out("header")
+            cursor.begin = 0
+            for row in rows:
+                yield row
+                cursor.begin = 0
+
+    def pieces(self) -> Iterator[Columns]:
+        """See `_Rows`."""
+        rows, done, width = self._rows(self.account), 0, self.columns.width
+        places = [*self.columns.roles.values()]
+        while True:
+            piece: list[list[str]] = []
+            try:
+                # Not list(): what was read before an error decides its line.
+                piece.extend(itertools.islice(rows, _PIECE))
+            except ValueError as error:
+                if isinstance(error, UnicodeError):
+                    raise
+                raise RowError(done + len(piece), f"{error}. Correct the line") from None
+            if not piece:
+                return
+            for place, row in enumerate(piece):
+                if len(row) != width:
+                    raise RowError(done + place, self._other_width(row))
+            yield [[row[k].strip() for row in piece] for k in places]
+            done += len(piece)
+
+    def _other_width(self, row: list[str]) -> str:
+        names = self.columns.names
+        form = (
+            ", ".join(names) if names else "'user item rating time'" if self.columns.width == 4 else "as the first line"
+        )
+        cells = text.shown(" ".join(row))
+        return f"'{cells}' has {len(row)} field(s); expected {self.columns.width}: {form}. Correct the line"
+
+    def line(self, row: int) -> int:
+        """See `_Rows`."""
+        cursor = _Cursor()
+        # A quote that is never closed ends the rows at the one that is sought.
+        with contextlib.suppress(ValueError):
+            for number, _ in enumerate(self._rows(Account(), cursor)):
+                if number == row:
+                    break
+        return cursor.begin
+
+
+@dataclass
+class _JsonRows:
+    """JSON objects, one a line."""
+
+    path: Path
+    options: Options
+    account: Account
+
+    def __post_init__(self) -> None:
+        first = next(self._objects(), None)
+        if first is None:
+            raise text.no_events(self.path)
+        self.columns = by.by_name([*first[1]], self.options)
+        self.account.form = "JSON objects, one a line"
+
+    def _objects(self, account: Account | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in text.text_lines(self.path, self.options.encoding, account):
+            try:
+                # Numbers as they are written: an id must not pass through a float.
+                found = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+            except (ValueError, RecursionError) as error:
+                raise text.refuse(
+                    self.path, number, line, f"is not JSON ({error})", 'Write one object a line, with names in "quotes"'
+                ) from None
+            if not isinstance(found, dict):
+                raise text.refuse(self.path, number, line, "is no JSON object", "Write one object a line")
+            yield number, found
+
+    def pieces(self) -> Iterator[Columns]:
+        """See `_Rows`."""
+        names = [self.columns.name(place) for place in self.columns.roles.values()]
+        rows = (self._cells(number, found, names) for number, found in self._objects(self.account))
+        while piece := [*itertools.islice(rows, _PIECE)]:
+            yield [*map(list, zip(*piece, strict=True))]
+
+    def _cells(self, number: int, found: dict[str, Any], names: list[str]) -> list[str]:
+        cells = []
+        for name in names:
+            cell = found.get(name)
+            if not isinstance(cell, str):
+                words = "is missing" if cell is None else "is a list or an object, or true or false"
+                raise UserError(
+                    f"{self.path}, line {number}: '{name}' {words}; it must be text or a number. Correct the line"
+                )
+            cells.append(cell.strip())
+        return cells
+
+    def line(self, row: int) -> int:
+        """See `_Rows`."""
+        return next(itertools.islice(self._objects(), row, None))[0]
+
+
+@dataclass
+class _ParquetRows:
+    """Rows of a Parquet file. The package that reads it is asked for only here."""
+
+    path: Path
+    options: Options
+    account: Account
+
+    def __post_init__(self) -> None:
+        try:
+            from pyarrow import ArrowInvalid, parquet
+        except ImportError:
+            raise UserError(
+                f"{self.path} is a Parquet file, and the package that reads it is not installed; `pip install pyarrow`"
+            ) from None
+        try:
+            self._file = parquet.ParquetFile(self.path)
+        except ArrowInvalid as error:
+            raise UserError(f"{self.path} is damaged ({error}); get it again") from None
+        schema = self._file.schema_arrow
+        self.columns = by.by_name(schema.names, self.options)
+        self.account.form = "Parquet"
+        for role, place in self.columns.roles.items():
+            kind = str(schema.types[place])
+            legal = _PARQUET if role != "time" else (*_PARQUET, "timestamp", "date32", "float", "double", "decimal")
+            if not kind.startswith(legal):
+                raise by.UnclearError(
+                    f"column '{schema.names[place]}', the {role}, is of type {kind}, which is no {role}; "
+                    "write it as text or whole numbers"
+                )
+
+    def pieces(self) -> Iterator[Columns]:
+        """See `_Rows`."""
+        names = [self.columns.name(place) for place in self.columns.roles.values()]
+        for batch in self._file.iter_batches(_PIECE, columns=names):
+            yield [_texts(batch.column(name)) for name in names]
+
+    def line(self, row: int) -> int:
+        """Number of the row, from 1."""
+        return row + 1
+
+
+# Types of a column whose values are what they are as text.
+_PARQUET = ("int", "uint", "string", "large_string", "string_view", "dictionary<values=string")
+
+
+def _texts(column: Any) -> list[str]:
+    """Values as text; a missing one is empty."""
+    if str(column.type).startswith("timestamp"):
+        column = column.cast("int64")
+    found: list[str] = column.cast("string").fill_null("").to_pylist()
+    return found
+
+
+OPTIONS = ("user", "item", "time", "order", "separator", "encoding")
+FORMAT = Format(read, options=OPTIONS)
