@@ -332,9 +332,11 @@ def describe(cells: Sequence[Counted], what: str) -> list[str]:
 def against(folder: Folder, card: Card | None = None) -> Folder:
     """The part of a folder that a card is about: cells of and paired with its challenger, of its lengths and data set.
 
+    Of other labels also the cells that measure memory alone.
+
     Without a card: the timing partner's, at all lengths.
     """
-    challenger = folder.manifest.study.timing_partner
+    partner = challenger = folder.manifest.study.timing_partner
     if card is not None and card.challenger is not None:
         challenger = card.challenger
         if challenger not in folder.labels():
@@ -350,7 +352,11 @@ def against(folder: Folder, card: Card | None = None) -> Folder:
             return False
         if card is not None and isinstance(cell.spec, TrainingSpec) and card.dataset not in (None, cell.spec.dataset):
             return False
-        return not isinstance(cell.spec, SpeedSpec) or cell.spec.partner.label == challenger
+        if not isinstance(cell.spec, SpeedSpec) or cell.spec.partner.label == challenger:
+            return True
+        # A memory pass is of its label alone, whoever stands beside it.
+        alone = cell.spec.measure == ["memory"] and cell.spec.partner.label == partner
+        return alone and cell.label != challenger
 
     study = msgspec.structs.replace(folder.manifest.study, timing_partner=challenger)
     cells = [cell for cell in folder.manifest.cells if counts(cell)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from harness.data.catalogue import DataSource
 from harness.errors import UserError, unknown
 from harness.records.spec import CellSpec, ModelSpec, SourceSpec, SpeedSpec, TrainingSpec
-from harness.study.claim import load_cards, opponents
+from harness.study.claim import Card, load_cards, opponents
 from harness.study.schema import SpeedSection, Study
 from harness.study.training import TrainingSection
 from harness.study.yaml_reading import Section
@@ -80,8 +80,8 @@ def cells(study: Study) -> Iterator[Cell]:
         yield from _training_cells(study, study.training, shared)
 
 
-def challenges(study: Study) -> dict[str, list[str]]:
-    """Labels to pair with each challenger of the study's claims; all are paired with the timing partner.
+def challenges(study: Study) -> dict[str, dict[str, list[Card]]]:
+    """Labels to pair with each challenger of the study's claims, and for which; all are paired with the timing partner.
 
     Raises:
         UserError: An unknown claim, or a challenger or opponent that the study does not time.
@@ -91,25 +91,38 @@ def challenges(study: Study) -> dict[str, list[str]]:
         return {}
     models = {label: resolve_model(study, label).name for label in [study.timing_partner, *study.speed.labels()]}
     labels = {label: (name, registry.family(name)) for label, name in models.items()}
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, list[Card]]] = {}
     for card in cards:
         challenger = str(card.challenger)
         if challenger not in labels:
             raise unknown(f"challenger of claim '{card.id}'", challenger, labels, "It must be timed in this study.")
         attention = [label for label, names in labels.items() if "attention" in names]
-        paired = found.setdefault(challenger, [challenger])
         others = attention if card.opponents is None else opponents(card, labels)
-        paired += [label for label in others if label not in paired]
+        for label in (challenger, *others):
+            found.setdefault(challenger, {}).setdefault(label, []).append(card)
     return found
+
+
+def _partners(
+    study: Study, others: dict[str, dict[str, list[Card]]], timed: Collection[str], label: str, length: int
+) -> list[str]:
+    """Whom a label is timed beside in a sweep: the timing partner, and its challengers there at the cards' lengths."""
+    wanted = [
+        challenger
+        for challenger, labels in others.items()
+        if challenger in timed and any(card.covers(length) for card in labels.get(label, ()))
+    ]
+    return [study.timing_partner, *wanted]
 
 
 def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) -> Iterator[Cell]:
     others = challenges(study)
     models = {label: resolve_model(study, label) for label in [study.timing_partner, *section.labels()]}
     for sweep_name, sweep in section.sweeps.items():
-        for label in sweep.models or section.models:
-            partners = [study.timing_partner, *(c for c, labels in others.items() if label in labels)]
+        timed = sweep.models or section.models
+        for label in timed:
             for length in sweep.lengths:
+                partners = _partners(study, others, timed, label, length)
                 for replicate in range(sweep.replicates):
                     for partner in partners:
                         # A memory pass is of the label alone: once, but a challenger's own goes with its claims.

@@ -1,7 +1,7 @@
 """Claims: published sentences as cards over rules. Imports no torch.
 
-A rule is a file in harness/analysis/claims; a card says which rule decides a sentence, about whom, at which
-lengths, and against which number. Cards lie in workflow/claims/*.yaml, one file a paper.
+A rule is a file in harness/analysis/claims, or in its folder cost; a card says which rule decides a sentence, about
+whom, at which lengths, and against which number. Cards lie in workflow/claims/*.yaml, one file a paper.
 """
 
 from __future__ import annotations
@@ -21,8 +21,27 @@ from harness.study.yaml_reading import Count, Section, read_yaml
 Verdict = Literal["supported", "refuted", "inconclusive", "missing"]
 
 FOLDER = "workflow/claims"
+# Fields of a card that decide nothing.
+_WORDS = ("id", "sentence", "source", "setting", "differs")
 DEFAULT_FILE = "hyenarec"
-RULES = Door("rule", "harness.analysis.claims", "RULE")
+# Folders of rules within the folder of rules, which would be too long to read.
+_GROUPS = ("cost",)
+
+
+class _Rules(Door):
+    """The door of rules: files of its folder, and those of the folders in it that group them."""
+
+    def modules(self) -> dict[str, str]:
+        """As of every door; a rule in a group has its file's name alone."""
+        found = super().modules()
+        for group in _GROUPS:
+            del found[group]
+            inside = Door(self.what, f"{self.package}.{group}", self.attribute)
+            found.update(inside.modules())
+        return found
+
+
+RULES = _Rules("rule", "harness.analysis.claims", "RULE")
 
 
 class From(Section, frozen=True):
@@ -46,6 +65,8 @@ class Card(Section, frozen=True):
         lengths: `all`, one length, or `{from: LENGTH}`.
         dataset: Data set that training cells are of; null: all of the study's.
         phase: What was timed.
+        setting: Where and how the published figure was measured.
+        differs: What is otherwise where it is ruled on here.
     """
 
     id: str
@@ -59,6 +80,8 @@ class Card(Section, frozen=True):
     lengths: Literal["all"] | Count | From = "all"
     phase: Literal["step", "forward"] = "step"
     dataset: str | None = None
+    setting: str | None = None
+    differs: str | None = None
 
     def deciding(self) -> dict[str, object]:
         """The fields that a verdict hangs on: all but the wording, and those not given.
@@ -66,7 +89,7 @@ class Card(Section, frozen=True):
         So a field that cards get later leaves the digest of those without it.
         """
         given = {k: v for k, v in msgspec.to_builtins(self).items() if v is not None}
-        return {k: v for k, v in given.items() if k not in ("id", "sentence", "source")}
+        return {k: v for k, v in given.items() if k not in _WORDS}
 
     @property
     def digest(self) -> str:

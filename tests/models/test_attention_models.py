@@ -1,4 +1,4 @@
-"""What the conformance suite does not ask of BERT4Rec, HSTU and linear attention."""
+"""What the conformance suite does not ask of BERT4Rec, HSTU and the linear forms of attention."""
 
 import pytest
 import torch
@@ -18,13 +18,13 @@ def histories(batch=3, length=20):
     return torch.randint(1, SMALL["num_items"] + 1, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", ["bert4rec", "hstu", "linear-attention", "sasrec"])
+@pytest.mark.parametrize("name", ["bert4rec", "fuxi-linear", "hstu", "linear-attention", "sasrec"])
 def test_longer_than_the_positions_learned(name):
     with pytest.raises(ValueError, match="length 41 exceeds max_length 40"):
         build(name)(histories(length=41))
 
 
-@pytest.mark.parametrize("name", ["bert4rec", "hstu", "linear-attention", "sasrec"])
+@pytest.mark.parametrize("name", ["bert4rec", "fuxi-linear", "hstu", "linear-attention", "retnet", "sasrec"])
 def test_heads_must_divide_the_width(name):
     with pytest.raises(ValueError, match="num_heads is 3; hidden_size 16 must be a multiple of its 3 heads"):
         build(name, num_heads=3)
@@ -83,9 +83,81 @@ def test_hstu_without_buckets_ignores_the_time():
         build("hstu", time_buckets=-1)
 
 
+def test_retnet_is_the_papers_retention():
+    """Queries and keys as complex numbers turned by their position, and the whole matrix of decays (equation 5)."""
+    mixer = build("retnet", num_layers=1).double().blocks[0].mixer
+    u = torch.randn(2, 20, 16, dtype=torch.float64)
+    query, key, value, gate = mixer.projection(u).split([16, 16, 32, 32], dim=2)
+    lags = torch.arange(20)[:, None] - torch.arange(20)
+    heads = []
+    for h in range(2):
+        q, k = (torch.complex(*s[:, :, 8 * h : 8 * h + 8].split(4, dim=2)) for s in (query, key))
+        turn = torch.polar(torch.ones(20, 4).double(), torch.arange(20.0)[:, None].double() * mixer.speeds)
+        products = torch.einsum("bne,bme->bnm", q * turn, (k * turn).conj()).real / 8**0.5
+        decay = torch.where(lags >= 0, (1 - 2.0 ** (-5 - h)) ** lags.double(), 0.0)
+        o = (products * decay) @ value[:, :, 16 * h : 16 * h + 16]
+        heads.append((o - o.mean(2, keepdim=True)) / (o.var(2, unbiased=False, keepdim=True) + 1e-6).sqrt())
+    expected = mixer.output(torch.nn.functional.silu(gate) * torch.cat(heads, 2))
+    torch.testing.assert_close(mixer(u), expected, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("timed", [False, True])
+def test_fuxi_linear_is_the_sum_of_its_channels(timed):
+    """Every channel with its whole matrix of weights."""
+    model = build("fuxi-linear", num_layers=1).double()
+    mixer, length = model.blocks[0].mixer, 20
+    mixer.time_mix.copy_(torch.randn_like(mixer.time_mix))
+    mixer.position_mix.copy_(torch.randn(2))
+    u, silu = torch.randn(3, length, 16, dtype=torch.float64), torch.nn.functional.silu
+    times = 1_400_000_000 + torch.randint(0, 3_000, (3, length)).cumsum(1)
+    lags = torch.arange(length)[:, None] - torch.arange(length)
+    query, key, value, *gates = silu(mixer.projection(u)).split(16, dim=2)
+
+    def normed(x):
+        return (x - x.mean(2, keepdim=True)) / (x.var(2, unbiased=False, keepdim=True) + 1e-6).sqrt()
+
+    rates, heads = torch.cumprod(torch.sigmoid(-mixer.gaps), 0), []
+    for h in range(2):
+        own = slice(8 * h, 8 * h + 8)
+        decay = torch.where(lags >= 0, torch.exp(-rates[h] * lags.clamp(min=0)), 0.0)
+        heads.append((query[:, :, own] @ key[:, :, own].mT * decay) @ value[:, :, own])
+    placed = mixer.position_value(u)
+    rows = mixer.positions[:length]
+    weights = torch.tril(rows @ rows.t()) / 16
+    by_position = mixer.position_mix[0] * (weights @ placed) + mixer.position_mix[1] * placed
+    joined = torch.cat((gates[0] * normed(torch.cat(heads, 2)), gates[1] * normed(by_position)), 2)
+    expected = mixer.output(joined)
+    if timed:
+        value, parts = mixer.time_value(u), []
+        for h in range(8):
+            period, own = 1024 * 64 ** (h // 2), slice(2 * h, 2 * h + 2)
+            angle = 2 * torch.pi / period * (times[:, :, None] - times[:, None]).double()
+            gamma = torch.sigmoid(model.forgetting[h // 2])
+            weights = (angle.cos() if h % 2 else angle.sin()) * torch.where(lags >= 0, gamma ** angle.clamp(min=0), 0.0)
+            first, last = mixer.time_mix[:, h, 0, 0]
+            parts.append(first * (weights @ value[:, :, own]) + last * value[:, :, own])
+        expected = expected + mixer.time_output(silu(mixer.time_gate(u)) * normed(torch.cat(parts, 2)))
+    found = mixer(u, *model._features(times)) if timed else mixer(u)
+    # Angles are float32.
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_fuxi_linear_hears_the_time_where_there_is_one():
+    model, items = build("fuxi-linear"), histories()
+    times = 1_400_000_000 + (torch.arange(20) * 1_000).expand(3, 20)
+    silent = model(items)
+    assert model.backends()["channels"] == "content and position"
+    assert float((model(items, times) - silent).abs().max()) > 1e-3
+    assert model.backends()["channels"] == "content, position and time"
+    # Sines and cosines of differences, and decays by elapsed time, do not know when it was.
+    torch.testing.assert_close(model(items, times + 123_456_789), model(items, times), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", ["bert4rec", "hstu", "linear-attention"])
+@pytest.mark.parametrize("name", ["bert4rec", "fuxi-linear", "hstu", "linear-attention", "retnet"])
 @pytest.mark.parametrize("length", [37, 300])
 def test_a_gpu_gives_the_same(name, length):
     items = histories(length=length)
@@ -110,12 +182,14 @@ def test_a_gpu_gives_the_same(name, length):
         ("bert4rec", {}),
         ("hstu", {}),
         ("linear-attention", {}),
+        ("retnet", {}),
+        ("fuxi-linear", {}),
     ],
 )
 def test_compiled_gives_the_same(name, options):
     model, items = build(name, num_layers=1, **options), histories()
     items[1, 9:] = 0
-    times = (torch.arange(20) * 1_000).expand(3, 20) if name == "hstu" else None
+    times = (torch.arange(20) * 1_000).expand(3, 20) if name in ("hstu", "fuxi-linear") else None
 
     def run():
         model.zero_grad()

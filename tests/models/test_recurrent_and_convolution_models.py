@@ -7,9 +7,11 @@ from models.fmlp_rec import FMLPRec, filter_sequences
 from models.mamba4rec import Mamba4Rec, Mamba4RecConfig
 from models.mingru import MinGRU, MinGRUConfig
 from models.nextitnet import DilatedConvolution, NextItNet
+from models.ops.scans.diagonal import diagonal_scan
+from models.recblr import RecBLR, RecBLRConfig
 
 SIZES = {"num_items": 20, "max_length": 80, "hidden_size": 8}
-MODELS = ["mingru", "mamba4rec", "lrurec", "nextitnet", "fmlp-rec"]
+MODELS = ["mingru", "mamba4rec", "lrurec", "nextitnet", "fmlp-rec", "recblr"]
 
 
 def items(batch, length, seed=0):
@@ -31,6 +33,49 @@ def test_mingru_is_the_papers_recurrence():
         h = (1 - z) * h + z * candidate[:, t]
         states.append(h)
     torch.testing.assert_close(unit(u), unit.output(torch.stack(states, 1)))
+
+
+def test_recblr_is_the_papers_block():
+    unit = build(RecBLR, RecBLRConfig, num_layers=1).blocks[0].unit
+    for parameter in unit.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 40, 8, dtype=torch.float64)
+    u, z = unit.input(x).chunk(2, dim=-1)
+    taps = unit.convolution.weight[:, 0]
+    h, outputs = torch.zeros(2, 16, dtype=torch.float64), []
+    for t in range(40):
+        window = [u[:, t - 3 + j] * taps[:, j] for j in range(4) if t - 3 + j >= 0]
+        v = functional.silu(sum(window) + unit.convolution.bias)
+        recurrence, entry = unit.gates(v).chunk(2, dim=-1)
+        factor = torch.exp(-functional.softplus(unit.rate) * torch.sigmoid(recurrence))
+        h = factor * h + torch.sqrt(1 - factor**2 + 1e-8) * torch.sigmoid(entry) * v
+        outputs.append(functional.silu(z[:, t]) * h)
+    torch.testing.assert_close(unit(x), unit.output(torch.stack(outputs, 1)))
+
+
+def test_recblr_starts_with_the_authors_factors():
+    unit = RecBLR(RecBLRConfig(**{**SIZES, "hidden_size": 64})).blocks[0].unit
+    factors = torch.exp(-functional.softplus(unit.rate.detach()))
+    assert float(factors.min()) == pytest.approx(0.9)
+    assert float(factors.max()) == pytest.approx(0.999)
+
+
+def test_recblr_names_the_kernel_that_ran(monkeypatch):
+    options = {"num_items": 9, "max_length": 8, "hidden_size": 8}
+    model = RecBLR(RecBLRConfig(**options)).eval()
+    assert model.backends()["recurrence"] in ("native-scan", "chunked-scan")
+    expected, calls = model(items(1, 8).clamp(max=9)), []
+
+    def in_logarithms(log_a, b):
+        calls.append(log_a.shape)
+        return diagonal_scan(log_a.exp(), b)
+
+    monkeypatch.setattr("models.recblr.fused_is_available", lambda device: True)
+    monkeypatch.setattr("models.recblr.fused_diagonal_scan", in_logarithms)
+    assert model.backends() == {"recurrence": "fla"}
+    torch.testing.assert_close(model(items(1, 8).clamp(max=9)), expected)
+    assert calls == 2 * [(1, 8, 16)]
+    assert RecBLR(RecBLRConfig(**options, scan="chunked")).backends() != {"recurrence": "fla"}
 
 
 def test_mamba_is_the_papers_block():

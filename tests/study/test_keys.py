@@ -24,6 +24,7 @@ SHARED = ["dropout", "hidden_size", "num_layers"]
 ENCODED = {
     "bert4rec": ["attention", "num_heads"],
     "fmlp-rec": [],
+    "fuxi-linear": ["num_heads", "period_ratio", "position_features", "shortest_period", "time_heads"],
     "gru4rec": ["gru_hidden", "gru_layers"],
     "hstu": ["num_heads", "time_buckets"],
     "hyenarec": [
@@ -42,6 +43,8 @@ ENCODED = {
     "mamba4rec": ["convolution_width", "expansion", "scan", "state_size"],
     "mingru": ["scan", "state_expansion"],
     "nextitnet": [],
+    "recblr": ["convolution_width", "expansion", "scan"],
+    "retnet": ["num_heads", "value_expansion"],
     "sasrec": ["attention", "feed_forward", "num_heads"],
 }
 

@@ -187,3 +187,25 @@ def test_an_unknown_rule_names_the_known_ones(tmp_path):
     folder = factories.make_folder(tmp_path, lengths=(256,), claims=[odd])
     with pytest.raises(UserError, match="Did you mean 'ranks-better'"):
         analyse(folder)
+
+
+def test_a_challenger_is_paired_where_it_is_timed_and_at_the_lengths_of_its_cards(tmp_path):
+    other = {**PLAIN, "id": "other", "challenger": "lrurec", "opponents": ["gru4rec"], "lengths": 32}
+    sweeps = {
+        "both": {"tokens": 64, "lengths": [16, 32], "replicates": 1},
+        "without": {"tokens": 64, "lengths": [32], "replicates": 1, "models": ["hyenarec", "gru4rec"]},
+    }
+    speed = {"models": ["hyenarec", "gru4rec", "lrurec"], "sweeps": sweeps}
+    found = cells(load_study(write_study(tmp_path, [PLAIN, other], speed=speed)))
+    paired = {(c.label, c.spec.sweep, c.spec.length) for c in found if c.spec.partner.label == "lrurec"}
+    assert paired == {("gru4rec", "both", 32), ("lrurec", "both", 32)}
+
+
+def test_words_of_a_card_decide_nothing():
+    plain = card(threshold=2.0)
+    assert card(threshold=2.0, setting="A GPU.", differs="Two cores.").digest == plain.digest
+
+
+def test_rules_in_a_group_have_their_files_names():
+    assert RULES.modules()["linear-memory"] == "harness.analysis.claims.cost.linear_memory"
+    assert "cost" not in RULES.modules()
