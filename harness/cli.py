@@ -154,6 +154,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, metavar="FILE", help="also write the record there: samples only")
     command.add_argument("--json", action="store_true", help="print rows and slopes as JSON instead of the table")
 
+    command = add("plan", _plan, "what a study would run, on what, for how long, and which claims it can rule on")
+    command.add_argument("study", nargs="?")
+    command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
+    command.add_argument(
+        "--no-calibration", action="store_true", help="time nothing: only records of a like machine count"
+    )
+    command.add_argument("--json", action="store_true")
+
     command = add("doctor", _doctor, "what this machine has for measuring and lacks; exit 1 if there is a problem")
     command.add_argument("--no-noise", action="store_true", help="leave out the ten seconds of timing")
     command.add_argument("--json", action="store_true")
@@ -249,7 +257,11 @@ def _sweep(options: argparse.Namespace) -> int:
             bench_elements=options.bench_elements,
         )
         return 0 if here.run(phases) else 1
-    done = sweep(study, folder, minutes=minutes, kind=options.kind, workers=options.workers)
+    try:
+        done = sweep(study, folder, minutes=minutes, kind=options.kind, workers=options.workers)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished records are kept in {folder}, the same command goes on", file=sys.stderr)
+        return 130
     print(done.summary())
     for line in done.errors():
         print(f"error: {line}", file=sys.stderr)
@@ -362,6 +374,16 @@ def _bench(options: argparse.Namespace) -> int:
         return 0
     print(f"error: {record.status}: {record.detail}", file=sys.stderr)
     return 0 if record.status in records.FINAL else 1
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from harness.plan import plan, table
+
+    study = _study(options.study)
+    found = plan(study, options.results or Path("results") / study.name, calibrate=not options.no_calibration)
+    typed = options.study or study.name
+    print(records.encode(found).decode() if options.json else table(found, typed), end="" if options.json else "\n")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
