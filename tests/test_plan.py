@@ -129,6 +129,16 @@ def test_a_calibration_tells_what_records_do_not(alone, tmp_path):
     assert forecaster.known.ran(found[0])["gru"]
 
 
+def test_the_head_of_a_training_comes_from_trainings_less_their_model(alone):
+    """Positions that took 5 µs a hundred items, and their model besides, take 50 µs with a thousand items."""
+    first = next(cells(STUDY))
+    forecaster = Forecaster(STUDY, known("cpu", []))
+    forecaster.known.add(record(first, 64e-6))
+    learning = past.Learning(first.spec.model, first.spec.batch, first.spec.length, 100, 1, 1e-6 + 5e-6)
+    forecaster.known.learnings.append(learning)
+    assert forecaster._head(1000) == pytest.approx(50e-6)
+
+
 def test_a_plan_says_what_is_done_and_what_is_not_known(alone, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     study = {**TINY, "training": {"models": ["gru4rec"], "datasets": ["beauty"], "lengths": [16], "references": []}}

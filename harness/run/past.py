@@ -46,6 +46,18 @@ def identity(model: ModelSpec) -> Identity:
     return model.name, msgspec.json.encode(model.options, order="sorted").decode()
 
 
+@dataclass(frozen=True)
+class Learning:
+    """What a position of a training took: one of `length` events in batches of `batch`, over a catalogue of `items`."""
+
+    model: ModelSpec
+    batch: int
+    length: int
+    items: int
+    threads: int | None
+    seconds: float
+
+
 @dataclass
 class Known:
     """Records of a machine like this one.
@@ -54,6 +66,7 @@ class Known:
         elapsed: Seconds of cells by kind and digest of the spec.
         anchors: Step times and peaks by model.
         epochs: Seconds an epoch of training by model, data set, length and batch size.
+        learnings: What positions of trainings took.
         references: Seconds of references by name.
         peaks: Peak memory of training cells by model and length.
         backends: What ran, by cell, by model and length, and by model alone; each by operator.
@@ -65,6 +78,7 @@ class Known:
     epochs: dict[tuple[Identity, str, int | None, int | None], list[float]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    learnings: list[Learning] = field(default_factory=list)
     references: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     peaks: dict[tuple[Identity, int | None], list[int]] = field(default_factory=lambda: defaultdict(list))
     backends: dict[Any, dict[str, dict[str, None]]] = field(default_factory=dict)
@@ -99,6 +113,11 @@ class Known:
             if record.epochs and elapsed is not None:
                 where = (key, record.dataset, record.length, training.batch_size)
                 self.epochs[where].append(elapsed / len(record.epochs))
+                seconds, tokens = (sum(getattr(e, n) for e in record.epochs) for n in ("train_seconds", "tokens"))
+                if record.num_items and tokens and training.batch_size:
+                    own, threads = seconds / tokens, record.environment.threads
+                    learning = Learning(spec.model, training.batch_size, record.length, record.num_items, threads, own)
+                    self.learnings.append(learning)
             if peak is not None:
                 self.peaks[key, record.length].append(peak)
 
