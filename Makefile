@@ -1,6 +1,7 @@
-# Two commands a newcomer needs:
+# Three commands a newcomer needs:
 #   make report              from a fresh clone to reports/scaling.pdf (STUDY=movielens for another study)
 #                            `make pause` ends it in order; typed again, it goes on where it was
+#   make quick               the same of a study of about three minutes
 #   make test                from a fresh clone to a passed test suite
 # Both create .venv and install on first use, and again when pyproject.toml or constraints.txt change.
 
@@ -11,11 +12,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: report pause test test-simulations test-slow bench bench-compare lint clean
+.PHONY: report quick pause test test-simulations test-slow bench bench-compare lint clean
 .DEFAULT_GOAL := report
 
 report: $(INSTALLED)
 	@$(BIN)/python workflow/run.py reports/scaling.pdf $(if $(STUDY),--config study=$(STUDY))
+
+quick: $(INSTALLED)
+	@$(BIN)/python workflow/run.py reports/scaling.pdf --config study=quick
 
 pause: $(INSTALLED)
 	@$(BIN)/python workflow/run.py --pause

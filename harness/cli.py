@@ -2,7 +2,8 @@
 
 Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all supported, 1 any refuted,
 2 any inconclusive or missing; `compare` 0 nothing changed beyond noise, 1 something did; `speed`,
-`train` and `sweep` 1 when a cell ended without a result; `check` 1 when a finding failed.
+`train` and `sweep` 1 when a cell ended without a result; `check` 1 when a finding failed;
+`doctor` 1 when there is a problem.
 """
 
 from __future__ import annotations
@@ -162,6 +163,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, metavar="FILE", help="also write the record there: samples only")
     command.add_argument("--json", action="store_true", help="print rows and slopes as JSON instead of the table")
 
+    command = add("plan", _plan, "what a study would run, on what, for how long, and which claims it can rule on")
+    command.add_argument("study", nargs="?")
+    command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
+    command.add_argument(
+        "--no-calibration", action="store_true", help="time nothing: only records of a like machine count"
+    )
+    command.add_argument("--json", action="store_true")
+
+    command = add("doctor", _doctor, "what this machine has for measuring and lacks; exit 1 if there is a problem")
+    command.add_argument("--no-noise", action="store_true", help="leave out the ten seconds of timing")
+    command.add_argument("--json", action="store_true")
+
     command = add("models", _models, "what is registered")
     command.add_argument("--json", action="store_true")
 
@@ -281,7 +294,11 @@ def _sweep(options: argparse.Namespace) -> int:
             bench_elements=options.bench_elements,
         )
         return 0 if here.run(phases) else 1
-    done = sweep(study, folder, minutes=minutes, kind=options.kind, workers=options.workers)
+    try:
+        done = sweep(study, folder, minutes=minutes, kind=options.kind, workers=options.workers)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished records are kept in {folder}, the same command goes on", file=sys.stderr)
+        return 130
     print(done.summary())
     for line in done.errors():
         print(f"error: {line}", file=sys.stderr)
@@ -394,6 +411,28 @@ def _bench(options: argparse.Namespace) -> int:
         return 0
     print(f"error: {record.status}: {record.detail}", file=sys.stderr)
     return 0 if record.status in records.FINAL else 1
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from harness.plan import plan, table
+
+    study = _study(options.study)
+    found = plan(study, options.results or Path("results") / study.name, calibrate=not options.no_calibration)
+    typed = options.study or study.name
+    print(records.encode(found).decode() if options.json else table(found, typed), end="" if options.json else "\n")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from harness.run import doctor
+
+    found = []
+    for finding in doctor.findings(0.0 if options.no_noise else doctor.NOISE_SECONDS):
+        found.append(finding)
+        if not options.json:
+            print(doctor.line(finding), flush=True)
+    print(records.encode(found).decode() if options.json else doctor.summary(found), end="" if options.json else "\n")
+    return 1 if any(finding.state == "problem" for finding in found) else 0
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -9,31 +9,44 @@ checkpoint of its last epoch, and the next `make report` of the same study goes 
 Where many timed cells are missing they are measured first, as `python -m harness sweep` does: forked from
 processes that have torch already. Snakemake starts Python for each, which takes as long as the timing of a short
 cell and would leave no time for many processes a point.
+
+All the while one display says how far it is. What Snakemake prints is kept in a file, `logs/STUDY/snakemake.log`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
+from harness.analysis.analyse import read as read_analysis
 from harness.errors import UserError
-from harness.run.sweep import sweep
-from harness.study.cells import cells
+from harness.records.environment import usable_cores
+from harness.report.verdict_table import verdict_table
+from harness.run.display import Display, in_words
+from harness.run.follow import Follower
+from harness.run.sweep import Task, show, sweep, tasks
 from harness.study.check import load_study
 from harness.study.find import default_study
+from harness.study.schema import Study
 from models.registry import RegistryError
 
 HERE = Path.cwd()
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 # Missing cells from which on a server is worth its own start.
 SERVED = 10
 # A cell that was asked to end takes a second or two; Snakemake then sums up.
 PATIENCE_SECONDS = 60.0
+DOCUMENT = "reports/scaling.pdf"
+# Ended by a signal: 128 and its number, as shells say it.
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def running_workflows() -> list[int]:
@@ -86,26 +99,138 @@ def _is(process: psutil.Process, program: str) -> bool:
     return False
 
 
-def measure_speed(arguments: list[str]) -> None:
-    """Measure the timed cells that have no record, where they are many; what is wrong, Snakemake says."""
+class StoppedError(Exception):
+    """The run was told to end: by Ctrl-C, or by `make pause`."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def named_study(arguments: Sequence[str]) -> Study | None:
+    """The study that the arguments of Snakemake name; None where they name none that is one, which Snakemake says."""
     words = dict(word.split("=", 1) for word in arguments if "=" in word)
     if set(words) - {"study"}:
-        return
+        return None
     try:
-        study = load_study(words.get("study", default_study()))
+        return load_study(words.get("study", default_study()))
     except (UserError, RegistryError):
+        return None
+
+
+def run(study: Study, arguments: Sequence[str]) -> int:
+    """Measure what is missing, analyse, and draw the document, under one display.
+
+    Returns:
+        The exit code: Snakemake's, or 128 and the signal's number.
+    """
+    folder, begin = Path("results") / study.name, time.monotonic()
+    log = Path("logs") / study.name / "snakemake.log"
+    every = tasks(study)
+    missing = [task for task in every if not (folder / task.path).is_file()]
+    print(f"{study.name}: {len(every) - len(missing)} of {len(every)} cells are measured; log of Snakemake: {log}")
+    sys.stdout.flush()
+    display = show(study, folder, missing, _beside(study))
+    follower = Follower(folder, {str(folder / task.path): task for task in every}, display)
+    code = INTERRUPTED
+    try:
+        with display:
+            timed = [task for task in missing if task.kind == "speed"]
+            if len(timed) >= SERVED:
+                sweep(study, folder, kind="speed", display=display)
+            code = snakemake(arguments, log, follower)
+    except KeyboardInterrupt:
+        return _kept(study, folder, every, INTERRUPTED)
+    except StoppedError as stop:
+        return _kept(study, folder, every, stop.code)
+    if code < 0 or code in (INTERRUPTED, TERMINATED):
+        return _kept(study, folder, every, code if code > 0 else 128 - code)
+    _sum_up(study, folder, display, follower, code, log, time.monotonic() - begin)
+    return code
+
+
+def _beside(study: Study) -> int:
+    """Cells that run at a time: those that are not timed, one for each core."""
+    if study.speed is not None or study.training is None or study.training.timed:
+        return 1
+    return max(1, usable_cores() // (study.threads or 1))
+
+
+def snakemake(arguments: Sequence[str], log: Path, follower: Follower) -> int:
+    """Run Snakemake, its output kept in a file and its events shown.
+
+    Returns:
+        Its exit code, negative for a signal.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    read, write = os.pipe()
+    here = str(Path(__file__).resolve().parent)
+    places = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "HYENAREC_EVENTS": str(write), "PYTHONPATH": places}
+    command = [*SNAKEMAKE, *arguments[:1], "--cores", "all", "--keep-going", "--rerun-incomplete", *arguments[1:]]
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [*command, "--logger", "harness"], stdout=file, stderr=file, env=environment, pass_fds=[write]
+        )
+    os.close(write)
+    try:
+        follower.follow(read)
+        return process.wait()
+    finally:
+        # Interrupted: it has had the signal too, and ends its jobs in order.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+        process.kill()
+        os.close(read)
+
+
+def _kept(study: Study, folder: Path, every: Sequence[Task], code: int) -> int:
+    """Say what an interrupted run leaves, and how to go on; the exit code."""
+    done = sum((folder / task.path).is_file() for task in every)
+    checkpoints = len(list(folder.rglob("*.checkpoint")))
+    trainings = f", and the last epoch of {checkpoints} unfinished training(s)" if checkpoints else ""
+    print(
+        f"interrupted: {done} of {len(every)} cells are kept in {folder}{trainings}\n"
+        "next: the same command goes on from there; `python -m harness report "
+        f"{folder}` draws what there is",
+        file=sys.stderr,
+    )
+    return code
+
+
+def _sum_up(
+    study: Study, folder: Path, display: Display, follower: Follower, code: int, log: Path, seconds: float
+) -> None:
+    """Verdicts, where everything lies, and what to type next."""
+    if code == 0:
+        if not follower.started and display.count() == f"{display.total}/{display.total}":
+            print("nothing to measure: all cells and the document are up to date")
+        print(f"\n{verdict_table(read_analysis(folder / 'analysis.json'))}\n")
+        print(f"document  {DOCUMENT}   ({display.count()} cells, {in_words(seconds)})")
+        print(f"verdicts  python -m harness verify {folder}   (with threats to validity; --json for scripts)")
+        print(f"next      harness.load({str(folder)!r}) in Python: all cells as one table")
         return
-    folder = HERE / "results" / study.name
-    missing = [cell for cell in cells(study) if cell.kind == "speed" and not (folder / cell.path).is_file()]
-    if len(missing) >= SERVED:
-        sweep(study, folder, kind="speed")
+    for line in [*follower.other, *(follower.told if not display.failed else [])]:
+        print(f"error: {line}", file=sys.stderr)
+    if display.failed:
+        print(
+            f"{display.failed} of {display.total} cells have no result, so there is no document yet; the lines above "
+            "say where to read why.\nnext: the same command tries them again; `python -m harness report "
+            f"{folder}` draws what is there",
+            file=sys.stderr,
+        )
+    elif not follower.other and not follower.told:
+        print("\n".join(log.read_text(errors="replace").splitlines()[-20:]), file=sys.stderr)
+    print(f"the whole log of Snakemake: {log}", file=sys.stderr)
+
+
+def _stop(number: int, _: object) -> None:
+    raise StoppedError(128 + number)
 
 
 def main(arguments: list[str]) -> int:
     """Run Snakemake and return its exit code."""
     if arguments == ["--pause"]:
         return pause()
-    snakemake = [sys.executable, "-m", "snakemake"]
     if running := running_workflows():
         print(
             f"error: a workflow runs in this folder (process {running[0]}); wait for it, or type `make pause`",
@@ -114,19 +239,13 @@ def main(arguments: list[str]) -> int:
         return 1
     locks = HERE / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
-        subprocess.run([*snakemake, "--unlock", "--quiet", "all"], check=True)
-    begin = time.time()
-    if not {"-n", "--dry-run", "--dryrun"} & set(arguments):
-        measure_speed(arguments)
-    command = [*snakemake, *arguments[:1], "--cores", "all", "--keep-going", "--rerun-incomplete", *arguments[1:]]
-    code = subprocess.run(command, check=False).returncode
-    if code and any(path.stat().st_mtime >= begin for path in Path("results").rglob("*.failed.json")):
-        print(
-            "Some cells have no result; their *.failed.json beside the records say why, and the next run tries them\n"
-            "again. `python -m harness report results/STUDY` builds the document from what is there.",
-            file=sys.stderr,
-        )
-    return code
+        subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all"], check=True)
+    study = named_study(arguments)
+    if study is None or {"-n", "--dry-run", "--dryrun"} & set(arguments):
+        # What is wrong, or would be done, Snakemake itself says.
+        return subprocess.run([*SNAKEMAKE, *arguments[:1], "--cores", "all", *arguments[1:]], check=False).returncode
+    signal.signal(signal.SIGTERM, _stop)
+    return run(study, arguments)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def analyse(folder: Path) -> Analysis:
             record is no error: it stands in `problems.refused`.
     """
     loaded = load(folder)
-    claims, views = _rule(loaded, loaded.manifest.claims)
+    claims, views = rule_on(loaded, loaded.manifest.claims)
     evidence = views.get(_MAIN) or Evidence(against(loaded), tolerances([]))
     partner = evidence.challenger
     steps = [g for g in evidence.groups if g.phase != timing.STREAM]
@@ -145,8 +145,12 @@ View = tuple[str | None, object, str, str | None, int]
 _MAIN: View = (None, "all", "step", None, 0)
 
 
-def _rule(loaded: Folder, cards: Sequence[Card]) -> tuple[list[ClaimResult], dict[View, Evidence]]:
-    """Rule on all cards; those about the same cells share one view of the records, and its tolerances."""
+def rule_on(loaded: Folder, cards: Sequence[Card]) -> tuple[list[ClaimResult], dict[View, Evidence]]:
+    """Rule on all cards; those about the same cells share one view of the records, and its tolerances.
+
+    Returns:
+        The rulings in the order of the cards, and the views that they rest on.
+    """
     partner = loaded.manifest.study.timing_partner
     cards = [msgspec.structs.replace(c, challenger=None) if c.challenger == partner else c for c in cards]
     before = Counter[object]()

@@ -17,7 +17,7 @@ from harness.records.operator import FILE_NAME, OPERATOR_SCHEMA, SOURCES, Measur
 from harness.records.schema import Provenance
 from harness.records.source_digest import source_digest
 from harness.run import allocator
-from harness.run.watch import Bounds, Outcome, run_child
+from harness.run.watch import Bounds, Outcome, Said, run_child
 from harness.run.workers import Fresh
 from harness.study.schema import Study
 
@@ -89,13 +89,16 @@ def settings(
     )
 
 
-def bench(wanted: Settings, *, log: Path | None = None, deadline: float | None = None) -> OperatorRecord:
+def bench(
+    wanted: Settings, *, log: Path | None = None, deadline: float | None = None, said: Said | None = None
+) -> OperatorRecord:
     """Measure times, peaks and errors, each in a child process of its own; the first that fails ends the bench.
 
     Args:
         wanted: What to measure.
         log: Where to keep everything the children print; None keeps only the last lines.
         deadline: Monotonic clock at which the bench is given up, whatever its own time limits.
+        said: Is given what the children print, line by line; None: stderr.
 
     Raises:
         OutOfTimeError: The deadline passed.
@@ -112,7 +115,7 @@ def bench(wanted: Settings, *, log: Path | None = None, deadline: float | None =
     workers = Fresh("harness.run.operator_child")
     seconds = math.inf if wanted.timeout_seconds is None else wanted.timeout_seconds
     for measure in MEASURES:
-        outcome = run_child(request, measure, workers, Bounds(seconds, limit, deadline), log)
+        outcome = run_child(request, measure, workers, Bounds(seconds, limit, deadline), log, said)
         omitted = [o for o in outcome.fields.get("omitted", []) if o not in fields["omitted"]]
         # The timing child's environment stands for all.
         fields = {**outcome.fields, **fields, "omitted": fields["omitted"] + omitted}

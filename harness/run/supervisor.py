@@ -23,7 +23,7 @@ from harness.records.schema import Provenance, Record, SpeedRecord, TrainingReco
 from harness.records.source_digest import cell_digest
 from harness.records.spec import SpeedSpec, TrainingSpec
 from harness.run import allocator
-from harness.run.watch import Bounds, Outcome, run_child
+from harness.run.watch import Bounds, Outcome, Said, run_child
 from harness.run.workers import ForkServers, Fresh, Workers
 from harness.study.cells import Cell
 from harness.study.schema import Study
@@ -37,6 +37,7 @@ def run_cell(
     log: Path | None = None,
     workers: Workers | None = None,
     deadline: float | None = None,
+    said: Said | None = None,
 ) -> Record:
     """Run one cell and write its record.
 
@@ -47,6 +48,7 @@ def run_cell(
         log: Where to keep everything the child printed; None keeps only the last lines.
         workers: Starts the children; default: a fresh process for each.
         deadline: Monotonic clock at which the cell is given up, whatever its own time limit.
+        said: Is given what the child prints, line by line; None: stderr.
 
     Returns:
         The record as written.
@@ -78,7 +80,7 @@ def run_cell(
     fields: dict[str, Any] = {}
     outcome = Outcome("error", "nothing was measured", {})
     for measure in measures:
-        outcome = run_child(request, measure, _workers(workers, cell, measure), bounds, log)
+        outcome = run_child(request, measure, _workers(workers, cell, measure), bounds, log, said)
         fields = _merge(fields, {**outcome.fields, "flags": [*outcome.fields.get("flags", []), *outcome.flags]})
         if outcome.status != "ok":
             break

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,9 +16,11 @@ from harness.records import schema as records
 from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
 from harness.records.spec import TrainingSpec
+from harness.run.display import Display, Pace, failure_log
 from harness.run.operator_bench import OperatorCell, bench, operator_cells
+from harness.run.past import folders, known
 from harness.run.supervisor import run_cell
-from harness.run.watch import OutOfTimeError
+from harness.run.watch import OutOfTimeError, Said
 from harness.run.workers import ForkError, ForkServers, Fresh, Workers, can_fork
 from harness.study.cells import Cell, cells
 from harness.study.manifest import FILE_NAME, Manifest, manifest
@@ -26,6 +28,8 @@ from harness.study.schema import Study
 
 # So many failures without a single success have one cause, which time on a lent machine must not be spent on.
 _HOPELESS = 5
+# Cells from which on a display is worth reading what they took before.
+_MANY = 20
 
 # What a study asks for, and what becomes of it.
 Task = Cell | OperatorCell
@@ -158,6 +162,7 @@ def run(
     log: Path | None = None,
     workers: Workers | None = None,
     deadline: float | None = None,
+    said: Said | None = None,
 ) -> Result:
     """Measure and write one record; see `run_cell` and `bench`.
 
@@ -168,8 +173,8 @@ def run(
     if isinstance(task, Cell):
         if isinstance(task.spec, TrainingSpec):
             _prepare(study, task.spec.dataset)
-        return run_cell(study, task, output, log=log, workers=workers, deadline=deadline)
-    record = bench(task.settings, log=log, deadline=deadline)
+        return run_cell(study, task, output, log=log, workers=workers, deadline=deadline, said=said)
+    record = bench(task.settings, log=log, deadline=deadline, said=said)
     records.write(record, output)
     return record
 
@@ -191,8 +196,11 @@ def sweep(
     minutes: float | None = None,
     kind: str | None = None,
     workers: Literal["fork", "fresh"] | None = None,
+    display: Display | None = None,
 ) -> Progress:
     """Run all cells of a study that have no record yet.
+
+    All that a cell's process prints is kept in `log_of`.
 
     Args:
         study: What to measure.
@@ -202,6 +210,7 @@ def sweep(
         kind: `speed` or `training` to run only those.
         workers: How cells start: forked from a process that has imported torch, or each by itself. Default: forked
             where that works.
+        display: Shows them; None: one of its own.
 
     Raises:
         ForkError: `workers` is `fork`, and that does not work here.
@@ -215,31 +224,66 @@ def sweep(
     for dataset in sorted({t.spec.where for t in todo if isinstance(t, Cell) and t.kind == "training"}):
         _prepare(study, dataset)
     progress = Progress(folder)
+    if display is None:
+        with show(study, folder, todo) as display:
+            return _measure(study, todo, progress, display, workers, deadline)
+    return _measure(study, todo, progress, display, workers, deadline)
+
+
+def show(study: Study, folder: Path, todo: Sequence[Task], beside: int = 1) -> Display:
+    """The display of some cells of a study, which knows what they took on a machine like this one.
+
+    Args:
+        study: The study.
+        folder: Its folder of records.
+        todo: Cells that are to run.
+        beside: How many run at a time.
+    """
+    every = tasks(study)
+    # Reading records takes a second, which a few cells are not worth.
+    past = known(study.device_here(), folders(folder)).elapsed if len(todo) >= _MANY else {}
+    seen = {t.path: past[t.kind, t.digest] for t in todo if isinstance(t, Cell) and (t.kind, t.digest) in past}
+    expected = {path: sum(seconds) / len(seconds) for path, seconds in seen.items()}
+    done = sum((folder / task.path).is_file() for task in every)
+    return Display(len(every), done, Pace(todo, expected, beside))
+
+
+def log_of(study: Study, task: Task) -> Path:
+    """Where a cell's output is kept, here and by the workflow."""
+    return Path("logs") / study.name / Path(task.path).with_suffix(".log")
+
+
+def _measure(
+    study: Study,
+    todo: Sequence[Task],
+    progress: Progress,
+    display: Display,
+    workers: Literal["fork", "fresh"] | None,
+    deadline: float | None,
+) -> Progress:
     longest: dict[str, float] = {}
     with ForkServers() as servers:
-        runner = _Runner(study, servers, workers, deadline)
-        for number, task in enumerate(todo, 1):
+        runner = _Runner(study, servers, workers, deadline, display)
+        for task in todo:
             started = time.monotonic()
             needed = longest.get(task.label, 0.0) if task.kind == "speed" else 0.0
             if progress.hopeless or (deadline is not None and started + needed > deadline):
                 progress.left.append(task)
                 continue
-            at = f"{number}/{len(todo)}, {(started - begin) / 60:.1f} min"
-            print(f"[{at}] {task.kind} {task.key}", file=sys.stderr, flush=True)
-            result = runner.run(task, folder / task.path)
+            output, log = progress.folder / task.path, log_of(study, task)
+            display.begun(task)
+            result = runner.run(task, output, log)
             if result is None:
                 progress.left.append(task)
+                display.given_up(task)
                 continue
             if task.kind == "speed":
                 longest[task.label] = max(longest.get(task.label, 0.0), time.monotonic() - started)
             (progress.measured if result.status in records.FINAL else progress.failed).append(task)
-            if result.status != "ok":
-                print(f"  {result.status}: {result.detail}", file=sys.stderr, flush=True)
+            display.ended(task, result, failure_log(output, log))
     if progress.hopeless:
         count = len(progress.failed)
-        print(
-            f"error: the first {count} cells failed and none was measured; the others were not begun", file=sys.stderr
-        )
+        display.note(f"error: the first {count} cells failed and none was measured; the others were not begun")
     return progress
 
 
@@ -247,29 +291,36 @@ class _Runner:
     """Runs one cell after the other as `sweep` was told to, and by itself what turns out not to be forkable here."""
 
     def __init__(
-        self, study: Study, servers: ForkServers, wanted: Literal["fork", "fresh"] | None, deadline: float | None
+        self,
+        study: Study,
+        servers: ForkServers,
+        wanted: Literal["fork", "fresh"] | None,
+        deadline: float | None,
+        display: Display,
     ) -> None:
         self._study, self._servers, self._wanted, self._deadline = study, servers, wanted, deadline
+        self._display = display
         self._workers: Workers = servers if wanted == "fork" or (wanted is None and can_fork()) else Fresh()
         self._rank: int | None = None
 
-    def run(self, task: Task, output: Path) -> Result | None:
+    def run(self, task: Task, output: Path, log: Path) -> Result | None:
         """The cell's result; None where it was given up for time."""
         if isinstance(task, Cell) and task.rank != self._rank:
             # Children of one server share its memory layout, which replicates must not.
             self._servers.close()
             self._rank = task.rank
         try:
-            return self._run(task, output)
+            return self._run(task, output, log)
         except ForkError as error:
             if self._wanted == "fork":
                 raise
-            print(f"warning: {error}; each cell now starts by itself", file=sys.stderr, flush=True)
+            self._display.note(f"warning: {error}; each cell now starts by itself")
             self._workers = Fresh()
-            return self._run(task, output)
+            return self._run(task, output, log)
 
-    def _run(self, task: Task, output: Path) -> Result | None:
+    def _run(self, task: Task, output: Path, log: Path) -> Result | None:
+        said = functools.partial(self._display.said, task)
         try:
-            return run(self._study, task, output, workers=self._workers, deadline=self._deadline)
+            return run(self._study, task, output, log=log, workers=self._workers, deadline=self._deadline, said=said)
         except OutOfTimeError:
             return None

@@ -32,6 +32,8 @@ _DETAIL_LINES = 12
 _MEND = "end what it starts in the model, delete the record and measure again"
 # What children have noted of this machine, which every cell of a sweep would say again.
 _noted: set[str] = set()
+# Who is given a child's lines.
+Said = Callable[[str], None]
 
 
 class OutOfTimeError(Exception):
@@ -69,7 +71,12 @@ class Bounds:
 
 
 def run_child(
-    request: Mapping[str, Any], measure: str, workers: Workers, bounds: Bounds, log: Path | None = None
+    request: Mapping[str, Any],
+    measure: str,
+    workers: Workers,
+    bounds: Bounds,
+    log: Path | None = None,
+    said: Said | None = None,
 ) -> Outcome:
     """Start a child with a request and see it to its end.
 
@@ -79,6 +86,7 @@ def run_child(
         workers: Starts the child.
         bounds: When to end it.
         log: Where to keep everything it prints; None keeps only the last lines.
+        said: Is given its lines as they come; None: they go to stderr.
 
     Raises:
         OutOfTimeError: The deadline passed.
@@ -91,7 +99,7 @@ def run_child(
             child = workers.start(path, {**clean_environment(), **settings(measure)})
             assert child.stdout is not None
             tail: deque[str] = deque(maxlen=_DETAIL_LINES)
-            reader = threading.Thread(target=_pump, args=(child.stdout, tail, log), daemon=True)
+            reader = threading.Thread(target=_pump, args=(child.stdout, tail, log, said), daemon=True)
             reader.start()
             kills_before = cgroup.oom_kills()
             try:
@@ -140,14 +148,9 @@ def _judge(code: int, result: Path, tail: deque[str], oom_kills: int) -> Outcome
     return Outcome("error", last or f"the child ended with status {code} and left no result", {})
 
 
-def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
+def _pump(stream: IO[str], tail: deque[str], log: Path | None, said: Said | None) -> None:
     """Show the child's lines as they come, keep the last ones, and log all."""
-    writer: Callable[[str], object] | None = None
-    handle = None
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        handle = log.open("a", encoding="utf-8", buffering=1)
-        writer = handle.write
+    handle: IO[str] | None = None
     shown = True
     try:
         for line in stream:
@@ -156,19 +159,27 @@ def _pump(stream: IO[str], tail: deque[str], log: Path | None) -> None:
             # look like a cell that takes too long.
             try:
                 if shown and line not in _noted:
-                    print(line, end="", file=sys.stderr, flush=True)
+                    (said or _to_stderr)(line)
                 if line.startswith("note: "):
                     _noted.add(line)
-                if writer is not None:
-                    writer(line)
+                if log is not None:
+                    # Most timed cells print nothing, and leave no empty file.
+                    if handle is None:
+                        log.parent.mkdir(parents=True, exist_ok=True)
+                        handle = log.open("a", encoding="utf-8", buffering=1)
+                    handle.write(line)
             except OSError as error:
                 tail.append(f"(output no longer shown or logged: {error})")
-                shown, writer = False, None
+                shown, log = False, None
     finally:
         stream.close()
         if handle is not None:
             with contextlib.suppress(OSError):
                 handle.close()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, end="", file=sys.stderr, flush=True)
 
 
 def _resident_bytes(pid: int) -> int:

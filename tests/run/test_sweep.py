@@ -45,6 +45,9 @@ class Fake:
 class FakeRecord(msgspec.Struct):
     status: str
     detail: str
+    timing: None = None
+    memory: None = None
+    flags: list[str] = []
 
 
 @pytest.fixture

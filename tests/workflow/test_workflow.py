@@ -1,7 +1,10 @@
 """The workflow itself, with a tiny study, in a copy of the workflow files."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -67,11 +70,17 @@ def test_only_what_is_asked_for_is_measured(project):
     assert code == 0, output
     first = records(project)
     assert len(first) == 2
+    # Few enough lines to be read, with the verdicts and where everything lies; the rest is in the log that is named.
+    assert output.count("\n") < 60
+    for words in ("log of Snakemake: logs/tiny/snakemake.log", "[2/2]", "linear-time", "document  reports/scaling.pdf"):
+        assert words in output
+    assert "rule speed" in (project / "logs" / "tiny" / "snakemake.log").read_text()
     pdf = (project / "reports" / "scaling.pdf").stat().st_mtime_ns
 
     code, output = make(project)
     assert code == 0, output
-    assert "Nothing to be done" in output
+    assert "nothing to measure: all cells and the document are up to date" in output
+    assert "Nothing to be done" in (project / "logs" / "tiny" / "snakemake.log").read_text()
     assert records(project) == first
     assert (project / "reports" / "scaling.pdf").stat().st_mtime_ns == pdf
 
@@ -103,7 +112,7 @@ def test_many_timed_cells_are_forked_and_snakemake_finds_them_done(project):
     imports = sorted(one["provenance"]["import_seconds"] for one in found)
     # A server's first child waits for the server's imports, and each replicate has a server of its own.
     assert max(imports[:9]) < 0.5
-    assert "rule speed" not in output
+    assert "rule speed" not in (project / "logs" / "tiny" / "snakemake.log").read_text()
     assert (project / "reports" / "scaling.pdf").exists()
 
 
@@ -158,6 +167,12 @@ def test_kill_9_loses_nothing_leaves_no_orphan_and_the_next_run_finishes(project
         # The workflow itself goes on with the other cell and reports the failed one.
         output, _ = process.communicate(timeout=120)
         assert process.returncode != 0, output
+    if victim == "harness.run.child":
+        (line,) = [line for line in output.splitlines() if line.startswith("failed: ")]
+        assert "killed by SIGKILL" in line
+        assert Path(project / line.rpartition("why: ")[2]).is_file()
+        assert "1 of 2 cells have no result" in output
+        assert len([p for p in records(project) if not p.name.endswith(".failed.json")]) == 1
     assert not list((project / "results").rglob("*.part"))
     write(project, TINY)
     code, output = make(project)
@@ -179,13 +194,13 @@ def test_a_paused_training_ends_in_order_and_goes_on_from_its_last_epoch(project
     write(project, {k: v for k, v in TINY.items() if k != "speed"} | {"training": {**training, **long}})
     assert "no workflow runs" in pause(project)
     process = start(project, start_new_session=True)
-    output = ""
-    while "epoch 3/30" not in output:
-        output += process.stdout.readline()
-        assert process.poll() is None, output
+    logs = project / "logs" / "tiny" / "training" / "gru4rec"
+    wait_for(lambda: any("epoch 3/30" in path.read_text() for path in logs.glob("*.log")), 120)
     assert "paused" in pause(project)
-    output += process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=60)[0]
     assert process.returncode != 0
+    assert "interrupted: 1 of 2 cells are kept in results/tiny, and the last epoch of 1 unfinished training" in output
+    assert "Traceback" not in output
     assert not find(project, "harness")
     assert not list((project / "results").rglob("*.part"))
     code, output = make(project)
@@ -193,6 +208,49 @@ def test_a_paused_training_ends_in_order_and_goes_on_from_its_last_epoch(project
     (record,) = (project / "results" / "tiny" / "training" / "gru4rec").glob("*.json")
     content = json.loads(record.read_text())
     assert (content["resumed"], len(content["epochs"])) == (1, 30)
+
+
+@pytest.mark.parametrize("replicates", [1, 6], ids=["snakemake", "forked"])
+def test_ctrl_c_says_what_is_kept_and_the_next_run_goes_on(project, replicates):
+    sweep = {**TINY["speed"]["sweeps"]["constant-tokens"], "replicates": replicates}
+    slow = {**TINY["speed"], "minimum_seconds": 6.0, "budget_seconds": 30.0, "sweeps": {"constant-tokens": sweep}}
+    write(project, {**TINY, "speed": slow})
+    process = start(project, start_new_session=True)
+    word = "harness.run.child" if replicates == 1 else "fork_server"
+    wait_for(lambda: find(project, word))
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=90)[0]
+    assert process.returncode == 130, output
+    assert f"interrupted: 0 of {2 * replicates} cells are kept in results/tiny" in output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    wait_for(lambda: not find(project, "harness"))
+    write(project, TINY)
+    code, output = make(project)
+    assert code == 0, output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is POSIX's")
+def test_a_terminal_gets_a_bar_and_its_cursor_back(project):
+    master, slave = pty.openpty()
+    command = [sys.executable, "workflow/run.py", "reports/scaling.pdf", "--config", "study=tiny.yaml"]
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    process = subprocess.Popen(command, cwd=project, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    text = b""
+    # Linux says EIO where the other end is closed.
+    with contextlib.suppress(OSError):
+        while content := os.read(master, 1 << 16):
+            text += content
+    os.close(master)
+    assert process.wait(timeout=60) == 0
+    shown = text.decode()
+    assert "0/2 cells" in shown
+    assert "gru4rec, 16 events, process 1" in shown
+    assert "document  reports/scaling.pdf" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    # NO_COLOR is obeyed: no code of a colour, bold and dim aside.
+    assert not re.search(r"\x1b\[(?:\d+;)*[34]\d", shown)
 
 
 def test_a_misspelt_study_or_model_is_one_line(project):

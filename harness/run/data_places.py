@@ -1,0 +1,64 @@
+"""Where the file of a data set lies, told without fetching, unpacking or preparing anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.data import sources
+from harness.data.catalogue import SYNTHETIC, DataSource
+from harness.data.formats import find_format
+
+State = Literal["generated", "packaged", "found", "prepared", "to be fetched", "another file", "missing"]
+# States in which a cell can train.
+USABLE: frozenset[State] = frozenset({"generated", "packaged", "found", "prepared", "to be fetched"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one data set comes from on this machine.
+
+    Attributes:
+        state: `found` and `another file` (a checksum that does not fit) are files; `prepared` is what an earlier run
+            made of one that is no longer there.
+        path: The file, the folder of prepared arrays, or the address; None for generated and missing data.
+        advice: What to do; "" where there is nothing to do.
+    """
+
+    name: str
+    state: State
+    path: str | None
+    advice: str
+
+
+def place(name: str, source: DataSource, data_folder: str | None = None) -> Place:
+    """Where a data set comes from.
+
+    Args:
+        name: Its name in the study or the catalogue.
+        source: What the study or the catalogue says of it.
+        data_folder: The study's folder of real data; the variable HYENAREC_DATA wins.
+    """
+    if source.format == SYNTHETIC or source.file is None:
+        return Place(name, "generated", None, "")
+    given = os.environ.get(sources.DATA_VARIABLE) or data_folder
+    cache = sources.cache_folder()
+    for path in [*([Path(given) / source.file] if given else []), cache / "files" / source.file]:
+        if path.is_file():
+            if source.sha256 is None or sources.sha256_of(path) == source.sha256:
+                return Place(name, "found", str(path), "")
+            return Place(name, "another file", str(path), f"replace it: its sha256 must be {source.sha256}")
+    if source.sha256 is not None:
+        # As `harness.data.sources.prepare` names it, which then asks for no file.
+        folder = cache / "prepared" / f"{name}-{source.sha256[:16]}-v{find_format(source.format).version}"
+        if folder.is_dir():
+            return Place(name, "prepared", str(folder), "")
+    packaged = Path(sources.__file__).parent / "packaged" / f"{source.file}.gz"
+    if packaged.is_file():
+        return Place(name, "packaged", str(packaged), "")
+    if source.url is not None:
+        return Place(name, "to be fetched", source.url, "")
+    where = str(Path(given) / source.file) if given else f"FOLDER/{source.file}, and set {sources.DATA_VARIABLE}=FOLDER"
+    return Place(name, "missing", None, f"get {source.citation or 'the file'} and put it at {where}")
