@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.account import SEPARATORS
-from harness.data.lines import split
+from harness.data.lines import shown, split
 from harness.data.tokens import ITEMS, LISTS, MISSING, USERS, plain
 from harness.errors import UserError
 
@@ -125,7 +125,7 @@ def _is_wider(sample: list[str], separator: str) -> bool:
 
 def _ambiguous(path: Path, line: str, names: list[str]) -> UserError:
     return UserError(
-        f"{path}, line 1: '{line.strip()}' can be cut by {' or by '.join(names)}; write which with the data set in the "
+        f"{path}, line 1: '{shown(line)}' can be cut by {' or by '.join(names)}; write which with the data set in the "
         "study, for instance `separator: ','`, or `format: table` if it is a table"
     )
 
@@ -156,5 +156,5 @@ def check(fields: list[str]) -> str | None:
     """What is wrong with the ids of a line; None if nothing is."""
     for place, field in enumerate(fields):
         if field in MISSING:
-            return f"has no {'item' if place else 'user'} in field {place + 1} ('{field}')"
+            return f"has no {'item' if place else 'user'} in field {place + 1} ('{shown(field)}')"
     return None

@@ -227,6 +227,8 @@ REFUSED = {
     "rating or time": ("table", "1,a,4\n1,b,3\n", "the third may be a rating.*`user: 1,"),
     "two columns": ("table", "1,a\n1,b\n", "2 columns are is not known"),
     "five columns": ("table", "1,a,4,5,1500000000\n", "`user: 1, item: 2, time: 4`"),
+    "a line end in a name": ("table", '"wh\no",item,time\n1,a,1500000000\n', "as user; the columns are wh o"),
+    "an odd line end in an id": ("pairs", "1\t\x85a\n2\tb\n1\x85x\ty\n1\tc\n", "line 4: user '1' comes back"),
     "a list in a table": ("table", "user:token\titem_id_list:token_seq\n1\t2 3\n", "write one row an event"),
     "an open quote": ("table", 'user,item,time\n1,a,1500000000\n1,"b,1500000001\n', "line 3: a quote is not closed"),
     "a quote over rows": ("table", 'user,item,time\n1,"a,1500000000\n1,b",1500000001\n', "line 2: .*Close the quote"),

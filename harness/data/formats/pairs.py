@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.data import grouped
 from harness.data.account import PLAIN, Account, Options
 from harness.data.formats import Format, Histories
-from harness.data.lines import ItemIds, malformed, no_events, refuse, text_lines
+from harness.data.lines import ItemIds, malformed, no_events, refuse, shown, text_lines
 from harness.data.tokens import look_alikes
 from harness.errors import UserError
 
@@ -64,7 +64,7 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account) -> It
                 yield history
             if fields[0] in finished:
                 raise UserError(
-                    f"{path}, line {number}: user '{fields[0]}' comes back after other users; expected {_FORM}. "
+                    f"{path}, line {number}: user '{shown(fields[0])}' comes back after other users; expected {_FORM}. "
                     "Sort the file by user, keeping each user's events in order (for instance `sort -s -k1,1 FILE`)"
                 )
             user, history = fields[0], []

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.data import grouped
 from harness.data.account import PLAIN, Account, Options
 from harness.data.formats import Format, Histories
-from harness.data.lines import ItemIds, malformed, no_events, refuse, text_lines
+from harness.data.lines import ItemIds, malformed, no_events, refuse, shown, text_lines
 from harness.data.tokens import look_alikes
 from harness.errors import UserError
 
@@ -60,7 +60,7 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account) -> It
             raise refuse(path, number, line, words, _REMEDY)
         if fields[0] in finished:
             raise UserError(
-                f"{path}, line {number}: user '{fields[0]}' has two lines; expected {_FORM}. "
+                f"{path}, line {number}: user '{shown(fields[0])}' has two lines; expected {_FORM}. "
                 "Join the user's events on one line"
             )
         finished.add(fields[0])

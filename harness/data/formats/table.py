@@ -79,7 +79,7 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
         _refuse_missing(source.columns, {"user": (users, owner), "item": (things, thing)})
         times = None if source.columns.time is None else clock.finish()
     except RowError as error:
-        raise UserError(f"{path}, line {source.line(error.row)}: {error}") from None
+        raise UserError(f"{path}, line {source.line(error.row)}: {_one_line(error)}") from None
     _describe(account, source.columns, len(owner), times)
     rank = _ranks(users) if sort_users else np.arange(len(users) + 1)
     order = np.lexsort((*(times.keys[::-1] if times else ()), rank[owner]))
@@ -95,6 +95,11 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
         labels[code] = items[names[code - 1]]
     bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
     return _cut(labels[thing], bounds), None if seconds is None else _cut(seconds, bounds)
+
+
+def _one_line(error: Exception) -> str:
+    """A message that may quote a name or an id with line ends in it."""
+    return " ".join(str(error).splitlines())
 
 
 def _codes(ids: ItemIds, column: list[str]) -> Any:
@@ -168,7 +173,7 @@ def _source(path: Path, options: Options, account: Account) -> _Rows:
             raise text.no_events(path)
         return (_JsonRows if start.lstrip().startswith(("{", "[{")) else _TextRows)(path, options, account)
     except by.UnclearError as error:
-        raise UserError(f"{path}, line 1: {error}") from None
+        raise UserError(f"{path}, line 1: {_one_line(error)}") from None
 
 
 @dataclass
