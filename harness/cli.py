@@ -414,7 +414,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from harness.plan import plan, table
+    from harness.plan.study_plan import plan, table
 
     study = _study(options.study)
     found = plan(study, options.results or Path("results") / study.name, calibrate=not options.no_calibration)
@@ -424,7 +424,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from harness.run import doctor
+    from harness.plan import doctor
 
     found = []
     for finding in doctor.findings(0.0 if options.no_noise else doctor.NOISE_SECONDS):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from harness.analysis.analyse import analyse
-from harness.analysis.rehearsal import prospects
+from harness.plan.rehearsal import prospects
 from harness.study.manifest import manifest, read_manifest
 from harness.study.schema import Study
 

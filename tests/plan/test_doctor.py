@@ -11,8 +11,8 @@ from harness import cli
 from harness.data.catalogue import SOURCES, DataSource
 from harness.data.sources import sha256_of
 from harness.records import cgroup
-from harness.run import doctor
-from harness.run.data_places import place
+from harness.plan import doctor
+from harness.plan.data_places import place
 
 
 def about(topic, found):

@@ -27,7 +27,7 @@ from harness.data.sources import DATA_VARIABLE, cache_folder
 from harness.records import cgroup
 from harness.records.environment import describe, has_gpu, memory_bytes, usable_cores
 from harness.records.schema import Record, SpeedRecord
-from harness.run.data_places import USABLE, place
+from harness.plan.data_places import USABLE, place
 from harness.run.supervisor import run_cell
 from harness.study.cells import cells
 from harness.study.schema import SpeedSection, Study, Sweep

@@ -9,11 +9,11 @@ from typing import Literal
 
 import msgspec
 
-from harness.analysis.rehearsal import Prospect, prospects
+from harness.plan.rehearsal import Prospect, prospects
 from harness.records.environment import describe, memory_bytes, usable_cores
 from harness.report.numbers import counted, duration, storage
-from harness.run.data_places import USABLE, place
-from harness.run.forecast import Forecast, Forecaster
+from harness.plan.data_places import USABLE, place
+from harness.plan.forecast import Forecast, Forecaster
 from harness.run.past import folders, known
 from harness.run.sweep import Task, tasks
 from harness.study.cells import Cell
@@ -54,7 +54,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a data set comes from; see `harness.run.data_places.Place`."""
+    """Where a data set comes from; see `harness.plan.data_places.Place`."""
 
     name: str
     state: str
