@@ -69,10 +69,11 @@ def pause() -> int:
         print("no workflow runs in this folder")
         return 0
     tree = list(dict.fromkeys(p for process in found for p in (process, *process.children(recursive=True))))
-    # Snakemake first, which then starts nothing more; this script itself ends with it, or is alone and measures.
+    # This script first, which then knows why; then Snakemake, which starts nothing more.
     engines = [p for p in tree if _is(p, "snakemake")]
+    scripts = [p for p in found if p not in engines]
     cells = [p for p in tree if _is(p, "harness")]
-    for process in [*engines, *cells] if engines else [*cells, *found]:
+    for process in [*scripts, *engines, *cells]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -99,11 +100,8 @@ def _is(process: psutil.Process, program: str) -> bool:
     return False
 
 
-class StoppedError(Exception):
-    """The run was told to end: by Ctrl-C, or by `make pause`."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
+class PausedError(KeyboardInterrupt):
+    """The run was told to end by `make pause`, in the middle of anything, as by Ctrl-C."""
 
 
 def named_study(arguments: Sequence[str]) -> Study | None:
@@ -131,17 +129,14 @@ def run(study: Study, arguments: Sequence[str]) -> int:
     sys.stdout.flush()
     display = show(study, folder, missing, _beside(study))
     follower = Follower(folder, {str(folder / task.path): task for task in every}, display)
-    code = INTERRUPTED
     try:
         with display:
             timed = [task for task in missing if task.kind == "speed"]
             if len(timed) >= SERVED:
                 sweep(study, folder, kind="speed", display=display)
             code = snakemake(arguments, log, follower)
-    except KeyboardInterrupt:
-        return _kept(study, folder, every, INTERRUPTED)
-    except StoppedError as stop:
-        return _kept(study, folder, every, stop.code)
+    except KeyboardInterrupt as stop:
+        return _kept(study, folder, every, TERMINATED if isinstance(stop, PausedError) else INTERRUPTED)
     if code < 0 or code in (INTERRUPTED, TERMINATED):
         return _kept(study, folder, every, code if code > 0 else 128 - code)
     _sum_up(study, folder, display, follower, code, log, time.monotonic() - begin)
@@ -176,11 +171,11 @@ def snakemake(arguments: Sequence[str], log: Path, follower: Follower) -> int:
         follower.follow(read)
         return process.wait()
     finally:
+        os.close(read)
         # Interrupted: it has had the signal too, and ends its jobs in order.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(PATIENCE_SECONDS)
         process.kill()
-        os.close(read)
 
 
 def _kept(study: Study, folder: Path, every: Sequence[Task], code: int) -> int:
@@ -223,8 +218,8 @@ def _sum_up(
     print(f"the whole log of Snakemake: {log}", file=sys.stderr)
 
 
-def _stop(number: int, _: object) -> None:
-    raise StoppedError(128 + number)
+def _stop(*_: object) -> None:
+    raise PausedError
 
 
 def main(arguments: list[str]) -> int:

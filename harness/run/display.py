@@ -146,7 +146,8 @@ class Display:
     """
 
     def __init__(self, total: int, done: int, pace: Pace, stream: IO[str] | None = None) -> None:
-        self.total, self.done, self.failed = total, done, 0
+        self.total, self.done = total, done
+        self._failed: set[str] = set()
         self._pace = pace
         self._running: dict[str, tuple[Job, float, str]] = {}
         self._last = ""
@@ -192,11 +193,13 @@ class Display:
         flags = [] if result is None or isinstance(result, OperatorRecord) else result.flags
         words = "no record" if result is None else _words(result)
         if result is None or result.status in ("error", "killed"):
-            self.failed += 1
+            self._failed.add(job.path)
             where = f"; why: {log}" if log is not None else ""
             self._screen.tell(f"failed: {describe(job)}: {words}{where}")
             return
         self.done += 1
+        # Tried again, such as by Snakemake after a sweep.
+        self._failed.discard(job.path)
         self._last = f"{describe(job)}: {words}"
         for flag in flags:
             self._flagged(job, flag.partition(";")[0])
@@ -224,6 +227,11 @@ class Display:
     def note(self, line: str) -> None:
         """A line that stays."""
         self._screen.tell(line)
+
+    @property
+    def failed(self) -> int:
+        """Cells that have ended without a result."""
+        return len(self._failed)
 
     def count(self) -> str:
         """`34/256`."""

@@ -155,6 +155,11 @@ def test_a_failed_cell_is_one_line_with_its_log_and_counts_as_no_result(clock, s
     display.ended(SPEED[1], record(SPEED[1], status="oom", detail="not enough memory"), None)
     assert "oom: not enough memory" in shown.getvalue()
     assert (display.done, display.failed) == (1, 1)
+    # Tried again it is one failure still, and none once it has a result.
+    display.ended(SPEED[0], failed, None)
+    assert (display.done, display.failed) == (1, 1)
+    display.ended(SPEED[0], record(SPEED[0]), None)
+    assert (display.done, display.failed) == (2, 0)
 
 
 def test_the_log_of_a_failure_is_where_something_stands(tmp_path):
