@@ -1,1 +1,1 @@
-"""Before anything is measured: what a study would run, for how long, what it can rule on, and whether the machine can."""
+"""Before anything is measured: what a study would run, how long it takes, what it can rule on, what the machine has."""

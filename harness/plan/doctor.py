@@ -24,10 +24,10 @@ from harness import __version__
 from harness.analysis.estimates.speedup import log_ratios
 from harness.data.catalogue import SOURCES
 from harness.data.sources import DATA_VARIABLE, cache_folder
+from harness.plan.data_places import USABLE, place
 from harness.records import cgroup
 from harness.records.environment import describe, has_gpu, memory_bytes, usable_cores
 from harness.records.schema import Record, SpeedRecord
-from harness.plan.data_places import USABLE, place
 from harness.run.supervisor import run_cell
 from harness.study.cells import cells
 from harness.study.schema import SpeedSection, Study, Sweep

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from harness.data import interactions
+from harness.plan.data_places import place
 from harness.records.environment import usable_cores
 from harness.records.spec import ModelSpec, SpeedSpec, TrainingSpec
-from harness.plan.data_places import place
 from harness.run.operator_bench import OperatorCell
 from harness.run.past import Anchor, Basis, Identity, Known, identity
 from harness.run.supervisor import run_cell

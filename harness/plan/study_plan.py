@@ -9,11 +9,11 @@ from typing import Literal
 
 import msgspec
 
+from harness.plan.data_places import USABLE, place
+from harness.plan.forecast import Forecast, Forecaster
 from harness.plan.rehearsal import Prospect, prospects
 from harness.records.environment import describe, memory_bytes, usable_cores
 from harness.report.numbers import counted, duration, storage
-from harness.plan.data_places import USABLE, place
-from harness.plan.forecast import Forecast, Forecaster
 from harness.run.past import folders, known
 from harness.run.sweep import Task, tasks
 from harness.study.cells import Cell

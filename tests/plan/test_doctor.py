@@ -10,9 +10,9 @@ import pytest
 from harness import cli
 from harness.data.catalogue import SOURCES, DataSource
 from harness.data.sources import sha256_of
-from harness.records import cgroup
 from harness.plan import doctor
 from harness.plan.data_places import place
+from harness.records import cgroup
 
 
 def about(topic, found):

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from harness import cli
+from harness.plan.forecast import Forecaster
 from harness.plan.study_plan import plan, table
 from harness.records import schema
 from harness.records.environment import describe
 from harness.run import past
-from harness.plan.forecast import Forecaster
 from harness.run.past import known
 from harness.study.cells import cells
 from harness.study.schema import Study
