@@ -76,7 +76,7 @@ def prepare(name: str, source: DataSource, data_folder: str | Path | None = None
         UserError: The file is missing, has another checksum, or a malformed line; or planted data that cannot be.
     """
     source.check(name)
-    folder = _folder(name, source, data_folder)
+    folder = prepared_folder(name, source, data_folder)
     if (found := _intact(name, folder)) is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
@@ -178,7 +178,7 @@ def _sha256_of_words(words: str) -> str:
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def _folder(name: str, source: DataSource, data_folder: str | Path | None) -> Path:
+def prepared_folder(name: str, source: DataSource, data_folder: str | Path | None) -> Path:
     """Where the arrays of a data set go: a name that tells all that decides them."""
     options = ""
     if source.planted is not None:

@@ -9,7 +9,6 @@ from typing import Literal
 
 from harness.data import sources
 from harness.data.catalogue import SYNTHETIC, DataSource
-from harness.data.formats import find_format
 
 State = Literal["generated", "packaged", "found", "prepared", "to be fetched", "another file", "missing"]
 # States in which a cell can train.
@@ -51,8 +50,8 @@ def place(name: str, source: DataSource, data_folder: str | None = None) -> Plac
                 return Place(name, "found", str(path), "")
             return Place(name, "another file", str(path), f"replace it: its sha256 must be {source.sha256}")
     if source.sha256 is not None:
-        # As `harness.data.sources.prepare` names it, which then asks for no file.
-        folder = cache / "prepared" / f"{name}-{source.sha256[:16]}-v{find_format(source.format).version}"
+        # `harness.data.sources.prepare` then asks for no file.
+        folder = sources.prepared_folder(name, source, data_folder)
         if folder.is_dir():
             return Place(name, "prepared", str(folder), "")
     packaged = Path(sources.__file__).parent / "packaged" / f"{source.file}.gz"

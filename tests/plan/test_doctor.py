@@ -9,7 +9,7 @@ import pytest
 
 from harness import cli
 from harness.data.catalogue import SOURCES, DataSource
-from harness.data.sources import sha256_of
+from harness.data.sources import prepared_folder, sha256_of
 from harness.plan import doctor
 from harness.plan.data_places import place
 from harness.records import cgroup
@@ -154,8 +154,7 @@ def test_where_data_lie_is_told_without_fetching(tmp_path, monkeypatch):
     other = place("own", own)
     assert other.state == "another file"
     assert own.sha256 in other.advice
-    prepared = tmp_path / "cache" / "prepared" / f"beauty-{SOURCES['beauty'].sha256[:16]}-v1"
-    prepared.mkdir(parents=True)
+    prepared_folder("beauty", SOURCES["beauty"], None).mkdir(parents=True)
     assert place("beauty", SOURCES["beauty"]).state == "prepared"
     assert not list((tmp_path / "cache").glob("files/*"))
 
