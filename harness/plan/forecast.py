@@ -203,7 +203,7 @@ class Forecaster:
         return work * math.exp(level), anchors[0].basis
 
     def _peak(self, model: ModelSpec, batch: int, length: int) -> int | None:
-        """Peak bytes of a process: of the same point, else the nearest one's times the bytes that `cost` moves."""
+        """Peak bytes of a process: of the same point, else the nearest one's, what grows of it by `cost`'s bytes."""
         anchors = [a for a in self.known.anchors[identity(model)] if a.peak_bytes is not None]
         if not anchors:
             return None
@@ -216,7 +216,8 @@ class Forecaster:
         if distance(nearest) == 0:
             return peak
         moved = float(self._cost(model, batch, length).bytes_moved)
-        return round(peak * max(1.0, moved / float(self._cost(model, nearest.batch, nearest.length).bytes_moved)))
+        there = float(self._cost(model, nearest.batch, nearest.length).bytes_moved)
+        return nearest.fixed_bytes + round((peak - nearest.fixed_bytes) * moved / there)
 
     def _operations(self, model: ModelSpec, batch: int, length: int) -> float:
         # The loss over the sampled items is the harness's, and in no model's prediction.

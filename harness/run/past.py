@@ -28,12 +28,17 @@ Basis = Literal["its record", "records", "calibration", "assumed", "unknown"]
 
 @dataclass(frozen=True)
 class Anchor:
-    """What one point of one model took here: seconds of a training step of a speed cell, and peak memory."""
+    """What one point of one model took here: seconds of a training step of a speed cell, and peak memory.
+
+    Attributes:
+        fixed_bytes: What of the peak does not depend on the batch: the process itself, weights, optimiser.
+    """
 
     batch: int
     length: int
     seconds: float | None
     peak_bytes: int | None
+    fixed_bytes: int
     basis: Basis
 
 
@@ -98,13 +103,15 @@ class Known:
                     self.backends.setdefault(narrow, {}).setdefault(name, {})[backend] = None
         memory = record.memory
         peak = None if memory is None else memory.peak_bytes + memory.baseline_bytes
+        fixed = 0 if memory is None else memory.tiny_peak_bytes + memory.baseline_bytes
         if isinstance(record, SpeedRecord):
             for model, side in ((record.spec.model, "model"), (record.spec.partner, "partner")):
                 steps = step_seconds(record, cast("Any", side), "step")
                 seconds = float(np.median(steps)) if steps.size else None
                 own = peak if side == "model" else None
                 if seconds is not None or own is not None:
-                    self.anchors[identity(model)].append(Anchor(record.batch, record.length, seconds, own, basis))
+                    anchor = Anchor(record.batch, record.length, seconds, own, fixed, basis)
+                    self.anchors[identity(model)].append(anchor)
         elif record.length is None:
             if elapsed is not None:
                 self.references[spec.model.name].append(elapsed)

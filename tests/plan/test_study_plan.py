@@ -115,6 +115,18 @@ def test_times_between_and_beyond_records_follow_cost_and_length(alone, tmp_path
     assert math.isfinite(forecaster.forecast(partner[1]).seconds)
 
 
+def test_of_a_peak_only_what_grows_is_carried_to_other_lengths(alone):
+    """1 MiB and a byte are fixed, 5 MiB less a byte belong to the batch and grow as `cost` says."""
+    first = next(cells(STUDY))
+    forecaster = Forecaster(STUDY, known("cpu", []))
+    forecaster.known.add(record(first, 0.01))
+    fixed, grows = (1 << 20) + 1, (5 << 20) - 1
+    twice = forecaster._peak(first.spec.model, 2 * first.spec.batch, first.spec.length)
+    moved = [forecaster._cost(first.spec.model, n * first.spec.batch, first.spec.length).bytes_moved for n in (1, 2)]
+    assert twice == pytest.approx(fixed + grows * moved[1] / moved[0])
+    assert fixed + grows < twice < 2 * (fixed + grows)
+
+
 def test_a_calibration_tells_what_records_do_not(alone, tmp_path):
     found = list(cells(STUDY))
     forecaster = Forecaster(STUDY, known("cpu", []))
