@@ -28,7 +28,6 @@ import psutil
 
 from harness.analysis.analyse import read as read_analysis
 from harness.errors import UserError
-from harness.records.environment import usable_cores
 from harness.report.verdict_table import verdict_table
 from harness.run.display import Display, in_words
 from harness.run.follow import Follower
@@ -127,7 +126,7 @@ def run(study: Study, arguments: Sequence[str]) -> int:
     missing = [task for task in every if not (folder / task.path).is_file()]
     print(f"{study.name}: {len(every) - len(missing)} of {len(every)} cells are measured; log of Snakemake: {log}")
     sys.stdout.flush()
-    display = show(study, folder, missing, _beside(study))
+    display = show(study, folder, missing, study.trainings_beside() if study.speed is None else 1)
     follower = Follower(folder, {str(folder / task.path): task for task in every}, display)
     try:
         with display:
@@ -141,13 +140,6 @@ def run(study: Study, arguments: Sequence[str]) -> int:
         return _kept(study, folder, every, code if code > 0 else 128 - code)
     _sum_up(study, folder, display, follower, code, log, time.monotonic() - begin)
     return code
-
-
-def _beside(study: Study) -> int:
-    """Cells that run at a time: those that are not timed, one for each core."""
-    if study.speed is not None or study.training is None or study.training.timed:
-        return 1
-    return max(1, usable_cores() // (study.threads or 1))
 
 
 def snakemake(arguments: Sequence[str], log: Path, follower: Follower) -> int:

@@ -309,6 +309,11 @@ def control_gaps(evidence: Evidence, sweep: str) -> list[str]:
     ]
 
 
+def gives_way(bias: float) -> str:
+    """A sentence on bounds that give way to what the A/A control shows, or ""; `bias` as `Evidence.bias` has it."""
+    return f" The A/A control leaves 1: bounds give way by {bias:.3g}×." if bias > 1 else ""
+
+
 def unpaired(points: Sequence[SpeedupPoint]) -> str:
     """A clause on lengths whose sides were not timed in pairs."""
     apart = [f"{p.length:,}" for p in points if not p.paired]

@@ -127,16 +127,14 @@ def locate(name: str, source: DataSource, data_folder: str | Path | None = None)
     if source.file is None:
         raise UserError(f"data set '{name}' of format '{source.format}' names no file; add `file:` to it in the study")
     given, file = data_place(data_folder), Path(source.file).expanduser()
-    downloaded = cache_folder() / "files" / file
-    for path in [*([given / file] if given else []), downloaded]:
+    for path in candidates(source.file, data_folder):
         if path.is_file():
             _verify(path, source)
             return path
     if file.is_absolute():
         raise UserError(f"data set '{name}' is missing: there is no file {file}; correct `file:` in the study")
-    packaged = (_PACKAGED / f"{source.file}.gz").resolve()
-    # A path may lead out of the folder; what lies there is the user's.
-    if packaged.is_relative_to(_PACKAGED.resolve()) and packaged.is_file():
+    downloaded = cache_folder() / "files" / file
+    if (packaged := packaged_file(source.file)) is not None:
         with filelock.FileLock(_lock_beside(downloaded)):
             if not downloaded.is_file():
                 _unpack(source, packaged, downloaded)
@@ -147,6 +145,19 @@ def locate(name: str, source: DataSource, data_folder: str | Path | None = None)
         if not downloaded.is_file():
             _fetch(name, source, source.url, downloaded, given)
     return downloaded
+
+
+def candidates(file: str, data_folder: str | Path | None = None) -> list[Path]:
+    """Where a file is looked for, in this order: the user's folder, then what was unpacked or downloaded."""
+    given, own = data_place(data_folder), Path(file).expanduser()
+    return [*([given / own] if given else []), cache_folder() / "files" / own]
+
+
+def packaged_file(file: str) -> Path | None:
+    """The packed file that comes with the package; None without one."""
+    packaged = (_PACKAGED / f"{file}.gz").resolve()
+    # A path may lead out of the folder; what lies there is the user's.
+    return packaged if packaged.is_relative_to(_PACKAGED.resolve()) and packaged.is_file() else None
 
 
 def data_place(data_folder: str | Path | None = None) -> Path | None:

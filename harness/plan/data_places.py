@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from harness.data import sources
@@ -42,9 +40,7 @@ def place(name: str, source: DataSource, data_folder: str | None = None) -> Plac
     """
     if source.format == SYNTHETIC or source.file is None:
         return Place(name, "generated", None, "")
-    given = os.environ.get(sources.DATA_VARIABLE) or data_folder
-    cache = sources.cache_folder()
-    for path in [*([Path(given) / source.file] if given else []), cache / "files" / source.file]:
+    for path in sources.candidates(source.file, data_folder):
         if path.is_file():
             if source.sha256 is None or sources.sha256_of(path) == source.sha256:
                 return Place(name, "found", str(path), "")
@@ -54,10 +50,10 @@ def place(name: str, source: DataSource, data_folder: str | None = None) -> Plac
         folder = sources.prepared_folder(name, source, data_folder)
         if folder.is_dir():
             return Place(name, "prepared", str(folder), "")
-    packaged = Path(sources.__file__).parent / "packaged" / f"{source.file}.gz"
-    if packaged.is_file():
+    if (packaged := sources.packaged_file(source.file)) is not None:
         return Place(name, "packaged", str(packaged), "")
     if source.url is not None:
         return Place(name, "to be fetched", source.url, "")
-    where = str(Path(given) / source.file) if given else f"FOLDER/{source.file}, and set {sources.DATA_VARIABLE}=FOLDER"
+    given = sources.data_place(data_folder)
+    where = str(given / source.file) if given else f"FOLDER/{source.file}, and set {sources.DATA_VARIABLE}=FOLDER"
     return Place(name, "missing", None, f"get {source.citation or 'the file'} and put it at {where}")

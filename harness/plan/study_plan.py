@@ -144,9 +144,7 @@ def plan(study: Study, folder: Path, *, calibrate: bool = True) -> Plan:
 
 def _seconds(study: Study, missing: Sequence[Task], forecasts: Mapping[str, Forecast]) -> float:
     """Wall time of what is missing; trainings that are not timed run side by side."""
-    beside = 1
-    if study.training is not None and not study.training.timed:
-        beside = max(1, usable_cores() // (study.threads or 1))
+    beside = study.trainings_beside()
     total = _REPORT_SECONDS
     for task in missing:
         seconds = forecasts[task.path].seconds or 0.0

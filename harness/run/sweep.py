@@ -168,19 +168,17 @@ def run(
 
     Raises:
         OutOfTimeError: The deadline passed; nothing was written.
-        UserError: The data set of a training cell is missing, malformed or too small; nothing was written.
+        UserError: The data set of a training cell is missing or malformed; nothing was written.
     """
     if isinstance(task, Cell):
-        if isinstance(task.spec, TrainingSpec):
-            _prepare(study, task.spec.dataset)
         return run_cell(study, task, output, log=log, workers=workers, deadline=deadline, said=said)
     record = bench(task.settings, log=log, deadline=deadline, said=said)
     records.write(record, output)
     return record
 
 
-def _prepare(study: Study, dataset: str) -> None:
-    """Prepare a data set.
+def prepare_data(study: Study, dataset: str) -> None:
+    """Prepare a data set before the first cell that trains on it.
 
     Raises:
         UserError: It is missing or malformed, or nothing can be trained or ranked on it.
@@ -222,7 +220,7 @@ def sweep(
     todo = [t for t in order(tasks(study)) if (kind is None or t.kind == kind) and not (folder / t.path).is_file()]
     # Once and beforehand: each cell would ask for it again, and fetch what cannot be fetched.
     for dataset in sorted({t.spec.where for t in todo if isinstance(t, Cell) and t.kind == "training"}):
-        _prepare(study, dataset)
+        prepare_data(study, dataset)
     progress = Progress(folder)
     if display is None:
         with show(study, folder, todo) as display:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from harness.data.catalogue import SOURCES, DataSource
-from harness.records.environment import has_gpu
+from harness.records.environment import has_gpu, usable_cores
 from harness.records.spec import Constant, Device, Measure, Phase, Precision, SpeedSpec
 from harness.study.training import TrainingSection
 from harness.study.yaml_reading import Count, Positive, Section, Share
@@ -134,6 +134,12 @@ class Study(Section, frozen=True):
     def device_here(self) -> Device:
         """The device of its cells on this machine."""
         return self.device if self.device != "auto" else "cuda" if has_gpu() else "cpu"
+
+    def trainings_beside(self) -> int:
+        """Trainings that run at a time: one a core, each with its threads, where they are not timed."""
+        if self.training is None or self.training.timed:
+            return 1
+        return max(1, usable_cores() // (self.threads or 1))
 
     def sources(self) -> dict[str, DataSource]:
         """All data sets this study may name."""

@@ -10,7 +10,7 @@ import numpy as np
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT, Runs
 from harness.analysis.evidence import Evidence
-from harness.analysis.ruling import Rule, Ruling, conjunction, margin, missing, ruled, threshold
+from harness.analysis.ruling import Rule, Ruling, conjunction, margin, ruled, threshold
 from harness.metrics import SELECTION
 from harness.study.claim import Card, Verdict
 
@@ -31,8 +31,8 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     variants = []
     for runs in found:
         values = _values(runs)
-        share = statistics.estimate(np.array(values) / published)
-        interval = share.interval() if len(values) >= SEEDS_TO_SUPPORT else None
+        share = statistics.estimate(np.array(values) / published, minimum=SEEDS_TO_SUPPORT)
+        interval = share.interval()
         lacks = evidence.training_gaps(runs.label, runs.dataset)
         verdict: Verdict = "inconclusive"
         if interval is not None:
@@ -62,7 +62,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 unit="seeds",
             )
         )
-    return conjunction(card, variants or [missing(card, "", [need])], need), variants
+    return conjunction(card, variants, need), variants
 
 
 def _values(runs: Runs) -> Sequence[float]:

@@ -14,6 +14,7 @@ from harness.analysis.ruling import (
     brackets,
     conjunction,
     control_gaps,
+    gives_way,
     missing,
     processes,
     ruled,
@@ -63,7 +64,6 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         if verdict == "inconclusive" and floor is not None and not all_below:
             size = processes(estimates[place], abs(estimates[place].mean - math.log(limit)), len(points))
         cross = next((c.sentence for c in evidence.crossovers if (c.label, c.sweep) == (label, sweep)), "")
-        aside = f" The A/A control leaves 1: bounds give way by {bias:.3g}×." if bias > 1 else ""
         within = " within the measured lengths" if verdict == "refuted" else ""
         variants.append(
             ruled(
@@ -79,7 +79,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 evidence=evidence.paths([label, evidence.challenger], sweep),
                 detail=f"Largest speed-up over {label}{within}: {best.speedup:.3g}× at length {best.length:,} "
                 f"(simultaneous {span(best.simultaneous, '×')}{unpaired(points)}). {cross}"
-                f"{aside}{evidence.ran([label, evidence.challenger], sweep)}{evidence.bounded(label, sweep)}",
+                f"{gives_way(bias)}{evidence.ran([label, evidence.challenger], sweep)}{evidence.bounded(label, sweep)}",
                 missing=lacks,
                 size=size,
                 obstacles=evidence.obstacles([label, evidence.challenger], sweep),

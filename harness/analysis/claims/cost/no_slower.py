@@ -14,6 +14,7 @@ from harness.analysis.ruling import (
     brackets,
     conjunction,
     control_gaps,
+    gives_way,
     margin,
     missing,
     processes,
@@ -56,7 +57,6 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         worst, size = points[place], None
         if verdict == "inconclusive" and lower[place] < least:
             size = processes(estimates[place], abs(estimates[place].mean - math.log(least)), len(points))
-        aside = f" The A/A control leaves 1: bounds give way by {bias:.3g}×." if bias > 1 else ""
         variants.append(
             ruled(
                 card,
@@ -70,7 +70,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 window=(points[0].length, points[-1].length),
                 evidence=evidence.paths([label, evidence.challenger], sweep),
                 detail=f"Least speed-up over {label} of {len(points)} lengths: {worst.speedup:.3g}× at "
-                f"{worst.length:,} (simultaneous {span(worst.simultaneous, '×')}{unpaired(points)}).{aside}"
+                f"{worst.length:,} (simultaneous {span(worst.simultaneous, '×')}{unpaired(points)}).{gives_way(bias)}"
                 f"{evidence.ran([label, evidence.challenger], sweep)}{evidence.bounded(label, sweep)}",
                 missing=lacks,
                 size=size,
