@@ -1,14 +1,14 @@
 """What a study can rule on, before anything is measured: the rules themselves decide over made-up records.
 
-Each world is a truth that is as clear as can be, in favour of the challengers or against them. A rule that decides in
-no world cannot decide with these cells, whatever is measured, and says why. The records are never written or shown:
+Each world is a truth that is as clear as can be, in favour of a claim's challenger or against it. A rule that decides
+in no world cannot decide with these cells, whatever is measured, and says why. The records are never written or shown:
 no number of theirs is a prediction.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import numpy as np
 from harness.analysis.analyse import rule_on
 from harness.analysis.load import Counted, Folder
 from harness.analysis.results import ClaimVerdict
+from harness.measure.speed import streaming
 from harness.metrics import SELECTION
 from harness.records import schema as records
 from harness.records.environment import describe
@@ -38,6 +39,7 @@ from harness.records.schema import (
 )
 from harness.records.spec import ModelSpec, SpeedSpec, TrainingSpec
 from harness.study.cells import Cell
+from harness.study.claim import Card
 from harness.study.manifest import Manifest
 from models import registry
 
@@ -45,7 +47,6 @@ from models import registry
 _NOISE = 1e-3
 _PAIRS = 6
 _USERS, _EPOCHS = 2_000, 6
-_HISTORIES = (128, 1024, 8192)
 _GIB = 2**30
 
 
@@ -72,11 +73,11 @@ class Prospect:
 
 @dataclass(frozen=True)
 class _World:
-    """A truth. The challengers win in it, or all others do.
+    """A truth. The challenger wins in it, or all others do.
 
     Attributes:
-        faster: At which lengths the challengers' steps are the cheaper ones; None: at all.
-        better: Whether they rank better, by a fifth.
+        faster: At which lengths the challenger's steps are the cheaper ones; None: at all.
+        better: Whether it ranks better, by a fifth.
         ndcg: Test NDCG@10 of those who rank better.
     """
 
@@ -85,7 +86,7 @@ class _World:
     ndcg: float = 0.2
 
     def is_faster(self, length: int) -> bool:
-        """Whether the challengers' steps are the cheaper ones at a length."""
+        """Whether the challenger's steps are the cheaper ones at a length."""
         return self.faster is None or length in self.faster
 
 
@@ -97,10 +98,14 @@ def prospects(manifest: Manifest) -> list[Prospect]:
     worlds = [_World(None, True), _World(nowhere, False), _World(trained, True), _World(trained, False)]
     published = [card.threshold for card in manifest.claims if card.rule == "published-accuracy" and card.threshold]
     worlds += [_World(None, True, share) for share in dict.fromkeys(published) if share < 1]
-    rulings = [_rule(manifest, world) for world in worlds]
+    # One card's challenger may be another's opponent: each has worlds of its own.
+    rulings = {
+        challenger: [_rule(manifest, world, challenger) for world in worlds]
+        for challenger in dict.fromkeys(_challenger(card, manifest) for card in manifest.claims)
+    }
     found = []
     for place, card in enumerate(manifest.claims):
-        own = [ruling[place] for ruling in rulings]
+        own = [ruling[place] for ruling in rulings[_challenger(card, manifest)]]
         words = {verdict.verdict for verdict in own}
         supports, refutes = "supported" in words, "refuted" in words
         short = [verdict for verdict in own if verdict.verdict not in ("supported", "refuted")] or own
@@ -120,20 +125,21 @@ def _reason(verdict: ClaimVerdict) -> str:
     return "the lengths or models of this study cannot show it"
 
 
-def _rule(manifest: Manifest, world: _World) -> list[ClaimVerdict]:
-    """The verdicts over all cells of a study, measured in a world."""
-    partner = manifest.study.timing_partner
-    challengers = {partner, *(card.challenger for card in manifest.claims if card.challenger is not None)}
+def _challenger(card: Card, manifest: Manifest) -> str:
+    return card.challenger or manifest.study.timing_partner
+
+
+def _rule(manifest: Manifest, world: _World, challenger: str) -> list[ClaimVerdict]:
+    """The verdicts over all cells of a study, measured in a world that is clear about one challenger."""
     environment = describe(manifest.study.threads, {})
     counted = [
-        Counted(cell, _record(cell, world, challengers, environment), "ok", None, stale=False)
-        for cell in manifest.cells
+        Counted(cell, _record(cell, world, challenger, environment), "ok", None, stale=False) for cell in manifest.cells
     ]
     claims, _ = rule_on(Folder(manifest, counted, [], [], []), manifest.claims)
     return [claim.overall for claim in claims]
 
 
-def _record(cell: Cell, world: _World, challengers: Collection[str], environment: Environment) -> Record:
+def _record(cell: Cell, world: _World, challenger: str, environment: Environment) -> Record:
     # A generator of each cell's own, so that no two records have the same samples and the order does not matter.
     rng = np.random.default_rng(cell.shuffle)
     spec = cell.spec
@@ -151,10 +157,10 @@ def _record(cell: Cell, world: _World, challengers: Collection[str], environment
         "precision": spec.precision,
         "model": _facts(spec.model),
     }
-    praised = cell.label in challengers
+    praised = cell.label == challenger
     if isinstance(spec, SpeedSpec):
         faster = world.is_faster(spec.length)
-        return _speed(spec, praised == faster, (spec.partner.label in challengers) == faster, rng, common)
+        return _speed(spec, praised == faster, (spec.partner.label == challenger) == faster, rng, common)
     return _training(spec, praised == world.better, world, rng, common)
 
 
@@ -190,7 +196,7 @@ def _speed(
     if spec.model.label == spec.partner.label:
         partner = own
     if "time" in spec.measure:
-        blocks = [b for phase in spec.phases for b in _blocks(phase, own, partner, wins, rng)]
+        blocks = [b for phase in spec.phases for b in _blocks(phase, spec.length, own, partner, wins, rng)]
         sides: tuple[Literal["model", "partner"], ...] = ("model", "partner")
         warmups = [
             Warmup(side=side, build_seconds=0.1, compile_seconds=None, steps=5, seconds=0.1, stable=True)
@@ -222,9 +228,10 @@ def _speed(
     )
 
 
-def _blocks(phase: Any, own: float, partner: float, wins: bool, rng: np.random.Generator) -> list[Block]:
+def _blocks(phase: Any, length: int, own: float, partner: float, wins: bool, rng: np.random.Generator) -> list[Block]:
     if phase == "stream":
-        seconds = [(history, 1e-4 if wins else 1e-6 * history) for history in _HISTORIES]
+        # A winner's event costs next to nothing, and no more after long histories.
+        seconds = [(n, 1e-9 if wins else 1e-6 * n) for n in streaming.histories(length)]
         return [
             Block(side="model", phase=phase, steps=8, seconds=8 * _near(value, rng), history=history)
             for _ in range(3)

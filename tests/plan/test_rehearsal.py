@@ -7,6 +7,7 @@ import pytest
 
 from harness.analysis.analyse import analyse
 from harness.plan.rehearsal import prospects
+from harness.study.check import load_study
 from harness.study.manifest import manifest, read_manifest
 from harness.study.schema import Study
 
@@ -69,6 +70,12 @@ def test_support_asks_for_real_data_and_three_seeds(dataset, seeds, supports):
     assert one.supports == supports
     # A truth in which it is faster where it is trained, and nowhere else, is rehearsed too.
     assert bool(one.why) != (one.supports and one.refutes)
+
+
+def test_a_challenger_of_one_card_may_be_the_opponent_of_another():
+    """HSTU is praised by one paper and beaten by the next; one user's history is 50 events long."""
+    field = prospects(manifest(load_study("field")))
+    assert [one.id for one in field if not (one.supports and one.refutes)] == []
 
 
 def test_a_published_figure_can_be_met_and_missed():
