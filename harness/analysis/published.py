@@ -1,32 +1,40 @@
-"""A published table of times → a folder of records, so that the same rules decide on it.
+"""A published table of times or memory → a folder of records, so that the same rules decide on it.
 
-A table is a JSON file: what was timed, by whom, and milliseconds per label and length at a constant
-batch (`OOM` where memory ran out). A published number has no replicates. So an error is assumed, the
-same for every point and independent between points, and each point becomes three processes that have
-exactly that 95 % interval, the lengths of a column together. Every record says so in a flag.
+A table is a JSON file: what was measured, by whom, and milliseconds or gigabytes per label and length at
+a constant batch (`OOM` where memory ran out). A published number has no replicates. So an error is
+assumed, the same for every point and independent between points, and each time becomes three processes
+that have exactly that 95 % interval, the lengths of a column together; a peak of memory is one record,
+as ours are, with the card's margin for its error. Every record says so in a flag.
 `python -m harness verify FOLDER` and `analyse` then work as on records of our own.
 
-    python -m harness.analysis.published TABLE.json FOLDER [SHORTEST_LENGTH]
+    python -m harness.analysis.published TABLE FOLDER [SHORTEST_LENGTH]
+
+TABLE is a file, or one of workflow/published by its name.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from harness.analysis.analyse import analyse
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, MOST_BORROWED, t_quantile
-from harness.errors import USAGE, Parser, UserError
+from harness.analysis.results import ClaimVerdict
+from harness.errors import USAGE, Parser, UserError, unknown
 from harness.records import read_json
 from harness.records.schema import (
     SCHEMA_VERSION,
     Block,
     Environment,
+    MemoryUse,
     ModelFacts,
     Provenance,
     SpeedRecord,
@@ -38,27 +46,44 @@ from harness.records.schema import (
 from harness.records.spec import ModelSpec, Published, SpeedSpec
 from harness.study.cells import Cell
 from harness.study.claim import Card
+from harness.study.find import named, resource
 from harness.study.manifest import FILE_NAME, Manifest
 from harness.study.schema import SpeedSection, Study, Sweep
 
+FOLDER = "workflow/published"
 SWEEP = "published"
+MEMORY_SWEEP = "published-memory"
 OOM: Literal["OOM"] = "OOM"
+Value: TypeAlias = float | Literal["OOM"] | None
+Quantity: TypeAlias = Literal["milliseconds", "gigabytes"]
+# What each rule reads of a table; no other rule can decide over one.
+_READS: dict[str, Quantity] = {
+    "speedup": "milliseconds",
+    "no-slower": "milliseconds",
+    "long-sequences": "milliseconds",
+    "linear-time": "milliseconds",
+    "quadratic-attention": "milliseconds",
+    "memory-saving": "gigabytes",
+    "linear-memory": "gigabytes",
+}
 # Log errors of three processes with mean 0 and the same spread, at right angles: the error of a ratio of
 # two points is then that of independent ones.
 _ERRORS = ((-1.0, 0.0, 1.0), (1 / math.sqrt(3), -2 / math.sqrt(3), 1 / math.sqrt(3)))
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The times of one label.
+    """The times or the memory of one label.
 
     Attributes:
         family: attention, recurrent, state_space or convolution.
-        milliseconds: One per length; `OOM` where memory ran out, null where not published.
+        milliseconds: One per length; `OOM` where memory ran out, null where not published; empty: no times.
+        gigabytes: Peak memory, 10⁹ bytes; likewise.
         backends: What ran, by operator, as published.
     """
 
     family: str
-    milliseconds: list[float | Literal["OOM"] | None]
+    milliseconds: list[Value] = []
+    gigabytes: list[Value] = []
     backends: dict[str, str] = {}
 
 
@@ -74,8 +99,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         partner: Column that the others are held against.
         assumed_error: Half the width of the assumed 95 % interval of a point, as a share of it.
         lengths: Increasing.
-        columns: Label → times.
+        columns: Label → times, memory.
         claims: What is to be ruled on.
+        phase: What was timed: a training `step`, or a `forward` pass.
     """
 
     name: str
@@ -88,6 +114,29 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     lengths: list[int]
     columns: dict[str, Column]
     claims: list[Card]
+    phase: Literal["step", "forward"] = "step"
+
+    def has(self, quantity: Quantity) -> bool:
+        """Whether any column has times, or memory."""
+        return any(getattr(column, quantity) for column in self.columns.values())
+
+
+def table_names() -> list[str]:
+    """Tables of workflow/published."""
+    return named(FOLDER, ".json")
+
+
+def find_table(name_or_path: str) -> Path:
+    """The file of a table.
+
+    Raises:
+        UserError: It is neither a table of workflow/published nor a JSON file.
+    """
+    if name_or_path.endswith(".json"):
+        return Path(name_or_path)
+    if name_or_path not in table_names():
+        raise unknown("table", name_or_path, table_names(), "Or give the path of a JSON file.")
+    return resource(f"{FOLDER}/{name_or_path}.json")
 
 
 def read_table(path: Path) -> Table:
@@ -104,13 +153,33 @@ def read_table(path: Path) -> Table:
     if not 0 < table.assumed_error < 1:
         raise UserError(f"{path}: assumed_error {table.assumed_error} must lie between 0 and 1, such as 0.05 for ±5 %")
     for label, column in table.columns.items():
-        numbers = [v for v in column.milliseconds if isinstance(v, float)]
-        if len(column.milliseconds) != len(table.lengths) or any(not 0 < v < math.inf for v in numbers):
+        given = [values for values in (column.milliseconds, column.gigabytes) if values]
+        numbers = [v for values in given for v in values if isinstance(v, float)]
+        whole = all(len(values) == len(table.lengths) for values in given)
+        if not given or not whole or any(not 0 < v < math.inf for v in numbers):
             raise UserError(
                 f"{path}: column '{label}' needs one entry per length ({len(table.lengths)}): "
-                f'milliseconds above 0, "{OOM}" or null'
+                f'milliseconds or gigabytes above 0, "{OOM}" or null'
             )
+    for card in table.claims:
+        _check_claim(path, table, card)
     return table
+
+
+def _check_claim(path: Path, table: Table, card: Card) -> None:
+    """Refuse a claim on which no rule could rule over this table, whatever its numbers."""
+    where = f"{path}: claim '{card.id}'"
+    if card.rule not in _READS:
+        raise UserError(f"{where}: rule '{card.rule}' reads more than a table holds; legal here: {', '.join(_READS)}")
+    if not table.has(quantity := _READS[card.rule]):
+        raise UserError(f"{where}: rule '{card.rule}' needs {quantity}, and no column has any; add `{quantity}`")
+    if quantity == "milliseconds" and card.phase != table.phase:
+        raise UserError(f"{where} is about phase `{card.phase}`, the table about `{table.phase}`; set both alike")
+    for label in [*([card.challenger] if card.challenger else []), *(card.opponents or [])]:
+        if label not in {*table.columns, *(column.family for column in table.columns.values())}:
+            raise UserError(f"{where}: '{label}' is not a column or family; columns: {', '.join(table.columns)}")
+    if not any(card.covers(length) for length in table.lengths):
+        raise UserError(f"{where} is about no length of the table; these are {table.lengths}")
 
 
 def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
@@ -127,10 +196,13 @@ def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
     kept = [(place, length) for place, length in enumerate(table.lengths) if length >= shortest]
     if not kept:
         raise UserError(f"no length of '{table.name}' reaches {shortest:,}; its longest is {table.lengths[-1]:,}")
-    section = SpeedSection(
-        models=list(table.columns),
-        sweeps={SWEEP: Sweep(lengths=[n for _, n in kept], batch=table.batch, replicates=MINIMUM_PROCESSES)},
-    )
+    lengths = [n for _, n in kept]
+    sweeps = {}
+    if table.has("milliseconds"):
+        sweeps[SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=MINIMUM_PROCESSES)
+    if table.has("gigabytes"):
+        sweeps[MEMORY_SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=1, measure=["memory"])
+    section = SpeedSection(models=list(table.columns), sweeps=sweeps, phases=[table.phase])
     study = Study(
         name=table.name,
         description=f"{table.description} Source: {table.source}.",
@@ -142,20 +214,56 @@ def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
     cells, records = [], []
     for label, column in table.columns.items():
         for place, length in kept:
-            value, partner = column.milliseconds[place], table.columns[table.partner].milliseconds[place]
-            for replicate in range(MINIMUM_PROCESSES):
-                spec = _spec(table, section, label, length, replicate)
-                cell = Cell.of(spec, replicate)
-                cells.append(cell)
-                if value is not None:
-                    records.append((cell, _record(table, spec, value, partner)))
+            for name, sweep in sweeps.items():
+                values = column.gigabytes if name == MEMORY_SWEEP else column.milliseconds
+                beside = table.columns[table.partner].milliseconds
+                value, partner = (found[place] if found else None for found in (values, beside))
+                for replicate in range(sweep.replicates):
+                    spec = _spec(table, section, label, name, length, replicate)
+                    cell = Cell.of(spec, replicate)
+                    cells.append(cell)
+                    if value is not None:
+                        records.append((cell, _record(table, spec, value, partner)))
     write_atomic(folder / FILE_NAME, encode(Manifest(study=study, claims=table.claims, cells=cells)))
     for cell, record in records:
         write(record, folder / cell.path)
     return folder
 
 
-def _spec(table: Table, section: SpeedSection, label: str, length: int, replicate: int) -> SpeedSpec:
+@dataclass(frozen=True)
+class Own:
+    """What a published table says of a claim, by the same rule.
+
+    Attributes:
+        table: Its name in workflow/published.
+        source: Where it was published.
+    """
+
+    table: str
+    source: str
+    overall: ClaimVerdict
+
+
+def own_rulings(ids: Collection[str]) -> dict[str, list[Own]]:
+    """Rulings of the tables of workflow/published on claims, by id; the claims of a table have the ids of the cards.
+
+    Args:
+        ids: Claims asked for; tables without any of them are not read.
+    """
+    found: dict[str, list[Own]] = {}
+    for name in table_names():
+        table = read_table(find_table(name))
+        if not {card.id for card in table.claims} & set(ids):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            analysis = analyse(import_table(table, Path(folder)))
+        for claim in analysis.claims:
+            if claim.id in ids:
+                found.setdefault(claim.id, []).append(Own(name, table.source, claim.overall))
+    return found
+
+
+def _spec(table: Table, section: SpeedSection, label: str, sweep: str, length: int, replicate: int) -> SpeedSpec:
     return SpeedSpec(
         **section.method(),
         device="cuda",
@@ -163,27 +271,35 @@ def _spec(table: Table, section: SpeedSection, label: str, length: int, replicat
         threads=None,
         model=ModelSpec(label=label, name=label, options={}),
         partner=ModelSpec(label=table.partner, name=table.partner, options={}),
-        sweep=SWEEP,
+        sweep=sweep,
         constant="batch",
         length=length,
         batch=table.batch,
         replicate=replicate,
-        measure=["time"],
+        measure=["memory"] if sweep == MEMORY_SWEEP else ["time"],
         published=Published(source=table.source, assumed_error=table.assumed_error),
     )
 
 
-def _record(
-    table: Table, spec: SpeedSpec, value: float | Literal["OOM"], partner: float | Literal["OOM"] | None
-) -> SpeedRecord:
+def _record(table: Table, spec: SpeedSpec, value: float | Literal["OOM"], partner: Value) -> SpeedRecord:
     values: dict[str, Any] = {}
-    if value == OOM:
+    if isinstance(value, str):
         values = {"status": "oom", "detail": f"published as out of memory: {table.source}"}
+    elif spec.measure == ["memory"]:
+        memory = MemoryUse(
+            method="as published", baseline_bytes=0, tiny_peak_bytes=0, peak_bytes=round(1e9 * value), steps=1
+        )
+        values = {
+            "status": "ok",
+            "model": _facts(table, spec.model.label),
+            "memory": memory,
+            "flags": ["published, not measured here"],
+        }
     else:
         deviation = _deviation(table, spec.model.label)
-        blocks = [_block("model", value, deviation * _ERRORS[0][spec.replicate])]
+        blocks = [_block(table, "model", value, deviation * _ERRORS[0][spec.replicate])]
         if isinstance(partner, float):
-            blocks.append(_block("partner", partner, deviation * _ERRORS[1][spec.replicate]))
+            blocks.append(_block(table, "partner", partner, deviation * _ERRORS[1][spec.replicate]))
         values = {
             "status": "ok",
             "model": _facts(table, spec.model.label),
@@ -196,7 +312,7 @@ def _record(
         schema_version=SCHEMA_VERSION,
         study=table.name,
         label=spec.model.label,
-        sweep=SWEEP,
+        sweep=spec.sweep,
         length=spec.length,
         batch=table.batch,
         replicate=spec.replicate,
@@ -236,8 +352,8 @@ def _deviation(table: Table, label: str) -> float:
     )
 
 
-def _block(side: Literal["model", "partner"], milliseconds: float, error: float) -> Block:
-    return Block(side=side, phase="step", steps=1, seconds=1e-3 * milliseconds * math.exp(error))
+def _block(table: Table, side: Literal["model", "partner"], milliseconds: float, error: float) -> Block:
+    return Block(side=side, phase=table.phase, steps=1, seconds=1e-3 * milliseconds * math.exp(error))
 
 
 def _facts(table: Table, label: str) -> ModelFacts:
@@ -256,12 +372,12 @@ def _facts(table: Table, label: str) -> ModelFacts:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command above; returns its exit code."""
     parser = Parser(prog="python -m harness.analysis.published", description="Import a table.")
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", help=f"a JSON file, or one of {', '.join(table_names())}")
     parser.add_argument("folder", type=Path)
     parser.add_argument("shortest", type=int, nargs="?", default=1, help="leave out shorter lengths")
     options = parser.parse_args(arguments)
     try:
-        import_table(read_table(options.table), options.folder, options.shortest)
+        import_table(read_table(find_table(options.table)), options.folder, options.shortest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE

@@ -25,13 +25,14 @@ def _resource_folders() -> tuple[Path, ...]:
     return Path.cwd(), package.parent, package / "_resources"
 
 
-def named(folder: str) -> list[str]:
-    """YAML files that can be named without a path.
+def named(folder: str, suffix: str = ".yaml") -> list[str]:
+    """Files that can be named without a path.
 
     Args:
         folder: Such as `workflow/studies`.
+        suffix: What their names end in.
     """
-    return sorted({p.stem for place in _resource_folders() for p in (place / folder).glob("*.yaml")})
+    return sorted({p.stem for place in _resource_folders() for p in (place / folder).glob(f"*{suffix}")})
 
 
 def study_names() -> list[str]:

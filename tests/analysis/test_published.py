@@ -1,7 +1,8 @@
-"""The published Hyena table, ruled on by the same code; docs/published.md tells it."""
+"""Published tables, ruled on by the same code; docs/published.md tells them."""
 
 import json
 import math
+import re
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,10 @@ from harness.analysis.analyse import analyse
 from harness.analysis.estimates import statistics, timing
 from harness.analysis.load import load
 from harness.errors import UserError
+from harness.study.claim import shipped_cards
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "docs" / "hyena-published.json"
+TABLE = ROOT / "workflow" / "published" / "hyena.json"
 PAGE = (ROOT / "docs" / "published.md").read_text()
 
 
@@ -106,7 +108,7 @@ def test_the_flat_stretch_below_8k_is_recognised_as_fixed_cost(found):
 
 
 def test_a_hundredfold_at_64k_is_refuted_at_eleven(found):
-    claim = ruling(found, "hyena-100x")
+    claim = ruling(found, "hyena-64k")
     assert claim.overall.verdict == "refuted"
     flash = next(v for v in claim.variants if v.variant == "flash-attention")
     assert flash.statistic == pytest.approx(129.07 / 11.32)
@@ -119,7 +121,7 @@ def test_a_hundredfold_at_64k_is_refuted_at_eleven(found):
 
 def test_a_claim_of_eleven_would_not_be_refuted(whole, tmp_path):
     table = published.read_table(TABLE)
-    claims = [msgspec.structs.replace(table.claims[0], threshold=11.0)]
+    claims = [msgspec.structs.replace(c, threshold=11.0) for c in table.claims if c.id == "hyena-64k"]
     found = analyse(published.import_table(msgspec.structs.replace(table, claims=claims), tmp_path))
     assert {v.variant: v.verdict for v in found.claims[0].variants} == {
         "attention": "supported",
@@ -130,7 +132,80 @@ def test_a_claim_of_eleven_would_not_be_refuted(whole, tmp_path):
 def test_the_page_tells_what_the_code_finds(whole, above, capsys):
     assert cli.main(["verify", str(whole), "--markdown"]) == 1
     assert capsys.readouterr().out.strip() in PAGE
-    assert "docs/hyena-published.json" in PAGE
+
+
+@pytest.mark.parametrize("name", [n for n in published.table_names() if n != "hyena"])
+def test_the_page_tells_the_ruling_over_every_table(name, tmp_path, capsys):
+    published.import_table(published.read_table(published.find_table(name)), tmp_path)
+    cli.main(["verify", str(tmp_path), "--markdown"])
+    rows = [line for line in capsys.readouterr().out.splitlines()[2:] if not line.startswith("| –")]
+    assert rows
+    for row in rows:
+        assert row.replace("| ", f"| `{name}` | ", 1) in PAGE
+
+
+def test_claims_of_shipped_tables_are_those_of_the_cards():
+    """The table of the field joins them by id, and holds both against the same threshold by the same rule."""
+    hyenarec = {"linear-time", "quadratic-attention", "long-sequences"}
+    cards = {c.id: c for own in shipped_cards().values() for c in own if c.id not in hyenarec}
+    # A published decode step has no history of its own to stream after: it is a time like another.
+    rules = {"fuxi-linear-decode": "speedup"}
+    for name in published.table_names():
+        for claim in published.read_table(published.find_table(name)).claims:
+            if claim.id in cards:
+                card = cards[claim.id]
+                assert claim.rule == rules.get(claim.id, card.rule)
+                assert (claim.threshold, claim.margin) == (card.threshold, card.margin), claim.id
+
+
+def test_a_papers_own_tables_may_contradict_its_abstract_and_each_other():
+    own = published.own_rulings(["recmamba-time", "recmamba-memory", "fuxi-linear-decode"])
+    times = {one.table: one.overall for one in own["recmamba-time"]}
+    assert times["recmamba-kuairand"].statistic == pytest.approx(49.42 / 18.21)
+    assert times["recmamba-kuairand"].verdict == "refuted"
+    assert times["recmamba-lfm-1b"].statistic == pytest.approx(41.24 / 11.75)
+    assert times["recmamba-lfm-1b"].verdict == "inconclusive"
+    memory = {one.table: one.overall for one in own["recmamba-memory"]}
+    assert memory["recmamba-memory"].statistic == pytest.approx(1 - 8.36 / 37.86)
+    assert memory["recmamba-memory-again"].statistic == pytest.approx(1 - 38.43 / 58.65)
+    assert memory["recmamba-memory-again"].verdict == "refuted"
+    (decode,) = own["fuxi-linear-decode"]
+    assert decode.overall.statistic == pytest.approx(121 / 5.7)
+
+
+def test_no_table_is_read_for_claims_that_none_has():
+    assert published.own_rulings(["no-slower-than-lrurec"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rule": "ranks-better"}, "reads more than a table holds; legal here: speedup"),
+        ({"rule": "memory-saving"}, "needs gigabytes, and no column has any"),
+        ({"phase": "forward"}, "about phase `forward`, the table about `step`; set both alike"),
+        ({"challenger": "hyaena"}, "'hyaena' is not a column or family; columns: hyena"),
+        ({"opponents": ["attention", "lstm"]}, "'lstm' is not a column or family"),
+        ({"lengths": 1000}, "about no length of the table"),
+    ],
+)
+def test_a_claim_on_which_no_rule_could_rule_is_refused(tmp_path, change, words):
+    table = json.loads(TABLE.read_text())
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({**table, "claims": [{**table["claims"][1], **change}]}))
+    with pytest.raises(UserError, match=re.escape(words)):
+        published.read_table(path)
+
+
+def test_a_table_of_memory_alone_counts_no_times(tmp_path):
+    published.import_table(published.read_table(published.find_table("recmamba-memory")), tmp_path)
+    found = analyse(tmp_path)
+    assert found.times == []
+    assert {p.label: p.peak_bytes for p in found.memory} == {
+        "recmamba": 8_360_000_000,
+        "sasrec": 37_860_000_000,
+        "linrec": 11_850_000_000,
+    }
+    assert (found.completeness.ok, found.completeness.missing) == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +234,11 @@ def test_no_table_and_no_length(tmp_path):
 
 
 def test_the_command_of_the_page(tmp_path, capsys):
-    assert f"python -m harness.analysis.published {TABLE.relative_to(ROOT)} " in PAGE
-    assert published.main([str(TABLE), str(tmp_path), "8192"]) == 0
+    assert "python -m harness.analysis.published hyena " in PAGE
+    assert published.main(["hyena", str(tmp_path), "8192"]) == 0
     assert "harness verify" in capsys.readouterr().out
     assert {c.cell.spec.length for c in load(tmp_path).counted} == {8192, 16384, 32768, 65536}
     assert published.main([str(tmp_path / "none.json"), str(tmp_path)]) == 64
     assert capsys.readouterr().err.startswith("error: ")
+    assert published.main(["hyaena", str(tmp_path)]) == 64
+    assert "hyena" in capsys.readouterr().err
