@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import factories
 import msgspec
@@ -111,3 +112,14 @@ def test_a_challenger_that_is_not_the_timing_partner_is_held_against_memory_pass
     analysis = analyse(tmp_path)
     assert verdict(analysis, "less").overall.verdict == "refuted", "the same weights, little else"
     assert sorted(point.label for point in analysis.memory) == ["gru4rec", "hyenarec", "sasrec"]
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.3, "less"), (1.5, "more"), (1.02, "more")])
+def test_who_takes_more_is_said_so(tmp_path, share, word):
+    measured = study(tmp_path, share).overall.measured
+    found = re.match(r"([\d.]+) % (less|more) memory \[(-?[\d.]+), (-?[\d.]+)\] than sasrec-math", measured)
+    assert found, measured
+    value, low, high = (float(found[place]) for place in (1, 3, 4))
+    assert found[2] == word
+    assert value == pytest.approx(100 * abs(1 - share), abs=1)
+    assert low < value < high, "the interval has the sense of the word"

@@ -53,13 +53,13 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                     settled(verdict, gaps),
                     statistic=saving,
                     interval=None,
-                    measured=f"{_share(saving)} less memory{brackets((100 * low, 100 * high))} than {label} at "
+                    measured=f"{_less(saving)} memory{_span(saving, low, high)} than {label} at "
                     f"{length:,} events, batch {mine.batch:,}",
                     allowed=f"≥ {_share(limit)}, with peaks read once ± {_share(spread)}",
                     window=(length, length),
                     evidence=paths,
                     detail=f"At {length:,} events and a batch of {mine.batch:,} the peak of {partner} is "
-                    f"{_size(less)}, of {label} {_size(more)} ({method}): {_share(saving)} less. Of these "
+                    f"{_size(less)}, of {label} {_size(more)} ({method}): {_less(saving)}. Of these "
                     f"{_size(mine.tiny_peak_bytes)} and {_size(theirs.tiny_peak_bytes)} are there on one short "
                     f"sequence too.{evidence.bounded(label, sweep)}",
                     missing=gaps,
@@ -75,6 +75,18 @@ def _points(evidence: Evidence, label: str, sweep: str) -> dict[int, MemoryPoint
 
 def _share(value: float) -> str:
     return f"{100 * value:.3g} %"
+
+
+def _less(saving: float) -> str:
+    """`69 % less`, or `84 % more` where nothing is saved."""
+    return f"{_share(abs(saving))} {'less' if saving >= 0 else 'more'}"
+
+
+def _span(saving: float, low: float, high: float) -> str:
+    """The interval, in the sense of `_less`."""
+    if saving < 0:
+        low, high = -high, -low
+    return brackets((100 * low, 100 * high))
 
 
 def _size(count: int) -> str:
