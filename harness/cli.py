@@ -57,14 +57,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
+# How `--help` groups the commands, and an example of each group.
+_GROUPS = {
+    "read records": ("verify report accuracy field compare analyse", "verify results/reference/cpu-2core"),
+    "measure": ("plan sweep cells bench speed train manifest", "plan quick"),
+    "machine, data, models": ("doctor data models check", "doctor"),
+}
+
+
+def _overview(texts: dict[str, str]) -> str:
+    """All commands by group, for the end of `--help`."""
+    width = max(map(len, texts))
+    lines = []
+    for heading, (names, example) in _GROUPS.items():
+        lines += [f"{heading}, for example  python -m harness {example}"]
+        lines += [f"  {name:<{width}}  {texts[name]}" for name in names.split()]
+        lines.append("")
+    return "\n".join([*lines, "python -m harness COMMAND -h says more; docs/commands.md says what to type for what."])
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m harness", description="Is a fast sequence model really faster, and at what cost?")
+    parser = Parser(
+        prog="python -m harness",
+        description="Is a fast sequence model really faster, and at what cost?",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", help="one of those below")
+    texts: dict[str, str] = {}
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, description=text)
         command.set_defaults(run=run)
+        texts[name] = text
         return command
 
     data = add("data", _data, "find or fetch a data set, or read a file: what is in it, its statistics and split hash")
@@ -150,6 +175,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--markdown", action="store_true")
     command.add_argument("--figure", type=Path, metavar="FILE", help="also draw it: .svg, .png or .pdf")
 
+    command = add("field", _field, "claims of papers: as published, by their own tables, here, and what differs")
+    command.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    command.add_argument("--markdown", action="store_true")
+
     command = add("compare", _compare, "two folders of records side by side; exit 1 if anything changed beyond noise")
     command.add_argument("first", type=Path, metavar="FOLDER")
     command.add_argument("second", type=Path, metavar="FOLDER")
@@ -180,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("check", _check, "the conformance suite for one model")
     command.add_argument("model")
+    parser.epilog = _overview(texts)
     return parser
 
 
@@ -385,6 +415,14 @@ def _accuracy(options: argparse.Namespace) -> int:
     if options.figure is not None:
         accuracy_figure(found, options.figure)
     print(accuracy_markdown(found) if options.markdown else accuracy_table(found), end="" if options.markdown else "\n")
+    return 0
+
+
+def _field(options: argparse.Namespace) -> int:
+    from harness.report.field_table import field_markdown, field_table
+
+    found = [_analysis(folder) for folder in options.folders]
+    print(field_markdown(found) if options.markdown else field_table(found), end="" if options.markdown else "\n")
     return 0
 
 

@@ -144,3 +144,14 @@ def test_a_reader_that_has_enough_is_no_error():
     run.stdout.close()
     assert run.stderr.read() == ""
     assert run.wait() == 128 + signal.SIGPIPE
+
+
+def test_help_names_every_command_once_within_a_terminal(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert max(map(len, text.splitlines())) <= 120
+    commands = next(action.choices for action in cli._parser()._actions if isinstance(action.choices, dict))
+    for name in commands:
+        assert sum(line.startswith(f"  {name} ") for line in text.splitlines()) == 1, name

@@ -310,6 +310,8 @@ class ClaimResult(Row, frozen=True):
         challenger: Label that the sentence praises.
         statistic: What was computed, in words; `records` the records it needs.
         marks_speedup: Whether its threshold is a speed-up, to be drawn into its figure.
+        setting: Where and how the published figure was measured; null where the card does not say.
+        differs: What is otherwise here; null likewise.
     """
 
     id: str
@@ -323,6 +325,8 @@ class ClaimResult(Row, frozen=True):
     marks_speedup: bool
     overall: ClaimVerdict
     variants: list[ClaimVerdict]
+    setting: str | None = None
+    differs: str | None = None
 
 
 class RecordRow(Row, frozen=True):

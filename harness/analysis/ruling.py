@@ -86,6 +86,8 @@ def rule(card: Card, evidence: Evidence) -> ClaimResult:
         marks_speedup=chosen.marks_speedup,
         overall=overall,
         variants=variants,
+        setting=card.setting,
+        differs=card.differs,
     )
 
 

@@ -14,7 +14,7 @@ WIDTH = 100
 _HEAD = ("claim", "verdict", "allowed", "lengths")
 VERDICTS = ("supported", "refuted", "inconclusive", "missing")
 _LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_TO_SUPPORT}
-_SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
+SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
 
 
 def verdict_table(analysis: Analysis) -> str:
@@ -112,9 +112,14 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
 def _markdown_row(name: str, verdict: ClaimVerdict) -> str:
     cells = (
         name,
-        f"{_SHAPES[verdict.verdict]} **{verdict.verdict}**",
+        f"{SHAPES[verdict.verdict]} **{verdict.verdict}**",
         verdict.measured or "-",
         verdict.allowed or "-",
         window(verdict.window),
     )
-    return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
+
+
+def escaped(cell: str) -> str:
+    """Text as it stands in a cell of a Markdown table."""
+    return cell.replace("\\", "\\\\").replace("|", "\\|")

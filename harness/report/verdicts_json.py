@@ -36,7 +36,8 @@ class ClaimEntry(Row, frozen=True):
         missing: What is missing, each a record path or a sentence.
         sample_size: When the interval is too wide to decide: how many `sample_unit` (`processes` or `seeds`)
             would decide; null where no number would.
-        variants: Rulings on the parts of the claim, with the same fields but sentence and source.
+        setting: Where and how the published figure was measured; `differs` what is otherwise here.
+        variants: Rulings on the parts of the claim, with the same fields but sentence, source, setting and differs.
     """
 
     id: str
@@ -45,6 +46,8 @@ class ClaimEntry(Row, frozen=True):
     challenger: str
     sentence: str
     source: str
+    setting: str | None
+    differs: str | None
     variant: str
     verdict: Verdict
     statistic: float | None
@@ -103,6 +106,8 @@ def verdicts(analysis: Analysis) -> Verdicts:
                 challenger=claim.challenger,
                 sentence=claim.sentence,
                 source=claim.source,
+                setting=claim.setting,
+                differs=claim.differs,
                 variants=claim.variants,
                 **msgspec.structs.asdict(claim.overall),
             )

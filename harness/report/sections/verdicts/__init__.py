@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict
@@ -15,15 +16,25 @@ _MOST_MISSING = 3
 def data(analysis: Analysis) -> dict[str, Any]:
     """Title, subtitle, the verdicts as rows of words, and how to reproduce them."""
     verdicts = [claim.overall.verdict for claim in analysis.claims]
+    challengers = list(dict.fromkeys(claim.challenger for claim in analysis.claims)) or [analysis.study.timing_partner]
     return {
-        "title": f"Is {analysis.study.timing_partner} as fast, as linear and as accurate as published?",
+        "title": _title(challengers),
+        "about": f"most of them about {analysis.study.timing_partner}"
+        if len(challengers) < 2
+        else "about several models",
         "subtitle": [_origin(analysis), _completeness(analysis)],
         "tally": [(word, verdicts.count(word)) for word in VERDICTS if word in verdicts],
         "claims": [{"sentence": claim.sentence, **_row(claim.overall)} for claim in analysis.claims],
-        "details": [_details(claim) for claim in analysis.claims if claim.variants],
+        "details": [_details(claim) for claim in analysis.claims],
         "missing": [(claim.id, _missing(claim.overall.missing)) for claim in analysis.claims if claim.overall.missing],
         "elapsed": duration(analysis.versions.elapsed_seconds) if analysis.versions.elapsed_seconds > 0 else "",
     }
+
+
+def _title(challengers: Sequence[str]) -> str:
+    if len(challengers) == 1:
+        return f"Is {challengers[0]} as fast, as linear and as accurate as published?"
+    return f"Do the published claims about {', '.join(challengers[:-1])} and {challengers[-1]} hold?"
 
 
 def _row(verdict: ClaimVerdict) -> dict[str, str]:
@@ -41,7 +52,12 @@ def _row(verdict: ClaimVerdict) -> dict[str, str]:
 
 def _details(claim: ClaimResult) -> dict[str, Any]:
     allowed = f"; allowed: {claim.overall.allowed}" if claim.overall.allowed else ""
-    return {"id": claim.id, "rule": claim.statistic + allowed, "variants": [_row(v) for v in claim.variants]}
+    return {
+        "id": claim.id,
+        "rule": claim.statistic + allowed,
+        "detail": _row(claim.overall)["detail"],
+        "variants": [_row(v) for v in claim.variants],
+    }
 
 
 def _missing(items: list[str]) -> str:
