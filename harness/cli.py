@@ -33,8 +33,9 @@ from models.registry import RegistryError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
     try:
+        _check_command(sys.argv[1:] if arguments is None else arguments)
+        options = _parser().parse_args(arguments)
         code = int(options.run(options))
         sys.stdout.flush()
         return code
@@ -63,6 +64,13 @@ _GROUPS = {
     "measure": ("plan sweep cells bench speed train manifest", "plan quick"),
     "machine, data, models": ("doctor data models check", "doctor"),
 }
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    """Raise the error for an unknown command before argparse does, with the nearest one."""
+    names = [name for group, _ in _GROUPS.values() for name in group.split()]
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        raise unknown("command", arguments[0], names, "`python -m harness --help` says what each does.")
 
 
 def _overview(texts: dict[str, str]) -> str:

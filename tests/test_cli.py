@@ -33,6 +33,7 @@ def run(*arguments, cwd=None, **environment):
         (["check", "sasrek"], ["sasrek", "sasrec"]),
         (["report", "no-such-folder"], ["no-such-folder"]),
         (["nonsense"], ["nonsense", "verify"]),
+        (["verfy", "results/cpu"], ["verfy", "Did you mean 'verify'?", "--help"]),
         (["speed", "--study", "cpu", "--cell", "x/y", "--output", "z"], ["x/y", "cells"]),
     ],
 )
