@@ -1,4 +1,4 @@
-"""Three figures of the frame that `harness.load` gives, for a notebook: seaborn on matplotlib axes, to go on with.
+"""Four figures of the frame that `harness.load` gives, for a notebook: seaborn on matplotlib axes, to go on with.
 
     import harness
     import harness.plot
@@ -102,6 +102,59 @@ def accuracy(frame: pd.DataFrame, metric: str = SELECTION, ax: Axes | None = Non
     sns.pointplot(own, **place, errorbar=None, markers="|", markersize=16, linestyle="none", legend=False)
     length = f", {int(trained[0]):,} events" if len(trained) else ""
     axes.set(xlabel=f"test {metric.upper()} on {dataset}{length}", ylabel="")
+    return axes
+
+
+def frontier(frame: pd.DataFrame, metric: str = SELECTION, ax: Axes | None = None) -> Axes:
+    """Test accuracy of every trained model against its seconds of training, and the frontier of those not surpassed.
+
+    Args:
+        frame: From `harness.load(FOLDER)`, or some of its rows: of one data set; lengths of a model are points of it.
+        metric: Column such as `ndcg@10`.
+        ax: Where to draw; None: the current axes.
+
+    Returns:
+        The axes: x in seconds, logarithmic, y from 0 to 1. A point is the mean over the seeds of a label and length;
+        the steps join the points that no other ranks above after as little training, up to the longest training.
+
+    Raises:
+        UserError: No such metric, no timed training among the rows, or rows of several data sets.
+    """
+    if metric not in names():
+        raise unknown("metric", metric, names())
+    own = _rows(frame, metric, "training cells with a test")
+    dataset = _one(own, "dataset")
+    # Only the times of cells that ran alone can be compared.
+    own = _rows(own[own["timed"].eq(True)], "training_seconds", "timed trainings (`timed: true` in the study)")
+    points = own.groupby(["label", "length"], as_index=False)[["training_seconds", metric]].mean()
+    looks = _looks(own, _partner(frame))
+    order = [label for label in looks if label in set(points["label"])]
+    palette = {label: looks[label].colour for label in order}
+    markers = {label: looks[label].marker for label in order}
+    axes: Axes = sns.scatterplot(
+        points,
+        x="training_seconds",
+        y=metric,
+        hue="label",
+        style="label",
+        hue_order=order,
+        style_order=order,
+        palette=palette,
+        markers=markers,
+        s=50,
+        zorder=3,
+        ax=ax,
+    )
+    best = points.sort_values(["training_seconds", metric], ascending=[True, False])
+    best = best[best[metric] > best[metric].cummax().shift(fill_value=-1.0)]
+    x = [*best["training_seconds"], points["training_seconds"].max()]
+    y = [*best[metric], best[metric].max()]
+    axes.step(x, y, where="post", color="#6b7280", linewidth=0.9, zorder=1, gid="frontier")
+    log_axis(axes, "training (s)", "x")
+    axes.set(ylabel=f"test {metric.upper()} on {dataset}")
+    legend = axes.get_legend()
+    if legend is not None:
+        legend.set_title("")
     return axes
 
 

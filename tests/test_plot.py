@@ -74,6 +74,25 @@ def test_accuracy_has_a_dot_a_seed_and_the_best_on_top(cells, axes):
     assert axes.get_xlabel() == "test NDCG@10 on synthetic, 1,024 events"
 
 
+def test_the_frontier_joins_what_nothing_surpasses_after_as_little_training(cells, axes):
+    timed = cells.assign(timed=True)
+    plot.frontier(timed, ax=axes)
+    trained = timed[timed["training_seconds"].notna() & timed["length"].notna() & timed["ndcg@10"].notna()]
+    means = trained.groupby(["label", "length"])[["training_seconds", "ndcg@10"]].mean()
+    (steps,) = [line for line in axes.get_lines() if line.get_gid() == "frontier"]
+    *drawn, last = list(zip(steps.get_xdata(), steps.get_ydata(), strict=True))
+    free = [
+        tuple(point)
+        for point in means.sort_values("training_seconds").to_numpy()
+        if not ((means["training_seconds"] <= point[0]) & (means["ndcg@10"] > point[1])).any()
+    ]
+    assert drawn == [pytest.approx(point) for point in free]
+    assert last == pytest.approx((means["training_seconds"].max(), free[-1][1]))
+    assert axes.get_xscale() == "log"
+    with pytest.raises(UserError, match="timed trainings"):
+        plot.frontier(cells.assign(timed=False))
+
+
 def test_without_axes_the_current_ones_are_drawn_into(cells):
     figure = plt.figure()
     assert plot.accuracy(cells, metric="hr@5") is figure.gca()

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -156,13 +157,14 @@ def length_axis(axes: Axes, lengths: Sequence[int], label: str = "sequence lengt
         axes.tick_params(axis="x", labelrotation=40)
 
 
-def log_axis(axes: Axes, label: str) -> None:
-    """Logarithmic y axis with plain numbers: 1, 2, 5 within few decades, fewer beyond."""
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
+def log_axis(axes: Axes, label: str, which: Literal["x", "y"] = "y") -> None:
+    """Logarithmic axis with plain numbers: 1, 2, 5 within few decades, fewer beyond."""
+    axis: Axis = axes.yaxis if which == "y" else axes.xaxis
+    axes.set(**{f"{which}scale": "log"})
+    low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0, 3.0) if high / low < 1e5 else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=30))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel(label)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=30))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_label_text(label)
