@@ -126,6 +126,7 @@ def frontier(frame: pd.DataFrame, metric: str = SELECTION, ax: Axes | None = Non
     dataset = _one(own, "dataset")
     # Only the times of cells that ran alone can be compared.
     own = _rows(own[own["timed"].eq(True)], "training_seconds", "timed trainings (`timed: true` in the study)")
+    own = _rows(own, "length", "trained models; references alone have no frontier")
     points = own.groupby(["label", "length"], as_index=False)[["training_seconds", metric]].mean()
     looks = _looks(own, _partner(frame))
     order = [label for label in looks if label in set(points["label"])]

@@ -130,7 +130,7 @@ class Evidence:
     def opponents(self, card: Card) -> list[str]:
         """Labels that a card compares with; where it names none, the kernels of attention."""
         if card.opponents is None:
-            return self.attention()
+            return [label for label in self.attention() if label != self.challenger]
         labels = {
             label: (self.model_name(label), self.family(label))
             for label in self.folder.labels()

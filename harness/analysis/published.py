@@ -70,6 +70,8 @@ _READS: dict[str, Quantity] = {
 # two points is then that of independent ones.
 _ERRORS = ((-1.0, 0.0, 1.0), (1 / math.sqrt(3), -2 / math.sqrt(3), 1 / math.sqrt(3)))
 
+_WITH_MARGIN = ("memory-saving", "no-slower", "quadratic-attention")
+
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The times or the memory of one label.
@@ -175,7 +177,16 @@ def _check_claim(path: Path, table: Table, card: Card) -> None:
         raise UserError(f"{where}: rule '{card.rule}' needs {quantity}, and no column has any; add `{quantity}`")
     if quantity == "milliseconds" and card.phase != table.phase:
         raise UserError(f"{where} is about phase `{card.phase}`, the table about `{table.phase}`; set both alike")
-    for label in [*([card.challenger] if card.challenger else []), *(card.opponents or [])]:
+    if card.challenger not in (None, table.partner):
+        raise UserError(
+            f"{where}: challenger '{card.challenger}' must be the table's partner, '{table.partner}', against "
+            "which all columns are held"
+        )
+    if not any(isinstance(value, float) for value in getattr(table.columns[table.partner], quantity)):
+        raise UserError(f"{where}: rule '{card.rule}' needs {quantity} of '{table.partner}', which has none")
+    if card.rule in _WITH_MARGIN and card.margin is None:
+        raise UserError(f"{where}: rule '{card.rule}' needs a `margin`, such as 0.05")
+    for label in card.opponents or []:
         if label not in {*table.columns, *(column.family for column in table.columns.values())}:
             raise UserError(f"{where}: '{label}' is not a column or family; columns: {', '.join(table.columns)}")
     if not any(card.covers(length) for length in table.lengths):
@@ -199,9 +210,11 @@ def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
     lengths = [n for _, n in kept]
     sweeps = {}
     if table.has("milliseconds"):
-        sweeps[SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=MINIMUM_PROCESSES)
+        timed = [label for label, column in table.columns.items() if column.milliseconds]
+        sweeps[SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=MINIMUM_PROCESSES, models=timed)
     if table.has("gigabytes"):
-        sweeps[MEMORY_SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=1, measure=["memory"])
+        read = [label for label, column in table.columns.items() if column.gigabytes]
+        sweeps[MEMORY_SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=1, measure=["memory"], models=read)
     section = SpeedSection(models=list(table.columns), sweeps=sweeps, phases=[table.phase])
     study = Study(
         name=table.name,
@@ -216,8 +229,10 @@ def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
         for place, length in kept:
             for name, sweep in sweeps.items():
                 values = column.gigabytes if name == MEMORY_SWEEP else column.milliseconds
+                if not values:
+                    continue
                 beside = table.columns[table.partner].milliseconds
-                value, partner = (found[place] if found else None for found in (values, beside))
+                value, partner = values[place], beside[place] if beside else None
                 for replicate in range(sweep.replicates):
                     spec = _spec(table, section, label, name, length, replicate)
                     cell = Cell.of(spec, replicate)
@@ -248,8 +263,10 @@ def own_rulings(ids: Collection[str]) -> dict[str, list[Own]]:
     """Rulings of the tables of workflow/published on claims, by id; the claims of a table have the ids of the cards.
 
     Args:
-        ids: Claims asked for; tables without any of them are not read.
+        ids: Claims asked for; tables without any of them are not analysed.
     """
+    if not ids:
+        return {}
     found: dict[str, list[Own]] = {}
     for name in table_names():
         table = read_table(find_table(name))

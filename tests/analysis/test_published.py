@@ -84,13 +84,13 @@ def test_above_8k_the_cost_per_token_is_flat_for_hyena(found, above):
         own = law(analysis, "hyena")
         assert own.rise_window == (8192, 65536)
         assert own.rise_interval[1] < 1.10
-    assert ruling(above, "linear-time").overall.verdict == "supported"
+    assert ruling(above, "hyena-linear-time").overall.verdict == "supported"
 
 
 def test_above_8k_it_is_linear_for_flash_attention(found, above):
     assert law(above, "flash-attention").chosen == "linear"
     assert law(above, "flash-attention").rise_interval[0] > 7
-    own = next(v for v in ruling(found, "quadratic-attention").variants if v.variant == "flash-attention")
+    own = next(v for v in ruling(found, "hyena-quadratic-attention").variants if v.variant == "flash-attention")
     # Below 4K it hardly grows, which no power law fits: the exponent stays open by a hair.
     assert own.verdict == "inconclusive"
     assert own.interval == pytest.approx((0.772, 0.974), abs=0.01)
@@ -102,7 +102,7 @@ def test_the_flat_stretch_below_8k_is_recognised_as_fixed_cost(found):
     assert fit.fixed_interval[0] > 0
     assert fit.fixed_seconds > 0.5 * fit.fitted_seconds[own.lengths.index(4096)]
     assert fit.fixed_seconds < 0.1 * fit.fitted_seconds[-1]
-    assert "are fixed cost" in ruling(found, "linear-time").overall.detail
+    assert "are fixed cost" in ruling(found, "hyena-linear-time").overall.detail
     slopes = {s.lengths: s.slope for s in found.local_slopes if s.label == "hyena"}
     assert slopes[4096, 8192] < 0.1 < 0.9 < slopes[8192, 16384]
 
@@ -146,13 +146,13 @@ def test_the_page_tells_the_ruling_over_every_table(name, tmp_path, capsys):
 
 def test_claims_of_shipped_tables_are_those_of_the_cards():
     """The table of the field joins them by id, and holds both against the same threshold by the same rule."""
-    hyenarec = {"linear-time", "quadratic-attention", "long-sequences"}
-    cards = {c.id: c for own in shipped_cards().values() for c in own if c.id not in hyenarec}
+    of_the_table_alone = {"hyena-linear-time", "hyena-quadratic-attention", "hyena-long-sequences"}
+    cards = {card.id: card for own in shipped_cards().values() for card in own}
     # A published decode step has no history of its own to stream after: it is a time like another.
     rules = {"fuxi-linear-decode": "speedup"}
     for name in published.table_names():
         for claim in published.read_table(published.find_table(name)).claims:
-            if claim.id in cards:
+            if claim.id not in of_the_table_alone:
                 card = cards[claim.id]
                 assert claim.rule == rules.get(claim.id, card.rule)
                 assert (claim.threshold, claim.margin) == (card.threshold, card.margin), claim.id
@@ -183,7 +183,8 @@ def test_no_table_is_read_for_claims_that_none_has():
         ({"rule": "ranks-better"}, "reads more than a table holds; legal here: speedup"),
         ({"rule": "memory-saving"}, "needs gigabytes, and no column has any"),
         ({"phase": "forward"}, "about phase `forward`, the table about `step`; set both alike"),
-        ({"challenger": "hyaena"}, "'hyaena' is not a column or family; columns: hyena"),
+        ({"challenger": "attention"}, "'attention' must be the table's partner, 'hyena'"),
+        ({"rule": "no-slower"}, "needs a `margin`, such as 0.05"),
         ({"opponents": ["attention", "lstm"]}, "'lstm' is not a column or family"),
         ({"lengths": 1000}, "about no length of the table"),
     ],
@@ -191,8 +192,39 @@ def test_no_table_is_read_for_claims_that_none_has():
 def test_a_claim_on_which_no_rule_could_rule_is_refused(tmp_path, change, words):
     table = json.loads(TABLE.read_text())
     path = tmp_path / "table.json"
-    path.write_text(json.dumps({**table, "claims": [{**table["claims"][1], **change}]}))
+    path.write_text(json.dumps({**table, "claims": [{**table["claims"][0], **change}]}))
     with pytest.raises(UserError, match=re.escape(words)):
+        published.read_table(path)
+
+
+def test_columns_may_hold_different_quantities(tmp_path):
+    table = json.loads(TABLE.read_text())
+    columns = table["columns"]
+    columns["hyena"]["gigabytes"] = [1.0] * 7
+    columns["attention"] = {"family": "attention", "gigabytes": [2.0] * 6 + ["OOM"]}
+    card = {"id": "less", "rule": "memory-saving", "sentence": "Less.", "source": "x", "threshold": 0.4, "margin": 0.05}
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({**table, "claims": [*table["claims"][:1], card]}))
+    found = analyse(published.import_table(published.read_table(path), tmp_path / "records"))
+    assert found.completeness.missing == 0
+    assert {v.variant for v in ruling(found, "hyena-64k").variants} == {"flash-attention"}
+    (less,) = ruling(found, "less").variants
+    assert (less.variant, less.window) == ("attention", (32768, 32768))
+
+
+def test_a_challenger_of_the_family_of_attention_is_not_its_own_opponent(tmp_path):
+    table = published.read_table(published.find_table("fuxi-linear-decode"))
+    claims = [msgspec.structs.replace(table.claims[0], opponents=None)]
+    found = analyse(published.import_table(msgspec.structs.replace(table, claims=claims), tmp_path))
+    assert {v.variant for v in found.claims[0].variants} == {"hstu", "fuxi-alpha", "fuxi-beta"}
+
+
+def test_a_partner_without_numbers_is_refused(tmp_path):
+    table = json.loads(TABLE.read_text())
+    table["columns"]["hyena"]["milliseconds"] = [None] * 7
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(table))
+    with pytest.raises(UserError, match="needs milliseconds of 'hyena', which has none"):
         published.read_table(path)
 
 

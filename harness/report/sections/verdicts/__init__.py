@@ -19,9 +19,7 @@ def data(analysis: Analysis) -> dict[str, Any]:
     challengers = list(dict.fromkeys(claim.challenger for claim in analysis.claims)) or [analysis.study.timing_partner]
     return {
         "title": _title(challengers),
-        "about": f"most of them about {analysis.study.timing_partner}"
-        if len(challengers) < 2
-        else "about several models",
+        "about": f"most of them about {challengers[0]}" if len(challengers) < 2 else "about several models",
         "subtitle": [_origin(analysis), _completeness(analysis)],
         "tally": [(word, verdicts.count(word)) for word in VERDICTS if word in verdicts],
         "claims": [{"sentence": claim.sentence, **_row(claim.overall)} for claim in analysis.claims],
