@@ -128,24 +128,8 @@ def frontier(frame: pd.DataFrame, metric: str = SELECTION, ax: Axes | None = Non
     own = _rows(own[own["timed"].eq(True)], "training_seconds", "timed trainings (`timed: true` in the study)")
     own = _rows(own, "length", "trained models; references alone have no frontier")
     points = own.groupby(["label", "length"], as_index=False)[["training_seconds", metric]].mean()
-    looks = _looks(own, _partner(frame))
-    order = [label for label in looks if label in set(points["label"])]
-    palette = {label: looks[label].colour for label in order}
-    markers = {label: looks[label].marker for label in order}
-    axes: Axes = sns.scatterplot(
-        points,
-        x="training_seconds",
-        y=metric,
-        hue="label",
-        style="label",
-        hue_order=order,
-        style_order=order,
-        palette=palette,
-        markers=markers,
-        s=50,
-        zorder=3,
-        ax=ax,
-    )
+    labels = _by_label(own, _partner(frame))
+    axes: Axes = sns.scatterplot(points, x="training_seconds", y=metric, **labels, s=50, zorder=3, ax=ax)
     best = points.sort_values(["training_seconds", metric], ascending=[True, False])
     best = best[best[metric] > best[metric].cummax().shift(fill_value=-1.0)]
     x = [*best["training_seconds"], points["training_seconds"].max()]
@@ -153,9 +137,7 @@ def frontier(frame: pd.DataFrame, metric: str = SELECTION, ax: Axes | None = Non
     axes.step(x, y, where="post", color="#6b7280", linewidth=0.9, zorder=1, gid="frontier")
     log_axis(axes, "training (s)", "x")
     axes.set(ylabel=f"test {metric.upper()} on {dataset}")
-    legend = axes.get_legend()
-    if legend is not None:
-        legend.set_title("")
+    _untitled_legend(axes)
     return axes
 
 
@@ -194,30 +176,41 @@ def _looks(own: pd.DataFrame, partner: str) -> dict[str, Style]:
     return styles(own["label"].unique(), partner, references)
 
 
-def _curves(own: pd.DataFrame, y: str, partner: str, ax: Axes | None) -> Axes:
-    """A line a label over lengths, with the range of its processes."""
+def _by_label(own: pd.DataFrame, partner: str) -> dict[str, Any]:
+    """Seaborn's arguments for a colour and a marker a label."""
     looks = _looks(own, partner)
     order = [label for label in looks if label in set(own["label"])]
+    return {
+        "hue": "label",
+        "style": "label",
+        "hue_order": order,
+        "style_order": order,
+        "palette": {label: looks[label].colour for label in order},
+        "markers": {label: looks[label].marker for label in order},
+    }
+
+
+def _untitled_legend(axes: Axes) -> None:
+    legend = axes.get_legend()
+    if legend is not None:
+        legend.set_title("")
+
+
+def _curves(own: pd.DataFrame, y: str, partner: str, ax: Axes | None) -> Axes:
+    """A line a label over lengths, with the range of its processes."""
     axes = plt.gca() if ax is None else ax
     sns.lineplot(
         own.astype({"length": int, y: float}),
         x="length",
         y=y,
-        hue="label",
-        style="label",
-        hue_order=order,
-        style_order=order,
-        palette={label: looks[label].colour for label in order},
-        markers={label: looks[label].marker for label in order},
+        **_by_label(own, partner),
         dashes=False,
         estimator=_geometric_mean,
         errorbar=("pi", 100),
         ax=axes,
     )
     length_axis(axes, [int(length) for length in own["length"].unique()])
-    legend = axes.get_legend()
-    if legend is not None:
-        legend.set_title("")
+    _untitled_legend(axes)
     return axes
 
 

@@ -56,6 +56,11 @@ MEMORY_SWEEP = "published-memory"
 OOM: Literal["OOM"] = "OOM"
 Value: TypeAlias = float | Literal["OOM"] | None
 Quantity: TypeAlias = Literal["milliseconds", "gigabytes"]
+# What a sweep holds, and how it differs from the other: a peak of memory is read once.
+_SWEEPS: dict[str, tuple[Quantity, dict[str, Any]]] = {
+    SWEEP: ("milliseconds", {"replicates": MINIMUM_PROCESSES, "measure": ["time"]}),
+    MEMORY_SWEEP: ("gigabytes", {"replicates": 1, "measure": ["memory"]}),
+}
 # What each rule reads of a table; no other rule can decide over one.
 _READS: dict[str, Quantity] = {
     "speedup": "milliseconds",
@@ -66,11 +71,11 @@ _READS: dict[str, Quantity] = {
     "memory-saving": "gigabytes",
     "linear-memory": "gigabytes",
 }
+# Those of them that need the card's margin.
+_WITH_MARGIN = ("memory-saving", "no-slower", "quadratic-attention")
 # Log errors of three processes with mean 0 and the same spread, at right angles: the error of a ratio of
 # two points is then that of independent ones.
 _ERRORS = ((-1.0, 0.0, 1.0), (1 / math.sqrt(3), -2 / math.sqrt(3), 1 / math.sqrt(3)))
-
-_WITH_MARGIN = ("memory-saving", "no-slower", "quadratic-attention")
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,9 +123,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     claims: list[Card]
     phase: Literal["step", "forward"] = "step"
 
-    def has(self, quantity: Quantity) -> bool:
-        """Whether any column has times, or memory."""
-        return any(getattr(column, quantity) for column in self.columns.values())
+    def labels(self, quantity: Quantity) -> list[str]:
+        """Columns that have times, or memory."""
+        return [label for label, column in self.columns.items() if getattr(column, quantity)]
 
 
 def table_names() -> list[str]:
@@ -173,7 +178,7 @@ def _check_claim(path: Path, table: Table, card: Card) -> None:
     where = f"{path}: claim '{card.id}'"
     if card.rule not in _READS:
         raise UserError(f"{where}: rule '{card.rule}' reads more than a table holds; legal here: {', '.join(_READS)}")
-    if not table.has(quantity := _READS[card.rule]):
+    if not table.labels(quantity := _READS[card.rule]):
         raise UserError(f"{where}: rule '{card.rule}' needs {quantity}, and no column has any; add `{quantity}`")
     if quantity == "milliseconds" and card.phase != table.phase:
         raise UserError(f"{where} is about phase `{card.phase}`, the table about `{table.phase}`; set both alike")
@@ -207,14 +212,10 @@ def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
     kept = [(place, length) for place, length in enumerate(table.lengths) if length >= shortest]
     if not kept:
         raise UserError(f"no length of '{table.name}' reaches {shortest:,}; its longest is {table.lengths[-1]:,}")
-    lengths = [n for _, n in kept]
     sweeps = {}
-    if table.has("milliseconds"):
-        timed = [label for label, column in table.columns.items() if column.milliseconds]
-        sweeps[SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=MINIMUM_PROCESSES, models=timed)
-    if table.has("gigabytes"):
-        read = [label for label, column in table.columns.items() if column.gigabytes]
-        sweeps[MEMORY_SWEEP] = Sweep(lengths=lengths, batch=table.batch, replicates=1, measure=["memory"], models=read)
+    for name, (quantity, more) in _SWEEPS.items():
+        if labels := table.labels(quantity):
+            sweeps[name] = Sweep(lengths=[n for _, n in kept], batch=table.batch, models=labels, **more)
     section = SpeedSection(models=list(table.columns), sweeps=sweeps, phases=[table.phase])
     study = Study(
         name=table.name,
@@ -225,13 +226,11 @@ def import_table(table: Table, folder: Path, shortest: int = 1) -> Path:
         speed=section,
     )
     cells, records = [], []
-    for label, column in table.columns.items():
-        for place, length in kept:
-            for name, sweep in sweeps.items():
-                values = column.gigabytes if name == MEMORY_SWEEP else column.milliseconds
-                if not values:
-                    continue
-                beside = table.columns[table.partner].milliseconds
+    beside = table.columns[table.partner].milliseconds
+    for name, sweep in sweeps.items():
+        for label in sweep.models or []:
+            values: list[Value] = getattr(table.columns[label], _SWEEPS[name][0])
+            for place, length in kept:
                 value, partner = values[place], beside[place] if beside else None
                 for replicate in range(sweep.replicates):
                     spec = _spec(table, section, label, name, length, replicate)
@@ -293,7 +292,7 @@ def _spec(table: Table, section: SpeedSection, label: str, sweep: str, length: i
         length=length,
         batch=table.batch,
         replicate=replicate,
-        measure=["memory"] if sweep == MEMORY_SWEEP else ["time"],
+        measure=section.sweeps[sweep].measure,
         published=Published(source=table.source, assumed_error=table.assumed_error),
     )
 

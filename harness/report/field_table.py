@@ -10,9 +10,8 @@ from harness.analysis.published import Own, own_rulings
 from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict
 from harness.errors import UserError
 from harness.report.numbers import counted
-from harness.report.verdict_table import SHAPES, escaped
+from harness.report.verdict_table import WIDTH, markdown_row, marked
 
-WIDTH = 100
 _INDENT = "    "
 
 
@@ -83,11 +82,11 @@ def field_markdown(analyses: Sequence[Analysis]) -> str:
         cells = (
             f"{claim.sentence} {claim.source} (`{claim.id}`)",
             claim.setting or "-",
-            "; ".join(f"{_chip(one.overall)} {one.overall.measured} (`{one.table}`)" for one in row.own) or "-",
-            f"{_chip(claim.overall)} {claim.overall.measured}",
+            "; ".join(f"{marked(one.overall)} {one.overall.measured} (`{one.table}`)" for one in row.own) or "-",
+            f"{marked(claim.overall)} {claim.overall.measured}",
             claim.differs or "-",
         )
-        lines.append("| " + " | ".join(escaped(cell) for cell in cells) + " |")
+        lines.append(markdown_row(cells))
     return "\n".join([*lines, "", multiplicity(rows), ""])
 
 
@@ -106,7 +105,3 @@ def _here(verdict: ClaimVerdict) -> str:
 
 def _own_words(one: Own) -> str:
     return f"{one.overall.verdict}, {one.overall.measured} ({one.source})"
-
-
-def _chip(verdict: ClaimVerdict) -> str:
-    return f"{SHAPES[verdict.verdict]} **{verdict.verdict}**"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Iterable
 
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
@@ -14,7 +15,7 @@ WIDTH = 100
 _HEAD = ("claim", "verdict", "allowed", "lengths")
 VERDICTS = ("supported", "refuted", "inconclusive", "missing")
 _LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_TO_SUPPORT}
-SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
+_SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
 
 
 def verdict_table(analysis: Analysis) -> str:
@@ -110,16 +111,16 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _markdown_row(name: str, verdict: ClaimVerdict) -> str:
-    cells = (
-        name,
-        f"{SHAPES[verdict.verdict]} **{verdict.verdict}**",
-        verdict.measured or "-",
-        verdict.allowed or "-",
-        window(verdict.window),
+    return markdown_row(
+        (name, marked(verdict), verdict.measured or "-", verdict.allowed or "-", window(verdict.window))
     )
-    return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
 
 
-def escaped(cell: str) -> str:
-    """Text as it stands in a cell of a Markdown table."""
-    return cell.replace("\\", "\\\\").replace("|", "\\|")
+def marked(verdict: ClaimVerdict) -> str:
+    """The verdict's shape and word, in Markdown."""
+    return f"{_SHAPES[verdict.verdict]} **{verdict.verdict}**"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"

@@ -43,9 +43,13 @@ def _row(verdict: ClaimVerdict) -> dict[str, str]:
         "measured": verdict.measured,
         "allowed": verdict.allowed,
         "window": "" if verdict.window is None else window(verdict.window),
-        "detail": " ".join(part for part in (verdict.detail, what_would_decide(verdict)) if part),
+        "detail": _detail(verdict),
         "records": f"{len(verdict.evidence):,}",
     }
+
+
+def _detail(verdict: ClaimVerdict) -> str:
+    return " ".join(part for part in (verdict.detail, what_would_decide(verdict)) if part)
 
 
 def _details(claim: ClaimResult) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def _details(claim: ClaimResult) -> dict[str, Any]:
     return {
         "id": claim.id,
         "rule": claim.statistic + allowed,
-        "detail": _row(claim.overall)["detail"],
+        "detail": _detail(claim.overall),
         "variants": [_row(v) for v in claim.variants],
     }
 
