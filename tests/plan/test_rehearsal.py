@@ -72,9 +72,10 @@ def test_support_asks_for_real_data_and_three_seeds(dataset, seeds, supports):
     assert bool(one.why) != (one.supports and one.refutes)
 
 
-def test_a_challenger_of_one_card_may_be_the_opponent_of_another():
+@pytest.mark.parametrize("name", ["field", "field-gpu"])
+def test_a_challenger_of_one_card_may_be_the_opponent_of_another(name):
     """HSTU is praised by one paper and beaten by the next; one user's history is 50 events long."""
-    field = prospects(manifest(load_study("field")))
+    field = prospects(manifest(load_study(name)))
     assert [one.id for one in field if not (one.supports and one.refutes)] == []
 
 

@@ -74,8 +74,9 @@ def test_the_large_studies_compare_every_model(name):
         assert shipped - compared == NOT_YET
 
 
-def test_the_field_rules_on_each_card_once_with_cells_of_its_own():
-    study = load_study("field")
+@pytest.mark.parametrize("name", ["field", "field-gpu"])
+def test_the_field_rules_on_each_card_once_with_cells_of_its_own(name):
+    study = load_study(name)
     cards, found = load_cards(study.claims), list(cells(study))
     assert {card.source.split(" (")[0].split(",")[0] for card in cards} == {
         "Hyena",
