@@ -16,6 +16,11 @@ def found():
     return analyse(ROOT / "results" / "reference" / "field-cpu")
 
 
+@pytest.fixture(scope="module")
+def again():
+    return analyse(ROOT / "results" / "reference" / "field-cpu-again")
+
+
 def test_the_table_is_that_of_the_records(found):
     between = PAGE.partition("<!-- field -->\n")[2].partition("<!-- /field -->")[0]
     assert between == field_markdown([found])
@@ -34,3 +39,18 @@ def test_figures_in_the_text_are_the_records(found):
     recmamba = {c.id: {v.variant: v.statistic for v in c.variants} for c in found.claims if c.id.startswith("recmamba")}
     assert f"it is {recmamba['recmamba-time']['sasrec-math']:.1f}\n  times as fast" in PAGE
     assert f"{100 * recmamba['recmamba-memory']['sasrec-math']:.0f} % less memory" in PAGE
+
+
+def test_two_runs_agree_in_every_verdict_that_both_decide(found, again):
+    first, second = ({c.id: c.overall for c in one.claims} for one in (found, again))
+    assert first.keys() == second.keys()
+    decided = [id for id in first if {first[id].verdict, second[id].verdict} <= {"supported", "refuted"}]
+    assert len(decided) >= 9
+    assert [first[id].verdict for id in decided] == [second[id].verdict for id in decided]
+
+
+def test_the_figures_of_the_second_run_are_on_the_page(again):
+    text = " ".join(PAGE.split())
+    for claim in again.claims:
+        figure = claim.overall.measured.split(" over ")[0].split(" the events")[0].split(" memory")[0]
+        assert figure in text, claim.id
