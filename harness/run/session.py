@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import math
 import os
 import platform
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,6 +30,7 @@ from pathlib import Path
 from harness.errors import UserError, unknown
 from harness.records.environment import PACKAGES, ROOT
 from harness.records.operator import FILE_NAME
+from harness.records.schema import write_atomic
 from harness.run.operator_bench import ELEMENTS
 from harness.run.process import die_with_parent
 from harness.study.schema import Study
@@ -185,22 +188,35 @@ def resume(archive: Path, records: Path) -> int:
         The number of files.
 
     Raises:
-        UserError: No such file, or not an archive; nothing was written.
+        UserError: No such file, not an archive, a damaged one, or one whose files would lie outside the folder; nothing
+            was written, or only whole files before the damage.
     """
     if not (archive.is_file() and tarfile.is_tarfile(archive)):
         raise UserError(
             f"--resume: '{archive}' is not an archive; give the .tar.gz of an earlier command, or leave it out"
         )
+    try:
+        with tarfile.open(archive) as bundle:
+            return _unpacked(bundle, archive, records)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"--resume: '{archive}' is damaged ({error}); give another one, or leave it out") from None
+
+
+def _unpacked(bundle: tarfile.TarFile, archive: Path, records: Path) -> int:
+    # Plain files alone: a link may point anywhere.
+    members = [(member, *member.name.partition("/")[::2]) for member in bundle.getmembers() if member.isfile()]
+    wanted = [(member, records / name) for member, top, name in members if top != "logs" and name]
+    for member, target in wanted:
+        if not target.resolve().is_relative_to(records.resolve()):
+            raise UserError(
+                f"--resume: '{archive}' holds '{member.name}', which would lie outside {records}; it is not an archive "
+                "of this program. Nothing was written"
+            )
     count = 0
-    with tarfile.open(archive) as bundle:
-        for member in bundle.getmembers():
-            top, _, name = member.name.partition("/")
-            target = records / name
-            source = bundle.extractfile(member)
-            if top == "logs" or source is None or target.exists() or ".." in Path(name).parts:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read())
+    for member, target in wanted:
+        source = bundle.extractfile(member)
+        if source is not None and not target.exists():
+            write_atomic(target, source.read())
             count += 1
     return count
 

@@ -21,6 +21,9 @@ Seed = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
+# Far beyond any study, and small enough that a file from elsewhere costs neither memory nor time.
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 1 << 20, 100_000, 40
+
 _BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
     ("ge", "at least", operator.ge),
     ("gt", "above", operator.gt),
@@ -37,10 +40,15 @@ def read_yaml(path: Path, kind: Any) -> Any:
     """Read a YAML file as `kind` (a msgspec type).
 
     Raises:
-        UserError: No valid YAML, a key given twice, an unknown key, a value of the wrong type or out of range.
+        UserError: No valid YAML, a key given twice, an unknown key, a value of the wrong type or out of range; or a
+            file that is too large, too deep, or grows too large by its aliases.
     """
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise UserError(f"{path}: {size:,} bytes are too many for a study or a card; at most {_MOST_BYTES:,}")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        raw = _loaded(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply; at most {_DEEPEST} levels") from None
     except (yaml.YAMLError, ValueError) as error:
         # ValueError: bytes that are not UTF-8, and what looks like a date and is not one.
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -52,6 +60,47 @@ def read_yaml(path: Path, kind: Any) -> Any:
     except msgspec.ValidationError as error:
         words = _problem(raw, inspect.type_info(kind)) or str(error).replace("$.", "").replace("`$`", "the file")
         raise UserError(f"{path}: {words}") from None
+
+
+def _loaded(text: str) -> Any:
+    loader = _UniqueKeyLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _count(root, {}, 1)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
+    """Values below a node, those behind aliases counted each time they are named.
+
+    Raises:
+        YAMLError: Too many, too deep, or a node inside itself.
+    """
+    if id(node) not in known:
+        if depth > _DEEPEST:
+            raise _refused(node, f"nested too deeply; at most {_DEEPEST} levels")
+        # None while it is being counted.
+        known[id(node)] = None
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_count(part, known, depth + 1) for part in parts)
+    found = known[id(node)]
+    if found is None:
+        raise _refused(node, "an alias stands inside what it names; write the values out")
+    if found > _MOST_VALUES:
+        raise _refused(node, f"more than {_MOST_VALUES:,} values, aliases counted as often as they are named")
+    return found
+
+
+def _refused(node: yaml.Node, words: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, words, node.start_mark)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
