@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -21,7 +22,7 @@ import msgspec
 
 from harness import __version__
 from harness.data.account import Options
-from harness.errors import INTERNAL, USAGE, Parser, UserError, unknown
+from harness.errors import INTERNAL, NO_TORCH, USAGE, Parser, UserError, unknown
 from harness.records import schema as records
 from harness.records.outcome import outcome
 from harness.run.process import die_with_parent
@@ -52,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; finished records are kept", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            print(f"error: {NO_TORCH}", file=sys.stderr)
+            return USAGE
         traceback.print_exc()
         print("error: this is a fault of the harness; the lines above say where", file=sys.stderr)
         return INTERNAL
@@ -61,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # How `--help` groups the commands, and an example of each group.
 _GROUPS = {
     "read records": ("verify report accuracy field compare analyse", "verify results/reference/cpu-2core"),
-    "measure": ("plan sweep cells bench speed train manifest", "plan quick"),
-    "machine, data, models": ("doctor data models check", "doctor"),
+    "measure": ("init plan sweep cells bench speed train manifest", "plan quick"),
+    "machine, data, models": ("doctor data models check completion", "doctor"),
 }
 
 
@@ -109,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     for role in ("user", "item", "time"):
         own.add_argument(f"--{role}", metavar="COLUMN", type=_column, help=f"name or number of the {role}s' column")
     own.add_argument("--order", choices=["time", "lines"], help="of a user's events (default: time)")
+    own.add_argument("--rating", metavar="COLUMN", type=_column, help="name or number of the ratings' column")
+    own.add_argument("--least-rating", metavar="RATING", type=float, help="leave smaller ratings out (default: none)")
+    own.add_argument("--ties", choices=["file", "hashed"], help="order of events of one time (default: file)")
     own.add_argument("--separator", metavar="CHARACTER")
     own.add_argument("--encoding", help="(default: utf-8)")
 
@@ -120,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--output", required=True, type=Path, metavar="RECORD")
         command.add_argument("--log", type=Path, help="keep all that the child prints")
         command.add_argument("--die-with-parent", type=int, metavar="PID", help="end when this parent process ends")
+
+    command = add("init", _init, "a new folder with a study, a claim and a model of your own, to edit and measure")
+    command.add_argument("folder", type=Path)
 
     command = add("cells", _cells, "list the cells of a study and which of them have a record")
     command.add_argument("study", nargs="?")
@@ -217,6 +227,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("check", _check, "the conformance suite for one model")
     command.add_argument("model")
+
+    command = add("completion", _completion, "a script that completes the command `harness` in your shell")
+    command.add_argument("shell", choices=["bash", "zsh"], help='such as  eval "$(harness completion bash)"')
     parser.epilog = _overview(texts)
     return parser
 
@@ -273,6 +286,15 @@ def _end_with(parent: int | None) -> None:
         die_with_parent(parent)
     # A workflow engine ends its jobs with TERM: leave as from an exception, so that nothing stays behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+def _init(options: argparse.Namespace) -> int:
+    from harness.study.lay_out import lay_out
+
+    for path in lay_out(options.folder):
+        print(path)
+    print(f"next: cd {shlex.quote(str(options.folder))}, and type the commands of its README.md")
+    return 0
 
 
 def _cells(options: argparse.Namespace) -> int:
@@ -387,13 +409,16 @@ def _warn(files: Sequence[Any], folder: str) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from harness.report.document import build
+    from harness.report import document
+    from harness.report.page import build as page
 
     folder = options.folder.parent if options.folder.is_file() else options.folder
     # Not the workflow's own document: it would pass for the one of the study measured here.
     output = options.output or Path("reports") / f"{folder.resolve().name}.pdf"
-    build(_analysis(options.folder), output, figures_folder=options.figures)
-    print(f"{output}")
+    analysis = _analysis(options.folder)
+    document.build(analysis, output, figures_folder=options.figures)
+    page.build(analysis, output.with_suffix(".html"), records=folder)
+    print(f"{output}\n{output.with_suffix('.html')}")
     return 0
 
 
@@ -490,6 +515,15 @@ def _models(options: argparse.Namespace) -> int:
 
     rows = inventory()
     print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() if options.json else table(rows))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    parser = _parser()
+    parser.prog = "harness"
+    print(shtab.complete(parser, options.shell))
     return 0
 
 

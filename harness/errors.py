@@ -10,6 +10,11 @@ from typing import NoReturn
 
 # Exit codes of every command: wrong usage, and a fault of the harness itself.
 USAGE, INTERNAL = 64, 70
+# Reading records, verdicts and reports do without it.
+NO_TORCH = (
+    "training and timing need torch, which is not installed; type  pip install 'hyenarec-bench[measure]'  "
+    "(in a checkout  pip install -c constraints.txt -e '.[measure]')"
+)
 
 
 class UserError(Exception):

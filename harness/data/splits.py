@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.data.interactions import Integers, Items, StoredInteractions
 
@@ -120,8 +121,67 @@ def leave_one_out(interactions: StoredInteractions, users: Integers | None = Non
     return Split(interactions, RULE, HeldOutEvents(users, ends - 2, one), HeldOutEvents(users, ends - 1, one))
 
 
+TEMPORAL_RULE = (
+    "global-temporal: the last tenth of all events by time is test, the tenth before it validation, equal times "
+    "together; a user's events in it are ranked after the history before it; users without training events left out"
+)
+_VALIDATION_FROM, _TEST_FROM = 0.8, 0.9
+
+
+def global_temporal(interactions: StoredInteractions) -> Split:
+    """Hold out what comes after two moments that are the same for all users, so that nothing is learned from later.
+
+    Who has no event before the first moment cannot be recommended to, and is left out; items that first come after it
+    stay, and are ranked with what a model gives an item it never saw. Events of one time lie on one side.
+
+    Args:
+        interactions: All events, with times, a user's in their order.
+
+    Raises:
+        ValueError: There are no times.
+    """
+    if interactions.timestamps is None:
+        raise ValueError("the split global-temporal needs times, which these data do not have")
+    times = np.asarray(interactions.timestamps)
+    places = [int(share * len(times)) for share in (_VALIDATION_FROM, _TEST_FROM)]
+    moments = np.partition(times, places)[places]
+    training, before_test = (_before(interactions, moment) for moment in moments)
+    kept = training > 0
+    if not kept.all():
+        interactions = _of_users(interactions, kept)
+        training, before_test = training[kept], before_test[kept]
+    starts = np.asarray(interactions.offsets[:-1])
+    held = []
+    for first, last in ((training, before_test), (before_test, interactions.lengths)):
+        users = np.flatnonzero(last > first)
+        held.append(HeldOutEvents(users, (starts + first)[users], (last - first)[users]))
+    return Split(interactions, TEMPORAL_RULE, *held)
+
+
+def _before(interactions: StoredInteractions, moment: int) -> Integers:
+    """`[U]` events of each user before a moment."""
+    counts = np.concatenate([[0], np.cumsum(np.asarray(interactions.timestamps) < moment)])
+    found: Integers = counts[interactions.offsets[1:]] - counts[interactions.offsets[:-1]]
+    return found
+
+
+def _of_users(interactions: StoredInteractions, kept: NDArray[np.bool_]) -> StoredInteractions:
+    """The events of some users alone."""
+    events = np.repeat(kept, interactions.lengths)
+    times = interactions.timestamps
+    return StoredInteractions(
+        items=interactions.items[events],
+        offsets=np.concatenate([[0], np.cumsum(interactions.lengths[kept])]).astype(np.int64),
+        num_items=interactions.num_items,
+        timestamps=None if times is None else times[events],
+    )
+
+
 # By the name in a cell's spec. A cell's source digest covers the entry of its own split alone.
-SPLITS: dict[str, Callable[[StoredInteractions], Split]] = {"leave-one-out": leave_one_out}
+SPLITS: dict[str, Callable[[StoredInteractions], Split]] = {
+    "leave-one-out": leave_one_out,
+    "global-temporal": global_temporal,
+}
 
 
 def ranges(starts: Integers, ends: Integers) -> Integers:

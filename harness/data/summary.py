@@ -161,9 +161,16 @@ def of_file(path: Path, said: dict[str, Any]) -> Summary:
     return figures(name, DataSource(format=form, file=str(path.absolute()), **options))
 
 
-def unusable(prepared: Prepared) -> str | None:
-    """Why no model can be trained or ranked on a data set; None if one can."""
+def unusable(prepared: Prepared, split: str = "leave-one-out") -> str | None:
+    """Why no model can be trained or ranked on a data set; None if one can.
+
+    Args:
+        prepared: The data set.
+        split: By which rule, an entry of `harness.data.splits.SPLITS`.
+    """
     stored = prepared.interactions
+    if split == "global-temporal":
+        return _without_temporal_split(stored)
     longest = int(stored.lengths.max(initial=0))
     # Of a ranked user all but two events are for training, and a pair of input and target takes two.
     if longest < splits.LEAST_EVENTS:
@@ -176,6 +183,26 @@ def unusable(prepared: Prepared) -> str | None:
             "no user has two training events besides the two that are held out, so nothing can be trained; "
             "bring longer histories"
         )
+    return None
+
+
+def _without_temporal_split(stored: StoredInteractions) -> str | None:
+    if stored.timestamps is None:
+        return (
+            "it has no times, which `split: global-temporal` needs; take a file with times, or `split: leave-one-out`"
+        )
+    split = splits.global_temporal(stored)
+    starts = split.interactions.offsets[:-1]
+    for what, there in {
+        "validation": len(split.validation.users) > 0,
+        "test": len(split.test.users) > 0,
+        "training with two events": bool((split.training_ends - starts >= 2).any()),
+    }.items():
+        if not there:
+            return (
+                f"`split: global-temporal` leaves no user for {what}: hardly anybody has events both early and late; "
+                "take `split: leave-one-out`"
+            )
     return None
 
 
@@ -207,6 +234,7 @@ def as_text(found: Summary) -> str:
         f"repeats: {found.repeats:.1%} of the events are of an item that the user has had before",
         f"split: {splits.RULE}; {len(split.users):,} users ranked, {split.training_only:,} with fewer than "
         f"{splits.LEAST_EVENTS} events in training only",
+        *_temporal_words(stored),
         f"training: {found.untrained:,} users have fewer than two training events; {found.cold:,} test items stand in "
         "nobody's",
         f"split sha256: {split.sha256}",
@@ -225,6 +253,18 @@ def as_text(found: Summary) -> str:
     elif found.prepared.name not in SOURCES:
         lines += ["in a study:", found.lines]
     return "\n".join(lines)
+
+
+def _temporal_words(stored: StoredInteractions) -> list[str]:
+    """Whom `split: global-temporal` would rank, as a line; none where it cannot be used."""
+    if _without_temporal_split(stored) is not None:
+        return []
+    split = splits.global_temporal(stored)
+    left = stored.num_users - split.interactions.num_users
+    return [
+        f"split global-temporal: {len(split.users):,} users ranked on {split.test.counts.sum():,} events; {left:,} "
+        "users without an event before it left out"
+    ]
 
 
 def as_json(found: Summary) -> str:

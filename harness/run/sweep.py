@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Literal
 
 from harness.data.sources import own_file, prepare, sha256_of
 from harness.data.summary import unusable
-from harness.errors import UserError
+from harness.errors import NO_TORCH, UserError
 from harness.records import schema as records
 from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
@@ -168,13 +169,20 @@ def run(
 
     Raises:
         OutOfTimeError: The deadline passed; nothing was written.
-        UserError: The data set of a training cell is missing or malformed; nothing was written.
+        UserError: The data set of a training cell is missing or malformed, or torch is; nothing was written.
     """
+    _check_torch()
     if isinstance(task, Cell):
         return run_cell(study, task, output, log=log, workers=workers, deadline=deadline, said=said)
     record = bench(task.settings, log=log, deadline=deadline, said=said)
     records.write(record, output)
     return record
+
+
+def _check_torch() -> None:
+    """Before the first cell, which could only fail: the light installation has none."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(NO_TORCH)
 
 
 def prepare_data(study: Study, dataset: str) -> None:
@@ -183,7 +191,8 @@ def prepare_data(study: Study, dataset: str) -> None:
     Raises:
         UserError: It is missing or malformed, or nothing can be trained or ranked on it.
     """
-    if problem := unusable(prepare(dataset, study.sources()[dataset], study.data_folder)):
+    split = study.training.split if study.training is not None else "leave-one-out"
+    if problem := unusable(prepare(dataset, study.sources()[dataset], study.data_folder), split):
         raise UserError(f"data set '{dataset}': {problem}")
 
 
@@ -212,8 +221,9 @@ def sweep(
 
     Raises:
         ForkError: `workers` is `fork`, and that does not work here.
-        UserError: A data set is missing, or nothing can be trained on it; nothing was measured.
+        UserError: A data set is missing, or nothing can be trained on it, or torch is; nothing was measured.
     """
+    _check_torch()
     begin = time.monotonic()
     deadline = None if minutes is None else begin + 60 * minutes
     write_manifest(study, folder)

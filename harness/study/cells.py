@@ -154,7 +154,7 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
             **shared,
             "dataset": dataset,
             "source": _source_spec(source),
-            "split": "leave-one-out",
+            "split": section.split,
             "seen_items": "filtered",
             "timed": section.timed,
             # Cells that run side by side would fight for the cores that null stands for.

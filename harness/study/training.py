@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -51,6 +51,8 @@ class TrainingSection(Section, frozen=True):
         temperature: Scores are divided by it; default 0.05 for cosines, else 1.
         calibration: t of gBCE, from 0 (plain BCE) to 1 (calibrated as with all negatives).
         compile: Compile every model with torch.compile, as `speed.compile` does.
+        split: `leave-one-out`: a user's last event is test, the one before it validation. `global-temporal`: what comes
+            after a moment that is the same for all users; the data need times (docs/method.md).
         timed: False runs cells side by side and bars them from every time figure.
     """
 
@@ -78,6 +80,7 @@ class TrainingSection(Section, frozen=True):
     temperature: float | None = None
     calibration: float | None = None
     compile: bool = False
+    split: Literal["leave-one-out", "global-temporal"] = "leave-one-out"
     timed: bool = True
     timeout_seconds: Positive = 7200.0
 

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.data.batches import TrainingSequences, queries
 from harness.data.formats import pairs as pairs_format
 from harness.data.formats import sequences as sequences_format
 from harness.data.interactions import StoredInteractions, load, store
 from harness.data.lines import ItemIds
-from harness.data.splits import leave_one_out
+from harness.data.splits import global_temporal, leave_one_out
 
 
 def stored(*histories, timestamps=False):
@@ -163,3 +165,71 @@ def test_all_ranked_users_come_in_order(held_out):
     split = leave_one_out(stored(*([u, u + 1, u + 2] for u in range(1, 30))))
     targets = np.concatenate([q.targets for q in queries(split, held_out, length=2, batch_size=4)])
     assert targets.tolist() == split.interactions.items[split.targets(held_out)].tolist()
+
+
+def timed(*histories):
+    """Users as lists of (item, time)."""
+    items = np.array([item for history in histories for item, _ in history], dtype=np.int32)
+    times = np.array([time for history in histories for _, time in history], dtype=np.int64)
+    offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
+    return StoredInteractions(items, offsets, int(items.max()), times)
+
+
+def of(split, held_out):
+    """User → items held out, and the history before them."""
+    interactions, held = split.interactions, split.held(held_out)
+    return {
+        int(user): (
+            interactions.items[end : end + count].tolist(),
+            interactions.items[interactions.offsets[user] : end].tolist(),
+        )
+        for user, end, count in zip(held.users, held.ends, held.counts, strict=True)
+    }
+
+
+def test_global_temporal_by_hand():
+    """Training below time 8, validation at 8, test at 9; the second user comes too late, the others are early."""
+    split = global_temporal(
+        timed(
+            [(1, 0), (2, 1), (3, 8), (4, 9)],
+            [(5, 9)],
+            [(6, 2), (7, 3), (1, 4)],
+            [(2, 5), (3, 6), (8, 7)],
+        )
+    )
+    assert split.interactions.num_users == 3
+    assert split.interactions.num_items == 8
+    assert of(split, "validation") == {0: ([3], [1, 2])}
+    assert of(split, "test") == {0: ([4], [1, 2, 3])}
+    training = split.training()
+    assert training.items.tolist() == [1, 2, 6, 7, 1, 2, 3, 8]
+    assert training.offsets.tolist() == [0, 2, 5, 8]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 9), st.integers(0, 30)), min_size=1, max_size=12), min_size=1, max_size=12
+    )
+)
+def test_global_temporal_never_learns_from_later(histories):
+    interactions = timed(*[sorted(history, key=lambda event: event[1]) for history in histories])
+    split = global_temporal(interactions)
+    times, stored = split.interactions.timestamps, split.interactions
+    seen = {name: times[split.targets(name)] for name in ("validation", "test")}
+    training = split.training()
+    latest = training.timestamps.max(initial=-1)
+    assert (seen["validation"] > latest).all()
+    assert (seen["test"] > max(latest, seen["validation"].max(initial=-1))).all()
+    # Every event of those who are kept is in exactly one part, and nobody is kept without a training event.
+    assert training.num_events + sum(map(len, seen.values())) == stored.num_events
+    assert (training.lengths > 0).all()
+    for name in ("validation", "test"):
+        held = split.held(name)
+        assert (stored.offsets[held.users] < held.ends).all()
+    # Who is left out has nothing before the validation.
+    assert stored.num_events == interactions.num_events or interactions.timestamps.max() >= latest
+
+
+def test_global_temporal_needs_times():
+    with pytest.raises(ValueError, match="needs times"):
+        global_temporal(stored(*HISTORIES))

@@ -103,11 +103,30 @@ def _collapsed(record: TrainingRecord) -> bool:
 
 
 def per_user(records: Sequence[TrainingRecord], metric: str) -> Array | None:
-    """`[seeds, users]` of a metric from the ranks; None where the ranks are missing or differ in number."""
-    ranks = [r.test.ranks for r in records if r.test is not None]
+    """`[seeds, users]` of a metric from the ranks; None where the ranks are missing or differ in number.
+
+    Where users have several held-out events, the users are independent draws and the events are not. The metric is the
+    mean m over events; a user's value is then m + (S − m n) U / N, for n of all N events with a sum S of gains and U
+    users: its mean is m, its spread that of m as a ratio of sums over users (Cochran, Sampling Techniques, ch. 6).
+    """
+    rankings = [r.test for r in records if r.test is not None]
+    ranks = [ranking.ranks for ranking in rankings]
     if not ranks or not ranks[0] or len({len(r) for r in ranks}) > 1:
         return None
-    return gains(metric, np.asarray(ranks, dtype=np.float64))
+    values = gains(metric, np.asarray(ranks, dtype=np.float64))
+    if rankings[0].users is None:
+        return values
+    _, owners, counts = np.unique(rankings[0].users, return_inverse=True, return_counts=True)
+    sums = np.stack([np.bincount(owners, row) for row in values])
+    means = values.mean(axis=1, keepdims=True)
+    found: Array = means + (sums - means * counts) * (len(counts) / counts.sum())
+    return found
+
+
+def _num_users(ranking: Ranking | None) -> int:
+    if ranking is None:
+        return 0
+    return len(ranking.ranks) if ranking.users is None else len(set(ranking.users))
 
 
 def over_seeds_and_users(values: Array) -> tuple[Estimate, str]:
@@ -198,7 +217,7 @@ def _row(run: Runs, partner: str, best_reference: float | None) -> AccuracyRow:
         length=run.length,
         seeds=run.seeds,
         collapsed_seeds=[r.seed for r in run.collapsed],
-        users=len(first.test.ranks) if first.test else 0,
+        users=_num_users(first.test),
         metrics={n: m for n, (m, _) in metrics.items()},
         interval_method=metrics[SELECTION][1] if SELECTION in metrics else "none",
         parameters=first.model.parameters if first.model else 0,
@@ -263,7 +282,7 @@ def difference(mine: Runs, other: Runs) -> tuple[AccuracyDifference, Estimate, E
         family=second[0].model.family if second[0].model else "",
         length=mine.length,
         seeds=len(first),
-        users=len(first[0].test.ranks) if first[0].test else 0,
+        users=_num_users(first[0].test),
         difference=means[0] - means[1],
         interval=absolute.interval(),
         relative=relative_mean,

@@ -59,8 +59,12 @@ def _training(training: TrainingSection) -> str:
         "calibration": training.calibration,
     }
     loss += "".join(f", {name} {exact(value)}" for name, value in options.items() if value is not None)
+    held_out = {
+        "leave-one-out": "Leave-one-out; the last event of every user is",
+        "global-temporal": "Global temporal split; a user's events in the last tenth of all, by time, are each",
+    }
     sentences = [
-        "Leave-one-out; the last event of every user is ranked against the whole catalogue, items already seen "
+        f"{held_out[training.split]} ranked against the whole catalogue, items already seen "
         "filtered out; rank = 1 + items scored higher + half the ties.",
         f"All models share one loss ({loss}{', cosines' if training.normalise else ''}), batches of "
         f"{training.batch_size:,}, Adam at {exact(training.learning_rate)}, the tied head and the evaluation.",
