@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             needs no times.
         separator: One character, or `::`; a blank stands for any white space.
         encoding: Of the text, as Python names it.
+        rating: Column of the ratings, which `least_rating` asks for.
+        least_rating: Events of a smaller rating are left out; None: ratings are not read, every row is an event.
+        ties: Order of a user's events of one time: `file`, that of the rows; `hashed`: that of a hash of their items'
+            ids, which no sorting of the file can change and no model can learn.
     """
 
     user: str | int | None = None
@@ -30,6 +35,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     order: Literal["time", "lines"] = "time"
     separator: str | None = None
     encoding: str = "utf-8"
+    rating: str | int | None = None
+    least_rating: float | None = None
+    ties: Literal["file", "hashed"] = "file"
 
     @property
     def given(self) -> dict[str, Any]:
@@ -48,12 +56,20 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             return f"separator is {self.separator!r}; it must be one character, or '::'"
         if self.separator in ('"', "\n", "\r"):
             return f"separator is {self.separator!r}; quotes and line ends cannot separate. Legal: any other character"
-        for role in ("user", "item", "time"):
+        for role in ("user", "item", "time", "rating"):
             place = getattr(self, role)
             if isinstance(place, int) and place < 1:
                 return f"{role} is {place}; columns are counted from 1"
         if self.time is not None and self.order == "lines":
             return "time names a column, and order: lines does without; leave one of them out"
+        if self.ties == "hashed" and self.order == "lines":
+            return "ties: hashed orders events of one time, and order: lines does without times; leave one of them out"
+        if self.rating is not None and self.least_rating is None:
+            return (
+                "rating names a column that nothing uses; write `least_rating: 4` to leave out smaller ones, or neither"
+            )
+        if self.least_rating is not None and not math.isfinite(self.least_rating):
+            return f"least_rating is {self.least_rating}; it must be a number"
         try:
             "a".encode(self.encoding)
         except (LookupError, ValueError):
@@ -92,6 +108,6 @@ class Account:
     ties: float | None = None
     warnings: list[str] = field(default_factory=list)
 
-    def leave_out(self, reason: str) -> None:
-        """Count a line without an event."""
-        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+    def leave_out(self, reason: str, count: int = 1) -> None:
+        """Count lines without an event, or events that were not wanted."""
+        self.left_out[reason] = self.left_out.get(reason, 0) + count

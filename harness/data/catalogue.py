@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from harness.data.account import Options
+from harness.data.preparation import Preparation
 from harness.errors import UserError
 
 # The format of generated data, which have no file.
@@ -75,6 +76,7 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
     Attributes:
         format: `synthetic` (generated), or a file of harness/data/formats such as `table`.
         planted: For `synthetic`: data with a dependence at a known lag, instead of the built-in ones.
+        preparation: What is done to the events before they are split.
         file: Path below the data folder, or below harness/data/packaged, where it is `FILE.gz`; or an absolute one.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
@@ -85,6 +87,7 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     format: str
     planted: Planted | None = None
+    preparation: Preparation = Preparation()
     file: str | None = None
     sha256: str | None = None
     url: str | None = None
@@ -96,6 +99,11 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
     def options(self) -> Options:
         """How the file is read."""
         return Options(**self.given)
+
+    @property
+    def words(self) -> str:
+        """What changes the events of the file: how it is read, and its preparation."""
+        return ", ".join(filter(None, [self.options.words, self.preparation.words]))
 
     @property
     def spoken(self) -> str | None:
@@ -123,8 +131,11 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise UserError(
                 f"data set '{name}': url is '{self.url}'; it must begin with https://, http://, ftp:// or file:///"
             )
-        if self.format == SYNTHETIC and self.given:
-            raise UserError(f"data set '{name}' is generated, so {', '.join(self.given)} mean nothing; leave them out")
+        if words := self.preparation.problem():
+            raise UserError(f"data set '{name}', preparation: {words}")
+        if self.format == SYNTHETIC and self.words:
+            vain = [*self.given, *(["preparation"] if self.preparation.words else [])]
+            raise UserError(f"data set '{name}' is generated, so {', '.join(vain)} mean nothing; leave them out")
         if self.planted is None:
             return
         problem = self.planted.problem()

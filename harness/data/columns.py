@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.data.account import Options
-from harness.data.tokens import ITEMS, LISTS, OTHERS, TIMES, USERS, plain
+from harness.data.tokens import ITEMS, LISTS, OTHERS, RATINGS, TIMES, USERS, plain
 
 _KNOWN = {"user": USERS, "item": ITEMS, "time": TIMES}
 _NAMES = frozenset([*USERS, *ITEMS, *TIMES, *OTHERS])
@@ -32,6 +32,7 @@ class Columns:
         item: That of the items.
         time: That of the times; None where the order of the lines counts.
         warnings: What is unsure.
+        rating: Place of the ratings' column; None where they are not asked for.
     """
 
     names: list[str] | None
@@ -40,12 +41,13 @@ class Columns:
     item: int
     time: int | None
     warnings: tuple[str, ...] = ()
+    rating: int | None = None
 
     @property
     def roles(self) -> dict[str, int]:
         """Place of each column that is used."""
-        found = {"user": self.user, "item": self.item}
-        return found if self.time is None else {**found, "time": self.time}
+        found = {"user": self.user, "item": self.item, "time": self.time, "rating": self.rating}
+        return {role: place for role, place in found.items() if place is not None}
 
     def name(self, place: int) -> str:
         """How a column is called."""
@@ -142,7 +144,31 @@ def by_name(names: list[str], options: Options, rows: Sequence[list[str]] = ()) 
         raise UnclearError(_unnamed(missing, names, options))
     if len(set(found.values())) < len(found):
         raise UnclearError(f"one column is given for two of user, item and time; the columns are {', '.join(names)}")
-    return Columns(names, len(names), found["user"], found["item"], found.get("time"), warnings)
+    columns = Columns(names, len(names), found["user"], found["item"], found.get("time"), warnings)
+    return _rated(columns, options)
+
+
+def _rated(columns: Columns, options: Options) -> Columns:
+    """The same with the column of the ratings, where the study asks for it."""
+    if options.least_rating is None:
+        return columns
+    names, given = columns.names, options.rating
+    place: int | None = None
+    if names is not None:
+        places = [_given(names, "rating", given)] if given is not None else _known(names, RATINGS)
+        place = places[0] if places else None
+    elif isinstance(given, int) and given <= columns.width:
+        place = given - 1
+    elif given is None and columns.width == 4 and 2 not in columns.roles.values():
+        # user, item, rating, time
+        place = 2
+    if place is None or place in columns.roles.values():
+        shown = ", ".join(names) if names else f"1 to {columns.width}"
+        raise UnclearError(
+            f"least_rating is {options.least_rating:g}, and which column holds the ratings is not known; the columns "
+            f"are {shown}. Write `rating: {'NAME' if names else 'NUMBER'}` with the data set in the study"
+        )
+    return replace(columns, rating=place)
 
 
 def _unnamed(missing: list[str], names: list[str], options: Options) -> str:
@@ -213,7 +239,8 @@ def _by_place(rows: Sequence[list[str]], options: Options, width: int) -> Column
             )
     if len(set(places)) < len(places):
         raise UnclearError("one column is given for two of user, item and time")
-    return Columns(None, width, places[0], places[1], places[2] if len(places) == 3 else None, warnings)
+    columns = Columns(None, width, places[0], places[1], places[2] if len(places) == 3 else None, warnings)
+    return _rated(columns, options)
 
 
 def _late(cell: str) -> bool:

@@ -25,6 +25,7 @@ from harness.data.catalogue import SYNTHETIC, DataSource
 from harness.data.formats import find_format
 from harness.data.interactions import StoredInteractions
 from harness.data.lines import ItemIds
+from harness.data.preparation import prepared
 from harness.errors import UserError
 
 DATA_VARIABLE = "HYENAREC_DATA"
@@ -225,6 +226,8 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
         else:
             path, form, account = locate(name, source, data_folder), find_format(source.format), Account()
             histories, times = form.histories(path, ItemIds(), source.options, account)
+            if source.preparation.words:
+                histories, times = prepared(name, source.preparation, (histories, times), account)
             # Its entries are filled while the histories are stored.
             meta |= {"data_sha256": source.sha256 or sha256_of(path), "read": vars(account) if form.options else None}
         interactions.store(aside, histories, meta, times)

@@ -27,7 +27,8 @@ TIMES = _words(
     "timestamp unixreviewtime unixtimestamp unixtime timems timestampms time datetime eventtime eventtimestamp ts "
     "date createdat playedat reviewtime ratedat"
 )
-OTHERS = _words("rating ratings score stars overall label bookrating reviewrating value event eventtype behavior")
+RATINGS = _words("rating ratings score stars overall bookrating reviewrating")
+OTHERS = [*RATINGS, *_words("label value event eventtype behavior")]
 # Lists of items in one cell, as tables of whole histories name them.
 LISTS = frozenset(f"{name}list" for name in ITEMS) | {"history", "sequence", "items", "itemseq", "itemidseq"}
 

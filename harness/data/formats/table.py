@@ -7,10 +7,11 @@ ids, so that the order of the rows is all that a shuffled file may change: that 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ class _Rows(Protocol):
     columns: by.Columns
 
     def pieces(self) -> Iterator[Columns]:
-        """Columns of users, items and, where there are times, times, some rows at once."""
+        """Columns of the roles of `columns`, in their order, some rows at once."""
 
     def line(self, row: int) -> int:
         """Number in the file of the line where a row begins."""
@@ -66,13 +67,18 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
     """The same; without `sort_users` users keep the order of the file."""
     source = _source(path, options, account)
     users, things, clock = ItemIds(), ItemIds(), Clock()
-    user_parts, item_parts = [], []
+    user_parts, item_parts, rating_parts = [], [], [np.empty(0)]
+    rows = 0
     try:
         for piece in source.pieces():
-            user_parts.append(_codes(users, piece[0]))
-            item_parts.append(_codes(things, piece[1]))
-            if len(piece) == 3:
-                clock.add(piece[2])
+            column = dict(zip(source.columns.roles, piece, strict=True))
+            user_parts.append(_codes(users, column["user"]))
+            item_parts.append(_codes(things, column["item"]))
+            if "time" in column:
+                clock.add(column["time"])
+            if "rating" in column:
+                rating_parts.append(_ratings(column["rating"], rows))
+            rows += len(piece[0])
         if not user_parts:
             raise text.no_events(path)
         owner, thing = np.concatenate(user_parts), np.concatenate(item_parts)
@@ -80,9 +86,22 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
         times = None if source.columns.time is None else clock.finish()
     except RowError as error:
         raise UserError(f"{path}, line {source.line(error.row)}: {_one_line(error)}") from None
+    if options.least_rating is not None:
+        kept = np.concatenate(rating_parts) >= options.least_rating
+        if not kept.any():
+            raise UserError(
+                f"{path}: least_rating {options.least_rating:g} leaves no event; the highest rating is "
+                f"{max(map(np.max, rating_parts[1:])):g}"
+            )
+        account.leave_out(f"rating below {options.least_rating:g}", int((~kept).sum()))
+        owner, thing = owner[kept], thing[kept]
+        times = times and replace(times, seconds=times.seconds[kept], keys=[key[kept] for key in times.keys])
+    if options.ties == "hashed" and times is None:
+        raise UserError(f"{path}: ties: hashed orders events of one time, and there are no times; leave it out")
     _describe(account, source.columns, len(owner), times)
     rank = _ranks(users) if sort_users else np.arange(len(users) + 1)
-    order = np.lexsort((*(times.keys[::-1] if times else ()), rank[owner]))
+    ties = [_hashes(things)[thing]] if options.ties == "hashed" else []
+    order = np.lexsort((*ties, *(times.keys[::-1] if times else ()), rank[owner]))
     owner, thing = owner[order], thing[order]
     seconds = None
     if times is not None:
@@ -95,6 +114,24 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
         labels[code] = items[names[code - 1]]
     bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
     return _cut(labels[thing], bounds), None if seconds is None else _cut(seconds, bounds)
+
+
+def _ratings(column: list[str], rows: int) -> Any:
+    found = np.empty(len(column))
+    for place, cell in enumerate(column):
+        try:
+            found[place] = float(cell)
+        except ValueError:
+            found[place] = np.nan
+        if np.isnan(found[place]):
+            raise RowError(rows + place, f"the rating '{text.shown(cell)}' is not a number. Correct the line")
+    return found
+
+
+def _hashes(ids: ItemIds) -> Any:
+    """`[V + 1]` a number of each id that follows from its text alone."""
+    digests = b"".join(hashlib.sha256(token.encode()).digest()[:8] for token in ids)
+    return np.concatenate([np.zeros(1, np.uint64), np.frombuffer(digests, ">u8").astype(np.uint64)])
 
 
 def _one_line(error: Exception) -> str:
@@ -376,7 +413,7 @@ class _ParquetRows:
         self.account.form = "Parquet"
         for role, place in self.columns.roles.items():
             kind = str(schema.types[place])
-            legal = _PARQUET if role != "time" else (*_PARQUET, "timestamp", "date32", "float", "double", "decimal")
+            legal = _PARQUET if role in ("user", "item") else (*_PARQUET, *_PARQUET_NUMBERS)
             if not kind.startswith(legal):
                 raise by.UnclearError(
                     f"column '{schema.names[place]}', the {role}, is of type {kind}, which is no {role}; "
@@ -395,6 +432,7 @@ class _ParquetRows:
 
 
 # Types of a column whose values are what they are as text.
+_PARQUET_NUMBERS = ("timestamp", "date32", "float", "double", "decimal")
 _PARQUET = ("int", "uint", "string", "large_string", "string_view", "dictionary<values=string")
 
 
@@ -406,5 +444,5 @@ def _texts(column: Any) -> list[str]:
     return found
 
 
-OPTIONS = ("user", "item", "time", "order", "separator", "encoding")
+OPTIONS = ("user", "item", "time", "order", "separator", "encoding", "rating", "least_rating", "ties")
 FORMAT = Format(read, options=OPTIONS)
