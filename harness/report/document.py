@@ -16,7 +16,7 @@ from harness.analysis.results import Analysis
 from harness.errors import UserError
 from harness.records.schema import encode, write_atomic
 from harness.report.drawing import looks_of
-from harness.report.section import figures, sections, words
+from harness.report.section import figures, sections, seen, words
 from harness.report.theme import font_folder
 from harness.study.find import resource
 
@@ -60,7 +60,8 @@ def assemble(analysis: Analysis, folder: Path) -> Path:
     drawn = [path.stem for path in figures(analysis, folder)]
     colours = {label: style.colour for label, style in looks_of(analysis).items()}
     (folder / "analysis.json").write_bytes(encode(analysis))
-    (folder / "report.json").write_bytes(encode({"sections": list(sections()), "figures": drawn, "colours": colours}))
+    report = {"sections": list(sections()), "figures": drawn, "colours": colours, "see": seen(analysis)}
+    (folder / "report.json").write_bytes(encode(report))
     for name, section in sections().items():
         (folder / f"{name}.json").write_bytes(encode(section.data(analysis)))
         shutil.copyfile(words(name), folder / f"{name}.typ")

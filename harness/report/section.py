@@ -30,11 +30,13 @@ class Section:
     Attributes:
         order: Sections stand in the order of this number.
         figures: Name of a figure → function that draws it, or returns None where the records hold nothing for it.
+        see: Name of a figure → function that says in one sentence what to see in it, with the numbers; "" for nothing.
         data: Gives what the .typ reads, besides the analysis, as JSON.
     """
 
     order: float
     figures: Mapping[str, Callable[[Analysis], Figure | None]] = field(default_factory=dict)
+    see: Mapping[str, Callable[[Analysis], str]] = field(default_factory=dict)
     data: Callable[[Analysis], Mapping[str, Any]] = lambda analysis: {}
 
 
@@ -70,6 +72,12 @@ def words(name: str) -> Path:
 def figure_names() -> list[str]:
     """Names of all figures, in the order of the report."""
     return [name for section in sections().values() for name in section.figures]
+
+
+def seen(analysis: Analysis) -> dict[str, str]:
+    """What to see in each figure, a sentence each; those with nothing to say are left out."""
+    found = {name: see(analysis) for section in sections().values() for name, see in section.see.items()}
+    return {name: sentence for name, sentence in found.items() if sentence}
 
 
 def draw(analysis: Analysis, name: str) -> Figure | None:

@@ -36,13 +36,18 @@ rule report:
     input:
         analysis=str(ANALYSIS),
         template=resource("reports/scaling.typ"),
-        words=sorted(map(str, (ROOT / "harness" / "report").rglob("*.typ"))),
+        words=sorted(
+            str(path)
+            for path in (ROOT / "harness" / "report").rglob("*")
+            if path.suffix in {".typ", ".html", ".css", ".js"}
+        ),
     output:
-        "reports/scaling.pdf",
+        document="reports/scaling.pdf",
+        page="reports/scaling.html",
     log:
         f"logs/{STUDY.name}/report.log",
     localrule: True
     params:
         source=source_digest(["harness.report"]),
     shell:
-        "exec python -m harness report {input.analysis} --output {output} > {log} 2>&1"
+        "exec python -m harness report {input.analysis} --output {output.document} > {log} 2>&1"

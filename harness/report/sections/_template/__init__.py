@@ -43,6 +43,12 @@ def data(analysis: Analysis) -> dict[str, Any]:
     return {"sentences": sentences or ["No cell has a flag."]}
 
 
+def see(analysis: Analysis) -> str:
+    """What to see in the figure, one sentence with its numbers; "" for none."""
+    counts = Counter(record.label for record in analysis.records if record.flags)
+    return f"{counts.most_common(1)[0][0]} has most cells with a flag." if counts else ""
+
+
 # Sections stand in the order of their numbers, from 10 (verdicts) to 130 (all cells). The .typ shows a figure by the
 # name given here, which must differ from those of the other sections. Without figures or data, leave them out.
-SECTION = Section(order=85, figures={"flags": flags}, data=data)
+SECTION = Section(order=85, figures={"flags": flags}, see={"flags": see}, data=data)

@@ -250,6 +250,25 @@ def _frontier_note(dataset: str, rows: list[AccuracyRow]) -> tuple[str, str] | N
     return f"The frontier on {dataset}.", f"{words[0].upper()}{words[1:]} {', '.join(points)}."
 
 
+def see(analysis: Analysis) -> str:
+    """Who ranks best on each data set at its longest history, and where the timing partner stands."""
+    trained = [r for r in analysis.accuracy if not r.is_reference and SELECTION in r.metrics]
+    sentences = []
+    for dataset, length in _longest((r.dataset, r.length) for r in trained):
+        own = sorted(
+            (r for r in trained if (r.dataset, r.length) == (dataset, length)), key=lambda r: -r.metrics[SELECTION].mean
+        )
+        best = own[0]
+        words = f"On {dataset} {best.label} ranks best of the trained, {best.metrics[SELECTION].mean:.4f}"
+        place = next((n for n, r in enumerate(own, 1) if r.is_partner), None)
+        if place is not None and place > 1:
+            words += f", and {own[place - 1].label} is number {place} of {len(own)}"
+        if best.below_best_reference:
+            words += "; an untrained reference ranks better"
+        sentences.append(f"{words}.")
+    return " ".join(sentences[:3])
+
+
 def data(analysis: Analysis) -> dict[str, Any]:
     """What a reader must know before the numbers: the data, single seeds, models below counting, collapsed runs."""
     trained = [row for row in analysis.accuracy if not row.is_reference]
@@ -282,5 +301,8 @@ def data(analysis: Analysis) -> dict[str, Any]:
 
 
 SECTION = Section(
-    order=80, figures={"accuracy": accuracy, "accuracy-length": accuracy_length, "learning": learning}, data=data
+    order=80,
+    figures={"accuracy": accuracy, "accuracy-length": accuracy_length, "learning": learning},
+    see={"accuracy": see},
+    data=data,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,6 +21,7 @@ from harness.report.drawing import (
     present,
     widen,
 )
+from harness.report.numbers import storage
 from harness.report.section import Section
 from harness.report.theme import MUTED, Style, length_axis, log_axis
 
@@ -93,4 +96,22 @@ def _proportional(axes: Axes, lengths: list[int], start: float) -> None:
     axes.set_ylim(limits)
 
 
-SECTION = Section(order=50, figures={"memory": memory, "energy": energy})
+def see(analysis: Analysis) -> str:
+    """Who needs most and least at the longest length that several have, and the timing partner."""
+    batch = [p for p in analysis.memory if p.constant == "batch"]
+    own = [p for p in batch if p.sweep == batch[0].sweep]
+    counts = Counter(p.length for p in own)
+    shared = [length for length, count in counts.items() if count > 1]
+    if not shared:
+        return ""
+    longest = max(shared)
+    ordered = sorted((p for p in own if p.length == longest), key=lambda p: p.net_bytes)
+    partner = next((p for p in ordered if p.label == analysis.study.timing_partner), None)
+    parts = [f"{ordered[0].label} takes least, {storage(ordered[0].net_bytes)}"]
+    if partner is not None and partner not in (ordered[0], ordered[-1]):
+        parts.append(f"{partner.label} {storage(partner.net_bytes)}")
+    parts.append(f"{ordered[-1].label} most, {storage(ordered[-1].net_bytes)}")
+    return f"At {longest:,} events and a batch of {ordered[0].batch:,}, {', '.join(parts)}."
+
+
+SECTION = Section(order=50, figures={"memory": memory, "energy": energy}, see={"memory": see})

@@ -81,4 +81,17 @@ def _panel(analysis: Analysis, axes: Axes, sweep: str, looks: dict[str, Style]) 
     return ends, rows
 
 
-SECTION = Section(order=40, figures={"speedup": speedup})
+def see(analysis: Analysis) -> str:
+    """Over whom the advantage is largest and smallest, at the longest length."""
+    if not analysis.speedups:
+        return ""
+    first = analysis.speedups[0]
+    own = [p for p in analysis.speedups if (p.sweep, p.partner) == (first.sweep, first.partner)]
+    longest = max(p.length for p in own)
+    ordered = sorted((p for p in own if p.length == longest), key=lambda p: p.speedup)
+    least, most = ordered[0], ordered[-1]
+    words = f"At {longest:,} events {first.partner} trains {number(most.speedup)} times as fast as {most.label}"
+    return words + (f" and {number(least.speedup)} times as fast as {least.label}." if least is not most else ".")
+
+
+SECTION = Section(order=40, figures={"speedup": speedup}, see={"speedup": see})

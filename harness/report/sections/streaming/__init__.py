@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from harness.analysis.results import Analysis
+from harness.analysis.results import Analysis, StreamPoint
 from harness.report.drawing import Ends, curves, frame, looks_of, name_lines, panels, points, present, widen
 from harness.report.section import Section
 from harness.report.theme import length_axis, log_axis
@@ -34,4 +34,21 @@ def streaming(analysis: Analysis) -> Figure | None:
     return figure
 
 
-SECTION = Section(order=60, figures={"streaming": streaming})
+def see(analysis: Analysis) -> str:
+    """How much dearer an event becomes with the history, for the timing partner and for whom it grows most."""
+    longest: dict[str, StreamPoint] = {}
+    for point in analysis.streams:
+        if point.history > point.shortest and point.history >= getattr(longest.get(point.label), "history", 0):
+            longest[point.label] = point
+    if not longest:
+        return ""
+    partner = longest.pop(analysis.study.timing_partner, None) or longest.pop(next(iter(longest)))
+    words = f"After {partner.history:,} events one more takes {partner.label} {partner.ratio:.2f} times as long as "
+    words += f"after {partner.shortest:,}"
+    if not longest:
+        return f"{words}."
+    most = max(longest.values(), key=lambda point: point.ratio)
+    return f"{words}, and {most.label} {most.ratio:.2f} times."
+
+
+SECTION = Section(order=60, figures={"streaming": streaming}, see={"streaming": see})

@@ -20,6 +20,7 @@ from harness.report.drawing import (
     present,
     widen,
 )
+from harness.report.numbers import number
 from harness.report.section import Section
 from harness.report.theme import Style, length_axis, log_axis
 
@@ -80,4 +81,25 @@ def _lines(analysis: Analysis, means: pd.DataFrame, sweep: str, phase: str) -> p
     return pd.concat(found, ignore_index=True)
 
 
-SECTION = Section(order=30, figures={"time": time})
+def see(analysis: Analysis) -> str:
+    """How much dearer a token becomes with the length, for the timing partner and for whom it grows most."""
+    tokens = [p for p in analysis.times if p.constant == "tokens" and p.phase == "step"]
+    own = [p for p in tokens if p.sweep == tokens[0].sweep]
+    growth: dict[str, tuple[int, int, float]] = {}
+    for label in dict.fromkeys(p.label for p in own):
+        line = sorted((p for p in own if p.label == label), key=lambda p: p.length)
+        if len(line) > 1:
+            ratio = line[-1].microseconds_per_token / line[0].microseconds_per_token
+            growth[label] = line[0].length, line[-1].length, ratio
+    if not growth:
+        return ""
+    partner = analysis.study.timing_partner if analysis.study.timing_partner in growth else next(iter(growth))
+    first, last, ratio = growth.pop(partner)
+    words = f"From {first:,} to {last:,} events the time of a token becomes {number(ratio)} times as long for {partner}"
+    if not growth:
+        return f"{words}."
+    label, (first, last, ratio) = max(growth.items(), key=lambda item: item[1][2])
+    return f"{words}, and from {first:,} to {last:,} {number(ratio)} times as long for {label}."
+
+
+SECTION = Section(order=30, figures={"time": time}, see={"time": see})
