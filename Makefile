@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: report quick pause test test-simulations test-slow bench bench-compare lint clean
+.PHONY: report quick pause test test-simulations test-slow bench bench-compare lint docs clean
 .DEFAULT_GOAL := report
 
 report: $(INSTALLED)
@@ -24,8 +24,9 @@ quick: $(INSTALLED)
 pause: $(INSTALLED)
 	@$(BIN)/python workflow/run.py --pause
 
+# Two processes, of one thread each but where a cell takes more.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not simulation and not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not simulation and not slow and not gpu"
 
 # Whether the intervals and the rules of the claims are wrong as seldom as they promise; four minutes on one core.
 test-simulations: $(INSTALLED)
@@ -52,11 +53,15 @@ lint: $(INSTALLED)
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/python workflow/lint.py
 
+# The documentation as a site, build/docs/docs/index.html; a broken link is an error.
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,kernels]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,measure,kernels]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .snakemake .cache logs reports/scaling.pdf
+	rm -rf $(VENV) .snakemake .cache logs build reports/scaling.pdf reports/scaling.html
