@@ -5,3 +5,8 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(items):
+    """Whole workflows take longest: begun first, they run beside all others."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")

@@ -42,7 +42,10 @@ def project(tmp_path):
         target.parent.mkdir(exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
     write(tmp_path, TINY)
-    return tmp_path
+    yield tmp_path
+    # A test that failed in the middle must not leave a workflow that takes the next one's time.
+    for process in find(tmp_path, ""):
+        process.kill()
 
 
 def write(folder, study):
