@@ -26,7 +26,8 @@ pause: $(INSTALLED)
 
 # Two processes, of one thread each but where a cell takes more.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not simulation and not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	  -m "not simulation and not slow and not gpu"
 
 # Whether the intervals and the rules of the claims are wrong as seldom as they promise; four minutes on one core.
 test-simulations: $(INSTALLED)

@@ -53,6 +53,8 @@ def write(folder, study):
 
 
 def start(folder, **options):
+    """The workflow as in the foreground: a shell makes what it starts in the background deaf to Ctrl-C."""
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options}
     command = [sys.executable, "workflow/run.py", "reports/scaling.pdf", "--config", "study=tiny.yaml"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
@@ -151,7 +153,9 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-@pytest.mark.parametrize("victim", ["harness.run.child", "--die-with-parent", "snakemake"])
+@pytest.mark.parametrize(
+    "victim", ["harness.run.child", pytest.param("--die-with-parent", marks=pytest.mark.slow), "snakemake"]
+)
 def test_kill_9_loses_nothing_leaves_no_orphan_and_the_next_run_finishes(project, victim):
     slow = {**TINY["speed"], "minimum_seconds": 6.0, "budget_seconds": 30.0}
     write(project, {**TINY, "speed": slow})
@@ -213,7 +217,7 @@ def test_a_paused_training_ends_in_order_and_goes_on_from_its_last_epoch(project
     assert (content["resumed"], len(content["epochs"])) == (1, 30)
 
 
-@pytest.mark.parametrize("replicates", [1, 6], ids=["snakemake", "forked"])
+@pytest.mark.parametrize("replicates", [pytest.param(1, marks=pytest.mark.slow), 6], ids=["snakemake", "forked"])
 def test_ctrl_c_says_what_is_kept_and_the_next_run_goes_on(project, replicates):
     sweep = {**TINY["speed"]["sweeps"]["constant-tokens"], "replicates": replicates}
     slow = {**TINY["speed"], "minimum_seconds": 6.0, "budget_seconds": 30.0, "sweeps": {"constant-tokens": sweep}}
