@@ -1,7 +1,7 @@
 # Three commands a newcomer needs:
 #   make report              from a fresh clone to reports/scaling.pdf (STUDY=movielens for another study)
 #                            `make pause` ends it in order; typed again, it goes on where it was
-#   make quick               the same of a study of about three minutes
+#   make quick               the same of a study of about four minutes
 #   make test                from a fresh clone to a passed test suite
 # Both create .venv and install on first use, and again when pyproject.toml or constraints.txt change.
 
@@ -12,8 +12,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: report quick pause test test-simulations test-slow bench bench-compare lint docs clean
+.PHONY: install report quick pause test test-simulations test-slow bench bench-compare lint docs clean
 .DEFAULT_GOAL := report
+
+# An environment to activate: . .venv/bin/activate
+install: $(INSTALLED)
 
 report: $(INSTALLED)
 	@$(BIN)/python workflow/run.py reports/scaling.pdf $(if $(STUDY),--config study=$(STUDY))

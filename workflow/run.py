@@ -193,6 +193,7 @@ def _sum_up(
             print("nothing to measure: all cells and the document are up to date")
         print(f"\n{verdict_table(read_analysis(folder / 'analysis.json'))}\n")
         print(f"document  {DOCUMENT}   ({display.count()} cells, {in_words(seconds)})")
+        print(f"page      {DOCUMENT.removesuffix('.pdf')}.html   (verdicts, charts and cells, to click through)")
         print(f"verdicts  python -m harness verify {folder}   (with threats to validity; --json for scripts)")
         print(f"next      harness.load({str(folder)!r}) in Python: all cells as one table")
         return

@@ -5,9 +5,11 @@ Nothing in it is fetched. What records say is carried as JSON and put in as text
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +20,7 @@ import vl_convert
 
 from harness.analysis.frame import load as load_frame
 from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict, RecordRow
+from harness.data.sources import cache_folder
 from harness.errors import UserError
 from harness.records.schema import write_atomic
 from harness.report.drawing import looks_of
@@ -55,8 +58,17 @@ def build(analysis: Analysis, output: Path, *, records: Path | None = None) -> N
 
 
 def library() -> str:
-    """Vega, Vega-Lite and vega-embed in one script, from the installed package, as `vegaEmbed`."""
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    """Vega, Vega-Lite and vega-embed in one script, from the installed package, as `vegaEmbed`.
+
+    To bundle them takes two seconds, so the script is kept beside other prepared files where that can be written.
+    """
+    kept = cache_folder() / "page" / f"vega-{metadata.version('vl-convert-python')}.js"
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    with contextlib.suppress(OSError):
+        write_atomic(kept, script.encode())
+    return script
 
 
 def _in_script(code: str) -> str:
