@@ -242,7 +242,8 @@ def _streaming(analysis: Analysis, looks: dict[str, Style]) -> Chart:
             "unit": "µs an event",
             "processes": point.processes,
         }
-        for point in analysis.streams
+        # The longest first: it is what is shown at once.
+        for point in sorted(analysis.streams, key=lambda point: -point.length)
     ]
     return Chart(
         id="streaming",
