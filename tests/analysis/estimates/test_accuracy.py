@@ -85,6 +85,43 @@ def test_two_way_interval_covers_at_any_number_of_seeds(seeds, share):
     assert stats.binomtest(hits, 2000, least, alternative="less").pvalue > 1e-3
 
 
+def several(hits, users):
+    """A run with several held-out events a user."""
+    found = run("x", [ranks_of(hits)])
+    (record,) = found.records
+    test = msgspec.structs.replace(record.test, users=list(users))
+    return [msgspec.structs.replace(record, test=test)]
+
+
+def test_several_events_of_a_user_are_one_draw():
+    """Two users, one with three hits of three, one with none of one: by hand."""
+    (values,) = accuracy.per_user(several([True, True, True, False], [4, 4, 4, 9]), "hr@10")
+    assert values.mean() == pytest.approx(0.75)
+    # m + (S - m n) U / N, of U = 2 users and N = 4 events.
+    assert values.tolist() == pytest.approx([0.75 + (3 - 0.75 * 3) / 2, 0.75 + (0 - 0.75) / 2])
+    alone = accuracy.per_user(several([True, False], [1, 2]), "hr@10")
+    assert alone.tolist() == [[1.0, 0.0]]
+
+
+def test_the_interval_covers_where_a_users_events_are_alike():
+    """Every user has a chance of its own, better for those with more events. The truth is the mean over events."""
+    rng, hits, trials, truth = np.random.default_rng(34), 0, 400, (0.3 * 1 + 0.6 * 9) / 10
+    naive = 0
+    for _ in range(trials):
+        many = rng.random(300) < 0.5
+        counts = np.where(many, 9, 1)
+        # Alike: a user's events are hits together or misses together.
+        own = rng.random(300) < np.where(many, 0.6, 0.3)
+        owners = np.repeat(np.arange(300), counts)
+        estimate, _ = accuracy.over_seeds_and_users(accuracy.per_user(several(own[owners], owners), "hr@10"))
+        low, high = estimate.interval()
+        hits += low <= truth <= high
+        events = own[owners].astype(float)
+        naive += abs(events.mean() - truth) <= 1.96 * events.std() / np.sqrt(len(events))
+    assert stats.binomtest(hits, trials, 0.94, alternative="less").pvalue > 1e-3
+    assert naive < 0.7 * trials, "events taken for independent draws would cover far less"
+
+
 def test_more_seeds_do_not_make_up_for_users():
     values = two_way(np.random.default_rng(32), 5, 100, 0.02, 0.3)
     found, _ = accuracy.over_seeds_and_users(values)
