@@ -88,9 +88,10 @@ def _overview(texts: dict[str, str]) -> str:
     return "\n".join([*lines, "python -m harness COMMAND -h says more; docs/commands.md says what to type for what."])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> argparse.ArgumentParser:
+    """All commands; with `list_commands` argparse knows their texts too, which `--help` shows by group instead."""
     parser = Parser(
-        prog="python -m harness",
+        prog=prog,
         description="Is a fast sequence model really faster, and at what cost?",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -99,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     texts: dict[str, str] = {}
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, description=text)
+        listed: dict[str, Any] = {"help": text} if list_commands else {}
+        command = commands.add_parser(name, description=text, **listed)
         command.set_defaults(run=run)
         texts[name] = text
         return command
@@ -521,9 +523,7 @@ def _models(options: argparse.Namespace) -> int:
 def _completion(options: argparse.Namespace) -> int:
     import shtab
 
-    parser = _parser()
-    parser.prog = "harness"
-    print(shtab.complete(parser, options.shell))
+    print(shtab.complete(_parser("harness", list_commands=True), options.shell))
     return 0
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,3 +157,23 @@ def test_help_names_every_command_once_within_a_terminal(capsys):
     commands = next(action.choices for action in cli._parser()._actions if isinstance(action.choices, dict))
     for name in commands:
         assert sum(line.startswith(f"  {name} ") for line in text.splitlines()) == 1, name
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="completes in bash")
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["ver"], {"verify"}),
+        (["sweep", "--ki"], {"--kind"}),
+        (["sweep", "--kind", ""], {"speed", "training"}),
+        (["report", "--fig"], {"--figures"}),
+    ],
+)
+def test_the_tab_key_completes_commands_options_and_values(tmp_path, typed, expected):
+    script = tmp_path / "completion.sh"
+    script.write_text(run("completion", "bash").stdout)
+    words = " ".join(f"'{word}'" for word in ["harness", *typed])
+    asked = f"COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _shtab_harness harness '{typed[-1]}' ''"
+    command = ["bash", "-c", f"source {script}; {asked}; printf '%s\\n' \"${{COMPREPLY[@]}}\""]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert set(found) == expected
