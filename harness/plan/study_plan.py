@@ -233,8 +233,11 @@ def table(found: Plan, typed: str) -> str:
     lines += ["", *_claim_lines(found.claims)]
     for problem in found.problems:
         lines += _wrapped("note", problem)
-    target = f"make report STUDY={typed}"
-    lines += ["", f"next: {target}" if missing else f"next: {target}   (measures nothing, draws the document)"]
+    # The workflow is a checkout's; `sweep` measures anywhere.
+    workflow = Path("Snakefile").is_file() and Path("Makefile").is_file()
+    target = f"make report STUDY={typed}" if workflow else f"python -m harness sweep {typed}"
+    drawn = "   (measures nothing, draws the document)" if workflow else "   (all is measured)"
+    lines += ["", f"next: {target}" if missing else f"next: {target}{drawn}"]
     return "\n".join(lines)
 
 
