@@ -142,3 +142,14 @@ def test_the_budget_it_shows_is_legal(tmp_path):
     models = {"training": {"models": [*budgets], "datasets": ["synthetic"], "lengths": [8], "budgets": budgets}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({"name": "tiny", "device": "cpu", **models}))
     assert load_study(str(tmp_path / "study.yaml")).training.budgets
+
+
+def test_the_figures_at_200_events_are_those_of_the_records():
+    found = analyse(ROOT / "results" / "reference" / "accuracy-ml-1m-200")
+    means = {row.label: row.metrics["ndcg@10"] for row in found.accuracy}
+    (difference,) = (d for d in found.accuracy_differences if d.label == "sasrec-sdpa")
+    for label in ("hyenarec", "sasrec-sdpa"):
+        assert f"{means[label].mean:.4f}" in TEXT["README.md"]
+        assert ", ".join(f"{value:.4f}" for value in means[label].per_seed) in " ".join(TEXT["docs/results.md"].split())
+    low, high = difference.interval
+    assert f"{difference.difference:+.4f} [{low:+.4f}, {high:+.4f}]" in TEXT["docs/results.md"]
