@@ -298,6 +298,8 @@ def test_a_packaged_file_wins_over_an_address(place, packaged):
 @pytest.mark.parametrize(
     ("content", "words"),
     [(gzip.compress(TEXT)[:-9], "install the package again"), (TEXT, "install the package again"), (b"", "sha256 is")],
+    # Named, since packed text holds the time, and two processes must collect the same tests.
+    ids=["cut", "not packed", "empty"],
 )
 def test_a_damaged_package_is_said_and_leaves_nothing(place, packaged, tmp_path, content, words):
     (packaged / "x.txt.gz").write_bytes(content)
