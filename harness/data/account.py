@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,17 @@ import msgspec
 
 # How a separator is called in a message; a blank stands for any white space.
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", "::": "'::'", " ": "blanks"}
+
+
+def given(choices: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The fields of `kind` that differ from their defaults, so that one added later changes no words of today."""
+    fields = msgspec.structs.fields(kind)
+    return {f.name: getattr(choices, f.name) for f in fields if getattr(choices, f.name) != f.default}
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """The same for a cell's spec and the key of the cache; empty where there are none."""
+    return ", ".join(f"{name} {value!r}" for name, value in found.items())
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,13 +54,12 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     @property
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
-        fields = msgspec.structs.fields(Options)
-        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+        return given(self, Options)
 
     @property
     def words(self) -> str:
         """The same in words, for a cell's spec and the key of the cache; empty where there are none."""
-        return ", ".join(f"{name} {value!r}" for name, value in self.given.items())
+        return in_words(self.given)
 
     def problem(self) -> str | None:
         """What is wrong with them; None if nothing is."""

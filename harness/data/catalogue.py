@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from harness.data.account import Options
+from harness.data.account import Options, given, in_words
 from harness.data.preparation import Preparation
 from harness.errors import UserError
 
@@ -49,9 +49,7 @@ class Planted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     @property
     def words(self) -> str:
         """What a cell's spec says: the options that differ from their defaults, so that one can be added later."""
-        fields = msgspec.structs.fields(self)
-        differ = [f"{f.name} {getattr(self, f.name)}" for f in fields if getattr(self, f.name) != f.default]
-        return f"planted: {', '.join(differ)}"
+        return f"planted: {in_words(given(self, Planted))}"
 
     def problem(self) -> str | None:
         """What is wrong with the options together; None if nothing is."""

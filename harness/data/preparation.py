@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.data.account import Account
+from harness.data.account import Account, given, in_words
+from harness.data.formats import Histories, cut
 from harness.data.interactions import Integers
 from harness.errors import UserError
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
-
-Histories = tuple[Iterable[list[int]], Iterable[list[int]] | None]
 
 
 class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,13 +41,12 @@ class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     @property
     def given(self) -> dict[str, Any]:
         """The choices that differ from their defaults."""
-        fields = msgspec.structs.fields(self)
-        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+        return given(self, Preparation)
 
     @property
     def words(self) -> str:
         """The same in words, for a cell's spec and the key of the cache."""
-        return ", ".join(f"{name} {value!r}" for name, value in self.given.items())
+        return in_words(self.given)
 
     def problem(self) -> str | None:
         """What is wrong with the choices together; None if nothing is."""
@@ -95,7 +91,7 @@ def prepared(name: str, choices: Preparation, found: Histories, account: Account
     numbers[np.argsort(firsts)] = np.arange(1, len(distinct) + 1)
     account.rows = len(left)
     bounds = np.flatnonzero(np.diff(owner[left], prepend=-1, append=-1))
-    return _cut(numbers[places], bounds), None if times is None else _cut(times[left], bounds)
+    return cut(numbers[places], bounds), None if times is None else cut(times[left], bounds)
 
 
 def _told(account: Account, choice: str, before: Integers, after: Integers) -> Integers:
@@ -113,9 +109,7 @@ def _first_of_each(owner: Integers, items: Integers) -> Integers:
 def _core(owner: Integers, items: Integers, left: Integers, choices: Preparation) -> Integers:
     while True:
         own, thing = owner[left], items[left]
-        stays: NDArray[np.bool_] = np.bincount(own)[own] >= choices.core if len(left) else np.empty(0, bool)
-        if len(left):
-            stays &= np.bincount(thing)[thing] >= choices.core
+        stays = (np.bincount(own)[own] >= choices.core) & (np.bincount(thing)[thing] >= choices.core)
         left = left[stays]
         if stays.all() or choices.core_passes == "one":
             return left
@@ -137,7 +131,3 @@ def _last(owner: Integers, left: Integers, longest: int) -> Integers:
     to_come = np.repeat(starts + counts, counts) - np.arange(len(own))
     found: Integers = left[to_come <= longest]
     return found
-
-
-def _cut(values: Integers, bounds: Integers) -> Iterable[list[int]]:
-    return (values[start:end].tolist() for start, end in itertools.pairwise(bounds.tolist()))

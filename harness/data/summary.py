@@ -170,7 +170,12 @@ def unusable(prepared: Prepared, split: str = "leave-one-out") -> str | None:
     """
     stored = prepared.interactions
     if split == "global-temporal":
-        return _without_temporal_split(stored)
+        if stored.timestamps is None:
+            return (
+                "it has no times, which `split: global-temporal` needs; take a file with times, or "
+                "`split: leave-one-out`"
+            )
+        return _temporal_problem(splits.global_temporal(stored))
     longest = int(stored.lengths.max(initial=0))
     # Of a ranked user all but two events are for training, and a pair of input and target takes two.
     if longest < splits.LEAST_EVENTS:
@@ -186,12 +191,8 @@ def unusable(prepared: Prepared, split: str = "leave-one-out") -> str | None:
     return None
 
 
-def _without_temporal_split(stored: StoredInteractions) -> str | None:
-    if stored.timestamps is None:
-        return (
-            "it has no times, which `split: global-temporal` needs; take a file with times, or `split: leave-one-out`"
-        )
-    split = splits.global_temporal(stored)
+def _temporal_problem(split: Split) -> str | None:
+    """Whom `split: global-temporal` leaves out altogether; None if there is somebody for each part."""
     starts = split.interactions.offsets[:-1]
     for what, there in {
         "validation": len(split.validation.users) > 0,
@@ -257,9 +258,11 @@ def as_text(found: Summary) -> str:
 
 def _temporal_words(stored: StoredInteractions) -> list[str]:
     """Whom `split: global-temporal` would rank, as a line; none where it cannot be used."""
-    if _without_temporal_split(stored) is not None:
+    if stored.timestamps is None:
         return []
     split = splits.global_temporal(stored)
+    if _temporal_problem(split) is not None:
+        return []
     left = stored.num_users - split.interactions.num_users
     return [
         f"split global-temporal: {len(split.users):,} users ranked on {split.test.counts.sum():,} events; {left:,} "

@@ -102,6 +102,18 @@ def what_would_decide(verdict: ClaimVerdict) -> str:
     )
 
 
+def verdict_words(verdict: ClaimVerdict) -> dict[str, str]:
+    """A ruling as the document and the page show it; "" for what is not there."""
+    return {
+        "variant": verdict.variant,
+        "verdict": verdict.verdict,
+        "measured": verdict.measured,
+        "allowed": verdict.allowed,
+        "window": "" if verdict.window is None else window(verdict.window),
+        "detail": " ".join(part for part in (verdict.detail, what_would_decide(verdict)) if part),
+    }
+
+
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     parts = []
     for text, width in zip(cells, widths, strict=True):

@@ -16,6 +16,11 @@ from harness.study.yaml_reading import read_yaml
 from models import registry
 
 
+def names_a_file(name: str) -> bool:
+    """Whether a name can be that of a file or a folder, as the names of a study are."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+
+
 def load_study(name_or_path: str) -> Study:
     """Read and validate a study.
 
@@ -41,7 +46,7 @@ def _validate(study: Study, where: str) -> None:
         ("name in speed.sweeps", study.speed.sweeps if study.speed else ()),
     ):
         for name in names:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            if not names_a_file(name):
                 raise fail(f"{what} '{name}' must be letters, digits, '.', '_' or '-', since it names files")
     labels = list(study.training.models) if study.training else []
     if study.speed:

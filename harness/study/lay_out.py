@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.study.check import names_a_file
 from harness.study.find import resource
 
 _FILES = ("README.md", "study.yaml", "card.yaml", "model/pyproject.toml", "model/my_model.py")
@@ -26,7 +27,7 @@ def lay_out(folder: Path) -> list[Path]:
         UserError: The folder holds something, or its name cannot be a study's.
     """
     name = folder.resolve().name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not names_a_file(name):
         raise UserError(
             f"the folder's name '{name}' becomes the study's; take letters, digits, '.', '_' and '-', and begin with a "
             "letter or digit"

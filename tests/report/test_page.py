@@ -122,11 +122,14 @@ def opened(driver, path, width=1200, height=900):
 
 
 def drawn(driver):
+    script = "return document.documentElement.dataset.drawn"
+    wait_until(driver, lambda d: d.execute_script(script) == "yes", 60)
+
+
+def wait_until(driver, condition, seconds=20):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 60).until(
-        lambda d: d.execute_script("return document.documentElement.dataset.drawn") == "yes"
-    )
+    WebDriverWait(driver, seconds).until(condition)
 
 
 def all_of(driver, selector):
@@ -229,12 +232,6 @@ def test_models_are_hidden_in_every_chart_and_scales_switched(opened_page):
 
 def axis_labels(driver, chart):
     return [text.text for text in all_of(driver, f"#chart-{chart} svg g.role-axis-label text")]
-
-
-def wait_until(driver, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(driver, 20).until(condition)
 
 
 def test_dark_is_dark_and_kept(opened_page, built):

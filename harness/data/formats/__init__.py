@@ -9,11 +9,17 @@ file, but in `table`, which sorts them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.data.account import Account, Options
+from harness.data.interactions import Integers
 from harness.data.lines import ItemIds
 from harness.doors import Door
 
@@ -52,6 +58,16 @@ class Format:
         if not vain:
             return None
         return f"{', '.join(vain)} mean nothing to this format; it takes {', '.join(self.options) or 'no option'}"
+
+
+def cut(values: NDArray[np.integer[Any]], bounds: Integers) -> Iterable[list[int]]:
+    """Values of all users, one after the other, as a list a user.
+
+    Args:
+        values: `[N]`.
+        bounds: `[U + 1]`: user u owns `values[bounds[u]:bounds[u + 1]]`.
+    """
+    return (values[start:end].tolist() for start, end in itertools.pairwise(bounds.tolist()))
 
 
 def names() -> list[str]:

@@ -21,7 +21,7 @@ from harness.data import columns as by
 from harness.data import lines as text
 from harness.data import tokens
 from harness.data.account import PLAIN, SEPARATORS, Account, Options
-from harness.data.formats import Format, Histories
+from harness.data.formats import Format, Histories, cut
 from harness.data.interactions import Integers
 from harness.data.lines import ItemIds
 from harness.data.times import Clock, RowError, Times
@@ -113,7 +113,7 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
     for code in distinct[np.argsort(firsts)].tolist():
         labels[code] = items[names[code - 1]]
     bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
-    return _cut(labels[thing], bounds), None if seconds is None else _cut(seconds, bounds)
+    return cut(labels[thing], bounds), None if seconds is None else cut(seconds, bounds)
 
 
 def _ratings(column: list[str], rows: int) -> Any:
@@ -141,10 +141,6 @@ def _one_line(error: Exception) -> str:
 
 def _codes(ids: ItemIds, column: list[str]) -> Any:
     return np.fromiter(map(ids.__getitem__, column), np.int32, len(column))
-
-
-def _cut(values: Any, bounds: Integers) -> Iterable[list[int]]:
-    return (values[start:end].tolist() for start, end in itertools.pairwise(bounds.tolist()))
 
 
 def _ranks(ids: ItemIds) -> Integers:

@@ -19,15 +19,14 @@ import numpy as np
 import vl_convert
 
 from harness.analysis.frame import load as load_frame
-from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict, RecordRow
+from harness.analysis.results import Analysis, ClaimResult, Machine, RecordRow
 from harness.data.sources import cache_folder
 from harness.errors import UserError
 from harness.records.schema import write_atomic
 from harness.report.drawing import looks_of
-from harness.report.numbers import duration, window
 from harness.report.page.charts import Chart, charts, shape, strip
 from harness.report.section import sections, seen
-from harness.report.verdict_table import VERDICTS, what_would_decide
+from harness.report.verdict_table import verdict_words
 
 HERE = Path(__file__).parent
 # A sample is kept to four digits: more than two pixels can show.
@@ -81,7 +80,8 @@ def _as_data(found: Mapping[str, Any]) -> str:
 
 def _payload(analysis: Analysis, output: Path, records: Path | None) -> dict[str, Any]:
     words = sections()["verdicts"].data(analysis)
-    flags = list(dict.fromkeys(flag for row in analysis.records for flag in row.flags))
+    said = seen(analysis)
+    flags = {flag: place for place, flag in enumerate(dict.fromkeys(f for row in analysis.records for f in row.flags))}
     base = "" if records is None else os.path.relpath(records.resolve(), output.resolve().parent)
     paths = {row.path: place for place, row in enumerate(analysis.records)}
     return {
@@ -89,19 +89,18 @@ def _payload(analysis: Analysis, output: Path, records: Path | None) -> dict[str
         "subtitle": words["subtitle"],
         "study": {"name": analysis.study.name, "description": analysis.study.description},
         "tally": words["tally"],
-        "order": VERDICTS,
         "claims": [_claim(claim, paths) for claim in analysis.claims],
         "threats": analysis.problems.threats,
         "refused": [f"{file.path}: {file.message}" for file in analysis.problems.refused],
-        "machines": [_machine(analysis, place) for place in range(len(analysis.machines))],
-        "elapsed": duration(analysis.versions.elapsed_seconds) if analysis.versions.elapsed_seconds > 0 else "",
+        "machines": [_machine(machine) for machine in analysis.machines],
+        "elapsed": words["elapsed"],
         "labels": [
             {"label": label, "colour": style.colour, "shape": shape(style)}
             for label, style in looks_of(analysis).items()
         ],
-        "charts": [_chart(chart, seen(analysis)) for chart in charts(analysis)],
+        "charts": [_chart(chart, said) for chart in charts(analysis)],
         "strip": strip(),
-        "flags": flags,
+        "flags": list(flags),
         "cells": [_cell(row, flags) for row in analysis.records],
         "base": quote(base),
         "samples": _samples(paths, records),
@@ -116,26 +115,14 @@ def _claim(claim: ClaimResult, paths: Mapping[str, int]) -> dict[str, Any]:
         "setting": claim.setting or "",
         "differs": claim.differs or "",
         "computed": claim.statistic,
-        **_verdict(claim.overall),
+        **verdict_words(claim.overall),
         "missing": claim.overall.missing,
         "evidence": [paths[path] for path in claim.overall.evidence if path in paths],
-        "variants": [_verdict(variant) for variant in claim.variants],
+        "variants": [verdict_words(variant) for variant in claim.variants],
     }
 
 
-def _verdict(verdict: ClaimVerdict) -> dict[str, Any]:
-    return {
-        "variant": verdict.variant,
-        "verdict": verdict.verdict,
-        "measured": verdict.measured,
-        "allowed": verdict.allowed,
-        "window": "" if verdict.window is None else window(verdict.window),
-        "detail": " ".join(part for part in (verdict.detail, what_would_decide(verdict)) if part),
-    }
-
-
-def _machine(analysis: Analysis, place: int) -> dict[str, Any]:
-    machine = analysis.machines[place]
+def _machine(machine: Machine) -> dict[str, Any]:
     return {
         "name": machine.name,
         "system": machine.system,
@@ -155,7 +142,7 @@ def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _cell(row: RecordRow, flags: list[str]) -> list[Any]:
+def _cell(row: RecordRow, flags: Mapping[str, int]) -> list[Any]:
     """One cell, a value a column of the table; the script names them."""
     return [
         row.kind,
@@ -168,7 +155,7 @@ def _cell(row: RecordRow, flags: list[str]) -> list[Any]:
         _short(row.partner_step_seconds),
         row.net_bytes,
         _short(row.ndcg10),
-        [flags.index(flag) for flag in row.flags],
+        [flags[flag] for flag in row.flags],
         row.stale,
         row.detail,
         row.path,

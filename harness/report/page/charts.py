@@ -13,7 +13,7 @@ from typing import Any
 
 import altair as alt
 
-from harness.analysis.results import AccuracyRow, Analysis, MemoryPoint, TimePoint
+from harness.analysis.results import AccuracyRow, Analysis, LearningPoint, MemoryPoint, TimePoint
 from harness.metrics import SELECTION
 from harness.report.drawing import looks_of
 from harness.report.numbers import number
@@ -32,7 +32,7 @@ _SHAPES = {
     "<": "triangle-left",
     ">": "triangle-right",
 }
-_PHASES = {"step": "training step", "forward": "forward pass", "rest": "step without the layers"}
+_PHASES = {"step": "training step", "forward": "forward pass"}
 _BYTES = 1024.0**2
 
 
@@ -272,7 +272,7 @@ def _accuracy(analysis: Analysis, looks: dict[str, Style]) -> Chart:
     )
     spread = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q")
     means = base.mark_point(filled=True, size=70, opacity=1).encode(
-        x=alt.X("value:Q", title="test NDCG@10 (0 to 1)", scale=alt.Scale(zero=False), axis=_plain()),
+        x=_quality(alt.X, "test"),
         shape=_shape(looks),
         tooltip=[
             alt.Tooltip("label:N", title="model"),
@@ -305,7 +305,7 @@ def _frontier(analysis: Analysis, looks: dict[str, Style]) -> Chart:
         .mark_point(filled=True, size=90, opacity=1)
         .encode(
             x=alt.X("x:Q", title="training (s, evaluation excluded)", scale=_log(), axis=_plain()),
-            y=alt.Y("value:Q", title="test NDCG@10 (0 to 1)", scale=alt.Scale(zero=False), axis=_plain()),
+            y=_quality(alt.Y, "test"),
             color=_colour(looks),
             shape=_shape(looks),
             tooltip=[
@@ -332,7 +332,7 @@ def _learning(analysis: Analysis, looks: dict[str, Style]) -> Chart:
     rows = [
         {
             "label": point.label,
-            "group": f"{point.dataset}, histories of {point.length:,}" if point.length else point.dataset,
+            "group": _group(point),
             "x": point.epoch,
             "value": point.validation_ndcg10,
             "seed": point.seed,
@@ -344,7 +344,7 @@ def _learning(analysis: Analysis, looks: dict[str, Style]) -> Chart:
         .mark_line(strokeWidth=1.2, point=alt.OverlayMarkDef(size=14, filled=True))
         .encode(
             x=alt.X("x:Q", title="epoch", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("value:Q", title="validation NDCG@10 (0 to 1)", scale=alt.Scale(zero=False), axis=_plain()),
+            y=_quality(alt.Y, "validation"),
             color=_colour(looks),
             detail="seed:N",
             tooltip=[
@@ -419,6 +419,10 @@ def shape(style: Style) -> str:
     return _SHAPES.get(style.marker, "circle")
 
 
+def _quality(channel: Any, held_out: str) -> Any:
+    return channel("value:Q", title=f"{held_out} NDCG@10 (0 to 1)", scale=alt.Scale(zero=False), axis=_plain())
+
+
 def _log() -> Any:
     return alt.Scale(type="log", nice=False)
 
@@ -437,7 +441,7 @@ def _held(point: TimePoint | MemoryPoint) -> str:
     return f"{point.batch * point.length:,} tokens a batch" if same else f"batch of {point.batch:,}"
 
 
-def _group(row: AccuracyRow) -> str:
+def _group(row: AccuracyRow | LearningPoint) -> str:
     return f"{row.dataset}, histories of {row.length:,}" if row.length else row.dataset
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict
-from harness.report.numbers import counted, duration, window
+from harness.report.numbers import counted, duration
 from harness.report.section import Section
-from harness.report.verdict_table import VERDICTS, what_would_decide
+from harness.report.verdict_table import VERDICTS, verdict_words
 
 _MOST_MISSING = 3
 
@@ -36,20 +36,7 @@ def _title(challengers: Sequence[str]) -> str:
 
 
 def _row(verdict: ClaimVerdict) -> dict[str, str]:
-    return {
-        "id": verdict.id,
-        "variant": verdict.variant,
-        "verdict": verdict.verdict,
-        "measured": verdict.measured,
-        "allowed": verdict.allowed,
-        "window": "" if verdict.window is None else window(verdict.window),
-        "detail": _detail(verdict),
-        "records": f"{len(verdict.evidence):,}",
-    }
-
-
-def _detail(verdict: ClaimVerdict) -> str:
-    return " ".join(part for part in (verdict.detail, what_would_decide(verdict)) if part)
+    return {"id": verdict.id, **verdict_words(verdict), "records": f"{len(verdict.evidence):,}"}
 
 
 def _details(claim: ClaimResult) -> dict[str, Any]:
@@ -57,7 +44,7 @@ def _details(claim: ClaimResult) -> dict[str, Any]:
     return {
         "id": claim.id,
         "rule": claim.statistic + allowed,
-        "detail": _detail(claim.overall),
+        "detail": verdict_words(claim.overall)["detail"],
         "variants": [_row(v) for v in claim.variants],
     }
 
