@@ -80,6 +80,13 @@ def test_records_that_are_gone_leave_a_page_without_samples(tmp_path):
         analyse(tmp_path / "empty")
 
 
+def test_records_that_came_after_the_analysis_are_left_out(committed, tmp_path):
+    fewer = msgspec.structs.replace(committed, records=committed.records[1:])
+    found = data_of(page(tmp_path, fewer, records=RECORDS))
+    timed = [place for place, row in enumerate(fewer.records) if row.step_seconds is not None]
+    assert sorted(map(int, found["samples"])) == timed
+
+
 def test_charts_that_cannot_be_drawn_say_what_is_missing():
     nothing = example(speed=False, memory=False, training=False, problems=False, oom=())
     assert all(not chart.rows and chart.lacks for chart in charts(nothing))

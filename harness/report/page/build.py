@@ -172,7 +172,8 @@ def _samples(paths: Mapping[str, int], records: Path | None) -> dict[str, Any]:
         # An analysis may outlive its records; the page then has no strips, and says so at each cell.
         return {}
     found: dict[str, Any] = {}
-    for path, own in frame.groupby("path", sort=False):
+    # A study may have grown since its analysis.
+    for path, own in frame[frame["path"].isin(list(paths))].groupby("path", sort=False):
         lengths = own["history"].to_numpy(float, na_value=np.nan)
         at = ["" if np.isnan(length) else f" after {length:,.0f} events" for length in lengths]
         names = [(side + where, phase) for side, where, phase in zip(own["side"], at, own["phase"], strict=True)]
