@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: install report quick pause test test-simulations test-slow bench bench-compare lint docs clean
+.PHONY: install report quick pause test test-simulations test-slow bench bench-compare lint docs notebook clean
 .DEFAULT_GOAL := report
 
 # An environment to activate: . .venv/bin/activate
@@ -60,6 +60,10 @@ lint: $(INSTALLED)
 # The documentation as a site, build/docs/docs/index.html; a broken link is an error.
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+
+# docs/notebook.ipynb with fresh output.
+notebook: $(INSTALLED)
+	$(BIN)/python docs/run_notebook.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

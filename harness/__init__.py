@@ -18,12 +18,13 @@ def load(folder: str | Path, table: str = "cells") -> pd.DataFrame:
     or `dataset`, `length` in events, `batch` in sequences, `replicate` or `seed`), how it ended (`status`, `stale`),
     its cost (`step_seconds`, `token_seconds`, `tokens_per_second`, `speedup`, `peak_bytes`), its test accuracy
     (`ndcg@10` and all other metrics, 0 to 1) and where it was measured (`machine`, `device`, `torch`). `samples` has a
-    row a timed block with its `seconds` and `steps`, `epochs` a row an epoch of a training cell. The key between them
-    is `path`. Every column is named in docs/frame.md, with its unit.
+    row a timed block with its `seconds` and `steps`, `epochs` a row an epoch of a training cell; the key between them
+    is `path`. `verdicts` has a row a ruling, on a claim (`variant` is "") or on a part of it. Every column is named in
+    docs/frame.md, with its unit.
 
     Args:
         folder: A folder with study.json, such as `results/reference/cpu-2core`.
-        table: `cells`, `samples` or `epochs`.
+        table: `cells`, `samples`, `epochs` or `verdicts`.
 
     Returns:
         Numbers in the units of the columns' names; missing where they were not measured.

@@ -1,4 +1,4 @@
-"""A folder of records as one tidy pandas frame: a row a cell, a block, or an epoch. docs/frame.md names the columns."""
+"""A folder of records as one tidy pandas frame: a row a cell, block, epoch or ruling. docs/frame.md names columns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness import metrics
+from harness.analysis.analyse import analyse
 from harness.analysis.estimates.accuracy import stated
 from harness.analysis.estimates.speedup import process_log_ratio
 from harness.analysis.estimates.timing import step_seconds
@@ -22,7 +23,10 @@ from harness.records.spec import Phase, SpeedSpec
 
 _PHASES = [phase for phase in get_args(Phase) if phase != "stream"]
 # Numbers that may be missing, which plain columns of pandas would turn into floats or objects.
-_WHOLE = ("length", "batch", "tokens", "replicate", "seed", "parameters", "best_epoch", "epochs", "history")
+_WHOLE = (
+    *("length", "batch", "tokens", "replicate", "seed", "parameters", "best_epoch", "epochs", "history"),
+    *("from_length", "to_length", "sample_size"),
+)
 _TYPES = {**dict.fromkeys(_WHOLE, "Int64"), "causal": "boolean", "stale": "boolean", "timed": "boolean"}
 
 Rows = Iterator[dict[str, Any]]
@@ -33,11 +37,12 @@ def load(folder: Path, table: str = "cells") -> pd.DataFrame:
     if table not in TABLES:
         raise unknown("table", table, TABLES)
     rows, columns = TABLES[table]
-    found = pd.DataFrame(list(rows(load_folder(folder))), columns=columns)
+    found = pd.DataFrame(list(rows(folder)), columns=columns)
     return found.astype({name: kind for name, kind in _TYPES.items() if name in found})
 
 
-def _cells(folder: Folder) -> Rows:
+def _cells(path: Path) -> Rows:
+    folder = load_folder(path)
     for counted in folder.counted:
         record, facts = counted.record, counted.record.model if counted.record is not None else None
         yield {
@@ -125,7 +130,8 @@ def _training(record: TrainingRecord) -> dict[str, Any]:
     return found
 
 
-def _samples(folder: Folder) -> Rows:
+def _samples(path: Path) -> Rows:
+    folder = load_folder(path)
     for counted, record in folder.speed():
         for place, block in enumerate(record.timing.blocks if record.timing is not None else []):
             yield {
@@ -137,7 +143,8 @@ def _samples(folder: Folder) -> Rows:
             }
 
 
-def _epochs(folder: Folder) -> Rows:
+def _epochs(path: Path) -> Rows:
+    folder = load_folder(path)
     for counted, record in folder.training():
         for epoch in record.epochs:
             yield {
@@ -147,12 +154,39 @@ def _epochs(folder: Folder) -> Rows:
             }
 
 
+def _verdicts(path: Path) -> Rows:
+    analysis = analyse(path)
+    for claim in analysis.claims:
+        for ruling in (claim.overall, *claim.variants):
+            yield {
+                "study": analysis.study.name,
+                "claim": ruling.id,
+                **{name: getattr(ruling, name) for name in _RULING},
+                "lower": ruling.interval[0] if ruling.interval is not None else None,
+                "upper": ruling.interval[1] if ruling.interval is not None else None,
+                "from_length": ruling.window[0] if ruling.window is not None else None,
+                "to_length": ruling.window[1] if ruling.window is not None else None,
+                "sentence": claim.sentence,
+            }
+
+
+_RULING = (
+    "variant",
+    "verdict",
+    "measured",
+    "allowed",
+    "statistic",
+    "threshold",
+    "sample_size",
+    "sample_unit",
+    "detail",
+)
 _CELL = ["study", "kind", "label", "model", "length"]
 _SPEED_CELL = [*_CELL, "partner", "sweep", "batch", "tokens", "replicate"]
 _TRAINING_CELL = [*_CELL, "dataset", "seed"]
 
 # Table → what gives its rows, and its columns.
-TABLES: dict[str, tuple[Callable[[Folder], Rows], list[str]]] = {
+TABLES: dict[str, tuple[Callable[[Path], Rows], list[str]]] = {
     "cells": (
         _cells,
         [
@@ -170,4 +204,5 @@ TABLES: dict[str, tuple[Callable[[Folder], Rows], list[str]]] = {
         [*_SPEED_CELL, "paired", "block", *Block.__struct_fields__, "seconds_per_step", "path"],
     ),
     "epochs": (_epochs, [*_TRAINING_CELL, "timed", *Epoch.__struct_fields__, "path"]),
+    "verdicts": (_verdicts, ["study", "claim", *_RULING, "lower", "upper", "from_length", "to_length", "sentence"]),
 }

@@ -95,6 +95,20 @@ def test_samples_are_the_blocks_and_epochs_the_epochs(folder, cells):
     assert totals.to_dict() == pytest.approx(trained.to_dict())
 
 
+def test_verdicts_are_those_of_the_analysis_and_their_parts(folder):
+    verdicts, claims = harness.load(folder, "verdicts"), analyse(folder).claims
+    overall = verdicts[verdicts["variant"] == ""].set_index("claim")
+    assert list(overall["verdict"]) == [claim.overall.verdict for claim in claims]
+    assert len(verdicts) == sum(1 + len(claim.variants) for claim in claims)
+    decided = [claim.overall for claim in claims if claim.overall.interval is not None]
+    assert decided
+    for ruling in decided:
+        row = overall.loc[ruling.id]
+        assert [None if np.isnan(end) else end for end in (row["lower"], row["upper"])] == list(ruling.interval)
+        assert (row["statistic"], row["measured"]) == (ruling.statistic, ruling.measured)
+        assert (row["from_length"], row["to_length"]) == ruling.window
+
+
 def test_numbers_that_may_be_missing_stay_numbers(cells):
     assert cells["length"].dtype == "Int64"
     assert cells["stale"].dtype == "boolean"
@@ -105,7 +119,7 @@ def test_numbers_that_may_be_missing_stay_numbers(cells):
 @pytest.mark.parametrize("table", TABLES)
 def test_the_page_names_every_column_and_no_other(folder, table):
     text = (ROOT / "docs" / "frame.md").read_text()
-    parts = dict(zip(("cells", "samples", "epochs"), text.split("\n## ")[1:], strict=True))
+    parts = dict(zip(TABLES, text.split("\n## ")[1:], strict=True))
     named = {
         name
         for cell in re.findall(r"^\| (`.*?) \|", parts[table], re.MULTILINE)
