@@ -32,7 +32,7 @@ def harness(*arguments):
 def test_torch_comes_with_an_extra_alone():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not any(line.startswith("torch") for line in project["dependencies"])
-    assert [line.startswith("torch") for line in project["optional-dependencies"]["measure"]] == [True]
+    assert any(line.startswith("torch") for line in project["optional-dependencies"]["measure"])
 
 
 @pytest.mark.parametrize(

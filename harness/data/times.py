@@ -44,14 +44,14 @@ class Times:
     """Times of all rows.
 
     Attributes:
-        seconds: `[N]` unix seconds, rounded down.
         keys: `[N]` each, the most significant first: what orders the rows exactly.
+        per_second: How many of the first key are a second; unix seconds are that key over it, rounded down.
         unit: In words.
         warning: What is odd about them.
     """
 
-    seconds: Integers
     keys: list[Integers]
+    per_second: int
     unit: str
     warning: str | None = None
 
@@ -66,12 +66,19 @@ class Clock:
     _iso: bool | None = None
     _zoned: bool | None = None
 
-    def add(self, column: list[str]) -> None:
-        """Read some more.
+    def add(self, column: list[str] | Integers) -> None:
+        """Read some more: texts, or whole numbers that stand for theirs.
 
         Raises:
             RowError: A time that is missing, or none.
         """
+        if isinstance(column, np.ndarray):
+            if not self._iso:
+                self._iso = False
+                self._whole.append(column)
+                self._rows += len(column)
+                return
+            column = list(map(str, column.tolist()))
         if self._iso is None:
             self._iso = _ISO.match(column[0]) is not None
         try:
@@ -135,29 +142,29 @@ class Clock:
         Raises:
             RowError: A time of another unit than most have, or outside 1990 to 2100.
         """
+        sizes = [len(part) for part in self._whole]
         whole = np.concatenate(self._whole)
+        self._whole.clear()
         keys = [whole]
         if self._fractions:
-            pieces = [self._fractions.get(k, np.zeros(len(w), np.int64)) for k, w in enumerate(self._whole)]
+            pieces = [self._fractions.get(k, np.zeros(size, np.int64)) for k, size in enumerate(sizes)]
             keys.append(np.concatenate(pieces))
-        self._whole.clear()
         if self._iso:
-            seconds = whole // 10**6
-            outside = np.flatnonzero((seconds < FIRST) | (seconds >= LAST))
+            outside = np.flatnonzero((whole < FIRST * 10**6) | (whole >= LAST * 10**6))
             if len(outside):
                 raise RowError(int(outside[0]), f"the date lies outside 1990 to 2100. {LEGAL}")
-            return Times(seconds, keys, "ISO dates" if self._zoned else "ISO dates without a zone, read as UTC")
+            return Times(keys, 10**6, "ISO dates" if self._zoned else "ISO dates without a zone, read as UTC")
         unit = _unit(whole)
         if unit != _SMALL:
-            return Times(whole // _UNITS[unit], keys, f"unix {unit}")
+            return Times(keys, _UNITS[unit], f"unix {unit}")
         if (days := _calendar(whole)) is not None and len(keys) == 1:
-            return Times(days * 86_400, [days], "dates YYYYMMDD")
+            return Times([days * 86_400], 1, "dates YYYYMMDD")
         low, high = int(whole.min()), int(whole.max())
         warning = (
             f"times go from {low:,} to {high:,}, which are no unix seconds after 1990: they order the events, and gaps "
             "between them are taken for seconds"
         )
-        return Times(whole, keys, f"{_SMALL}, taken for seconds", warning)
+        return Times(keys, 1, f"{_SMALL}, taken for seconds", warning)
 
 
 class _NoTimeError(ValueError):

@@ -6,6 +6,7 @@ ids, so that the order of the rows is all that a shuffled file may change: that 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import itertools
@@ -19,11 +20,12 @@ import numpy as np
 
 from harness.data import columns as by
 from harness.data import lines as text
-from harness.data import tokens
+from harness.data import plain, tokens
 from harness.data.account import PLAIN, SEPARATORS, Account, Options
 from harness.data.formats import Format, Histories, cut
 from harness.data.interactions import Integers
 from harness.data.lines import ItemIds
+from harness.data.order import sorted_by
 from harness.data.times import Clock, RowError, Times
 from harness.errors import UserError
 
@@ -33,7 +35,7 @@ _SAMPLE, _PIECE = 200, 1 << 16
 _SORTED = 0.9
 _FEWEST_TIES = 5
 
-Columns = list[list[str]]
+Columns = list[plain.Column]
 
 
 class _Rows(Protocol):
@@ -75,13 +77,14 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
             user_parts.append(_codes(users, column["user"]))
             item_parts.append(_codes(things, column["item"]))
             if "time" in column:
-                clock.add(column["time"])
+                clock.add(plain.uncoded(column["time"]))
             if "rating" in column:
-                rating_parts.append(_ratings(column["rating"], rows))
+                rating_parts.append(_ratings(plain.uncoded(column["rating"]), rows))
             rows += len(piece[0])
         if not user_parts:
             raise text.no_events(path)
-        owner, thing = np.concatenate(user_parts), np.concatenate(item_parts)
+        # Parts go as soon as they are joined: a file may hold hundreds of millions of events.
+        owner, thing = _joined(user_parts), _joined(item_parts)
         _refuse_missing(source.columns, {"user": (users, owner), "item": (things, thing)})
         times = None if source.columns.time is None else clock.finish()
     except RowError as error:
@@ -95,28 +98,45 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
             )
         account.leave_out(f"rating below {options.least_rating:g}", int((~kept).sum()))
         owner, thing = owner[kept], thing[kept]
-        times = times and replace(times, seconds=times.seconds[kept], keys=[key[kept] for key in times.keys])
+        times = times and replace(times, keys=[key[kept] for key in times.keys])
     if options.ties == "hashed" and times is None:
         raise UserError(f"{path}: ties: hashed orders events of one time, and there are no times; leave it out")
     _describe(account, source.columns, len(owner), times)
-    rank = _ranks(users) if sort_users else np.arange(len(users) + 1)
-    ties = [_hashes(things)[thing]] if options.ties == "hashed" else []
-    order = np.lexsort((*ties, *(times.keys[::-1] if times else ()), rank[owner]))
-    owner, thing = owner[order], thing[order]
+    rank = _ranks(users) if sort_users else np.arange(len(users) + 1, dtype=np.int32)
+    hashed = [_hashes(things)[thing]] if options.ties == "hashed" else []
+    keys = [rank[owner], *(times.keys if times else ()), *hashed]
+    exact = len(times.keys) if times else 0
+    if times is not None:
+        # What is sorted is all that stays of them.
+        times.keys.clear()
+    del owner
+    (owner, *keys), thing = sorted_by(keys, thing)
     seconds = None
     if times is not None:
-        seconds, keys = times.seconds[order], [key[order] for key in times.keys]
-        _count_ties(account, owner, thing, keys, things)
+        _count_ties(account, owner, thing, keys[:exact], things)
+        seconds = keys[0] // times.per_second if times.per_second > 1 else keys[0]
+    del keys
     account.warnings += [*tokens.look_alikes("users", users), *tokens.look_alikes("items", things)]
-    distinct, firsts = np.unique(thing, return_index=True)
+    # Of a place that is written several times numpy keeps the last: here the first event of every item.
+    firsts = np.full(len(things) + 1, len(thing))
+    for end in range(len(thing), 0, -_PIECE):
+        start = max(end - _PIECE, 0)
+        firsts[thing[start:end][::-1]] = np.arange(start, end)[::-1]
     labels, names = np.zeros(len(things) + 1, np.int32), list(things)
-    for code in distinct[np.argsort(firsts)].tolist():
-        labels[code] = items[names[code - 1]]
+    for code in np.argsort(firsts, kind="stable").tolist():
+        if firsts[code] < len(thing):
+            labels[code] = items[names[code - 1]]
     bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
     return cut(labels[thing], bounds), None if seconds is None else cut(seconds, bounds)
 
 
-def _ratings(column: list[str], rows: int) -> Any:
+def _joined(parts: list[Any]) -> Any:
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
+
+
+def _ratings(column: Any, rows: int) -> Any:
     found = np.empty(len(column))
     for place, cell in enumerate(column):
         try:
@@ -139,13 +159,15 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).splitlines())
 
 
-def _codes(ids: ItemIds, column: list[str]) -> Any:
+def _codes(ids: ItemIds, column: plain.Column) -> Any:
+    if isinstance(column, plain.Coded):
+        return np.fromiter(map(ids.__getitem__, column.texts), np.int32, len(column.texts))[column.places]
     return np.fromiter(map(ids.__getitem__, column), np.int32, len(column))
 
 
-def _ranks(ids: ItemIds) -> Integers:
+def _ranks(ids: ItemIds) -> Any:
     """`[V + 1]` place of every id in their order."""
-    ranks = np.zeros(len(ids) + 1, np.int64)
+    ranks = np.zeros(len(ids) + 1, np.int32)
     ranks[[ids[token] for token in sorted(ids, key=tokens.order)]] = np.arange(len(ids))
     return ranks
 
@@ -180,14 +202,17 @@ def _count_ties(account: Account, owner: Any, thing: Any, keys: list[Integers], 
         tied &= key[1:] == key[:-1]
     account.ties = float(tied.sum() / pairs) if pairs else 0.0
     # Neighbours in this sense: an event twice is a pair of them once the items of a tie are sorted too.
-    group = np.concatenate([[0], np.cumsum(~tied)])
     inside = np.flatnonzero(np.concatenate([[False], tied]) | np.concatenate([tied, [False]]))
-    group, item = group[inside], thing[inside]
+    item = thing[inside]
+    starts = np.ones(len(inside), bool)
+    starts[1:] = ~tied[inside[1:] - 1]
+    group = np.cumsum(starts)
     by_item = np.lexsort((item, group))
     group, item = group[by_item], item[by_item]
     account.duplicates = int(((group[1:] == group[:-1]) & (item[1:] == item[:-1])).sum())
-    rank = _ranks(things)[thing]
-    steps = (rank[1:] - rank[:-1])[tied]
+    seconds = np.flatnonzero(tied) + 1
+    rank = _ranks(things)
+    steps = rank[thing[seconds]] - rank[thing[seconds - 1]]
     steps = steps[steps != 0]
     if len(steps) >= _FEWEST_TIES and (share := float((steps > 0).mean())) >= _SORTED:
         account.warnings.append(
@@ -295,7 +320,22 @@ class _TextRows:
 
     def pieces(self) -> Iterator[Columns]:
         """See `_Rows`."""
-        rows, done, width = self._rows(self.account), 0, self.columns.width
+        done, header = 0, self.columns.names is not None
+        # Of other separators a line does not fall into cells by itself.
+        if self.options.encoding == "utf-8" and len(self._separator) == 1 and self._separator != " ":
+            begin = plain.PlainBlocks(self.path, self._separator, header, self.columns.width, self.columns.roles)
+            yield from begin
+            if begin.ended:
+                if header:
+                    self.account.leave_out("header")
+                return
+            done = begin.rows
+        yield from self._others(done)
+
+    def _others(self, done: int) -> Iterator[Columns]:
+        """The rows behind the first `done` ones."""
+        rows, width = self._rows(self.account), self.columns.width
+        collections.deque(itertools.islice(rows, done), maxlen=0)
         places = [*self.columns.roles.values()]
         while True:
             piece: list[list[str]] = []
@@ -420,7 +460,8 @@ class _ParquetRows:
         """See `_Rows`."""
         names = [self.columns.name(place) for place in self.columns.roles.values()]
         for batch in self._file.iter_batches(_PIECE, columns=names):
-            yield [_texts(batch.column(name)) for name in names]
+            columns = {role: batch.column(name) for role, name in zip(self.columns.roles, names, strict=True)}
+            yield [plain.coded(c) if role in ("user", "item") else _texts(c) for role, c in columns.items()]
 
     def line(self, row: int) -> int:
         """Number of the row, from 1."""

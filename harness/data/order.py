@@ -1,0 +1,65 @@
+"""Sorting hundreds of millions of rows by several keys in little memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.data.interactions import Integers
+
+_PIECE = 1 << 22
+# Of a signed 64-bit integer without its sign.
+_BITS = 63
+
+
+def sorted_by(keys: list[Any], values: Any) -> tuple[list[Any], Any]:
+    """Values in the order of keys, the most significant first; equal rows stay as they are.
+
+    Keys whose ranges fit into one 64-bit integer are packed into one, and sorted at once.
+
+    Args:
+        keys: `[N]` integers each, N > 0. The list is emptied, so that they need no memory beside what is sorted.
+        values: `[N]`.
+
+    Returns:
+        The sorted keys, and the values in their order.
+    """
+    lows = [int(key.min()) for key in keys]
+    widths = [(int(key.max()) - low).bit_length() for key, low in zip(keys, lows, strict=True)]
+    if sum(widths) > _BITS:
+        order = np.lexsort(keys[::-1])
+        return [keys.pop(0)[order] for _ in range(len(keys))], values[order]
+    packed = _packed(keys, lows, widths)
+    order = np.argsort(packed, kind="stable")
+    packed, values = packed[order], values[order]
+    del order
+    found = []
+    for place, (low, width) in enumerate(zip(lows, widths, strict=True)):
+        behind = sum(widths[place + 1 :])
+        if place < len(lows) - 1:
+            found.append(_unpacked(packed, behind, width, low))
+    # The last key stays where it is.
+    packed &= (1 << widths[-1]) - 1
+    packed += lows[-1]
+    return [*found, packed], values
+
+
+def _packed(keys: list[Any], lows: list[int], widths: list[int]) -> Integers:
+    packed = np.zeros(len(keys[0]), np.int64)
+    for low, width in zip(lows, widths, strict=True):
+        key = keys.pop(0)
+        # In pieces: a difference of whole arrays would be one more of them.
+        for start in range(0, len(packed), _PIECE):
+            piece = slice(start, start + _PIECE)
+            packed[piece] = (packed[piece] << width) | (key[piece].astype(np.int64) - low)
+    return packed
+
+
+def _unpacked(packed: Integers, behind: int, width: int, low: int) -> Any:
+    small = low >= -(2**31) and low + (1 << width) < 2**31
+    key = np.empty(len(packed), np.int32 if small else np.int64)
+    for start in range(0, len(packed), _PIECE):
+        piece = slice(start, start + _PIECE)
+        key[piece] = ((packed[piece] >> behind) & ((1 << width) - 1)) + low
+    return key
