@@ -1,12 +1,17 @@
-"""Which data sets exist: format, file, checksum, where to get it. No torch, no files touched."""
+"""Which data sets exist: format, file, checksum, where to get it. No torch, no data touched.
+
+The public ones stand in `remote/registry.yaml`, each entry as a study would have it under `data:`.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
+import yaml
 
 from harness.data.account import Options, given, in_words
 from harness.data.preparation import Preparation
@@ -16,6 +21,9 @@ from harness.errors import UserError
 SYNTHETIC = "synthetic"
 # Items of a cluster of planted data.
 MEMBERS = 5
+
+_REGISTRY = Path(__file__).parent / "remote" / "registry.yaml"
+_SCHEMES = "https://, http://, ftp:// or file:///"
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -68,6 +76,58 @@ class Planted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return None
 
 
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the file of a data set is published, and on what terms.
+
+    Attributes:
+        url: Address of the file, or of the archive that holds it.
+        checksum: Of what lies there, `md5:…` or `sha256:…`; None: none is known that could be verified.
+        size: Of what lies there, in bytes, for the user to read; None: not known.
+        members: Paths in the archive, a zip or tar. Several become one file, in this order, their header kept once.
+        licence: Its name, or what it says in a few words.
+        terms: Address of its text.
+        consent: Whether it is fetched only for somebody who agrees to these terms.
+        columns: Of the file, for the user to read.
+    """
+
+    url: str
+    checksum: str | None = None
+    size: _Count | None = None
+    members: tuple[str, ...] = ()
+    licence: str = "not stated"
+    terms: str | None = None
+    consent: bool = False
+    columns: str = ""
+
+    @property
+    def weight(self) -> str:
+        """The size in words."""
+        if self.size is None:
+            return "size not known"
+        unit, factor = next((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1)) if self.size >= f)
+        return f"{self.size / factor:.3g} {unit}"
+
+    @property
+    def archive(self) -> str:
+        """Name of what lies at the address."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+    @property
+    def conditions(self) -> str:
+        """Licence and where its text is."""
+        return f"{self.licence}; {self.terms}" if self.terms else self.licence
+
+    def problem(self) -> str | None:
+        """What is wrong with it; None if nothing is."""
+        if not _is_address(self.url) or not self.archive:
+            return f"url is '{self.url}'; it must begin with {_SCHEMES}, and end in the name of a file"
+        if self.checksum is not None and not re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", self.checksum):
+            return f"checksum is '{self.checksum}'; it must be md5: and 32, or sha256: and 64 digits 0-9 and a-f"
+        if bad := [member for member in self.members if ".." in PurePosixPath(member).parts or member.startswith("/")]:
+            return f"members name '{bad[0]}'; they must be paths inside the archive, without '..'"
+        return None
+
+
 class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where one data set comes from, and how its file is read: see `Options`.
 
@@ -78,6 +138,7 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
         file: Path below the data folder, or below harness/data/packaged, where it is `FILE.gz`; or an absolute one.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
+        origin: Where it is published, if it lies in an archive or has terms to be shown; instead of `url`.
         citation: What to cite.
         sentinel_ndcg10: NDCG@10 above which a result means a wrong split, where one is known.
         caution: What a reader of results on it must know, as a sentence.
@@ -89,9 +150,17 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
     file: str | None = None
     sha256: str | None = None
     url: str | None = None
+    origin: Origin | None = None
     citation: str = ""
     sentinel_ndcg10: float | None = None
     caution: str = ""
+
+    @property
+    def published(self) -> Origin | None:
+        """Where it can be fetched; None if nowhere."""
+        if self.origin is not None:
+            return self.origin
+        return None if self.url is None else Origin(url=self.url)
 
     @property
     def options(self) -> Options:
@@ -126,9 +195,11 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
                 f"data set '{name}': sha256 is '{self.sha256}'; it must be 64 of the digits 0-9 and a-f, in lower case"
             )
         if self.url is not None and not _is_address(self.url):
-            raise UserError(
-                f"data set '{name}': url is '{self.url}'; it must begin with https://, http://, ftp:// or file:///"
-            )
+            raise UserError(f"data set '{name}': url is '{self.url}'; it must begin with {_SCHEMES}")
+        if self.origin is not None:
+            problem = self.origin.problem() if self.url is None else "it has an address, so leave url out"
+            if problem is not None:
+                raise UserError(f"data set '{name}', origin: {problem}")
         if words := self.preparation.problem():
             raise UserError(f"data set '{name}', preparation: {words}")
         if self.format == SYNTHETIC and self.words:
@@ -152,54 +223,14 @@ def _is_address(url: str) -> bool:
     return bool(parts.path) and (parts.scheme == "file" or far)
 
 
-_MCAULEY = "McAuley et al., Image-based recommendations on styles and substitutes, SIGIR 2015"
+def _registry() -> dict[str, DataSource]:
+    # Every command reads it; the loader in C, where PyYAML has it, takes a tenth of the time.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    entries: dict[str, Any] = yaml.load(_REGISTRY.read_text(encoding="utf-8"), Loader=loader)
+    return msgspec.convert(entries, dict[str, DataSource])
+
 
 SOURCES: dict[str, DataSource] = {
-    "synthetic": DataSource(format="synthetic", citation="built in, see harness/data/synthetic.py"),
-    "ml-1m": DataSource(
-        format="pairs",
-        file="ml-1m/ml-1m.txt",
-        sha256="b725f3acb3986fe3130bffd1e77a74d182a1f51799567a236dbd60270f95b0a2",
-        url="https://raw.githubusercontent.com/kang205/SASRec/master/data/ml-1m.txt",
-        citation="Harper and Konstan, The MovieLens datasets, TiiS 2015; file of Kang and McAuley, SASRec, ICDM 2018",
-        sentinel_ndcg10=0.25,
-    ),
-    "ml-100k": DataSource(
-        format="ratings",
-        file="ml-100k/u.data",
-        sha256="06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
-        citation="u.data of ml-100k.zip, Harper and Konstan, The MovieLens datasets, TiiS 2015",
-    ),
-    "ml-latest-small": DataSource(
-        format="ratings",
-        file="ml-latest-small/ratings.csv",
-        sha256="80da8b3393dae325bbba5a31f291a6ba55d8d4f4396de3c456f2c1635b1b70e8",
-        citation="ratings.csv of ml-latest-small.zip, Harper and Konstan, The MovieLens datasets, TiiS 2015",
-        # As the README.txt of the data set says of it.
-        caution="Its authors call it a development data set, which may change: it is for trying out, not for evidence.",
-    ),
-    "beauty": DataSource(
-        format="sequences",
-        file="amazon/Beauty.txt",
-        sha256="226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8",
-        citation=_MCAULEY,
-    ),
-    "sports": DataSource(
-        format="sequences",
-        file="amazon/Sports_and_Outdoors.txt",
-        sha256="2a095e0648872beb9982408958290f5d655db5be2911c3756b5446de9f0b8de2",
-        citation=_MCAULEY,
-    ),
-    "video-games": DataSource(
-        format="sequences",
-        file="amazon/Video_Games.txt",
-        sha256="929cd5d06b806927bcdc4374140b3840f07209ebababd5960e5d411ba7aa44f8",
-        citation=_MCAULEY,
-    ),
-    "video": DataSource(
-        format="pairs",
-        file="amazon/Video_sasrec.txt",
-        sha256="b7376fe24430743f411dc7f567285657b2adb3f74361cc7ba0aee94f3024b651",
-        citation=_MCAULEY,
-    ),
+    "synthetic": DataSource(format=SYNTHETIC, citation="built in, see harness/data/synthetic.py"),
+    **_registry(),
 }

@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import tempfile
-import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,17 +20,18 @@ import filelock
 
 from harness.data import interactions, planted, synthetic
 from harness.data.account import Account
-from harness.data.catalogue import SYNTHETIC, DataSource
+from harness.data.catalogue import SYNTHETIC, DataSource, Origin
 from harness.data.formats import find_format
 from harness.data.interactions import StoredInteractions
 from harness.data.lines import ItemIds
 from harness.data.preparation import prepared
+from harness.data.remote import fetching, unpacking
 from harness.errors import UserError
 
 DATA_VARIABLE = "HYENAREC_DATA"
 CACHE_VARIABLE = "HYENAREC_CACHE"
+CONSENT_VARIABLE = "HYENAREC_CONSENT"
 _CHUNK = 1 << 20
-_FETCH_TIMEOUT_SECONDS = 60
 # Files that come with the package, `FILE.gz` each, with their licence beside them.
 _PACKAGED = Path(__file__).parent / "packaged"
 
@@ -140,11 +140,11 @@ def locate(name: str, source: DataSource, data_folder: str | Path | None = None)
             if not downloaded.is_file():
                 _unpack(source, packaged, downloaded)
         return downloaded
-    if source.url is None:
+    if (origin := source.published) is None:
         raise _missing(name, source, given, "it has no stable public address")
     with filelock.FileLock(_lock_beside(downloaded)):
         if not downloaded.is_file():
-            _fetch(name, source, source.url, downloaded, given)
+            _obtain(name, source, origin, downloaded, given)
     return downloaded
 
 
@@ -152,6 +152,20 @@ def candidates(file: str, data_folder: str | Path | None = None) -> list[Path]:
     """Where a file is looked for, in this order: the user's folder, then what was unpacked or downloaded."""
     given, own = data_place(data_folder), Path(file).expanduser()
     return [*([given / own] if given else []), cache_folder() / "files" / own]
+
+
+def archive_at_hand(source: DataSource, data_folder: str | Path | None = None) -> Path | None:
+    """The published archive, if the user has put it where the file in it would lie; None without one."""
+    given, origin = data_place(data_folder), source.published
+    if given is None or origin is None or not origin.members or source.file is None:
+        return None
+    path = (given / source.file).with_name(origin.archive)
+    return path if path.is_file() else None
+
+
+def consented(name: str, origin: Origin) -> bool:
+    """Whether a data set may be fetched: its terms ask for nothing, or the user has agreed to them by its name."""
+    return not origin.consent or name in os.environ.get(CONSENT_VARIABLE, "").replace(",", " ").split()
 
 
 def packaged_file(file: str) -> Path | None:
@@ -238,10 +252,15 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
 
 
 def _verify(path: Path, source: DataSource) -> None:
-    if source.sha256 is not None and (found := sha256_of(path)) != source.sha256:
+    origin, words = source.published, None
+    if source.sha256 is not None:
+        if (found := sha256_of(path)) != source.sha256:
+            words = f"sha256 is {found}, expected {source.sha256}"
+    elif origin is not None and not origin.members and not fetching.is_whole(path, origin.checksum):
+        words = f"it has not the checksum {origin.checksum}"
+    if words is not None:
         raise UserError(
-            f"{path}: sha256 is {found}, expected {source.sha256}; "
-            f"it is another file or a damaged one. Replace it{f' from {source.url}' if source.url else ''}"
+            f"{path}: {words}; it is another file or a damaged one. Replace it{f' from {origin.url}' if origin else ''}"
         )
 
 
@@ -270,13 +289,48 @@ def _unpack(source: DataSource, packaged: Path, path: Path) -> None:
         raise UserError(f"{packaged} is damaged ({error}); install the package again") from None
 
 
-def _fetch(name: str, source: DataSource, url: str, path: Path, given: Path | None) -> None:
-    print(f"data {name}: fetching {url}", file=sys.stderr, flush=True)
+def _obtain(name: str, source: DataSource, origin: Origin, path: Path, given: Path | None) -> None:
+    """Fetch a published file, or take it out of the archive that is at hand or fetched."""
+    if not origin.members:
+        _fetch(name, source, origin, path, given)
+        return
+    at_hand = archive_at_hand(source, given)
+    archive = at_hand or path.with_name(origin.archive)
+    if at_hand is None and not archive.is_file():
+        _fetch(name, source, origin, archive, given)
+    elif not fetching.is_whole(archive, origin.checksum):
+        raise UserError(f"{archive} is another file than {origin.checksum} names, or a damaged one; remove it")
+    print(f"data {name}: unpacking {archive}", file=sys.stderr, flush=True)
     try:
-        with _arriving(source, path) as file, urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_SECONDS) as answer:
-            shutil.copyfileobj(answer, file, _CHUNK)
+        with _arriving(source, path) as file:
+            unpacking.unpack(archive, origin.members, file)
+    except unpacking.ArchiveError as error:
+        raise UserError(f"data set '{name}': {error}") from None
+    if at_hand is None:
+        archive.unlink()
+
+
+def _fetch(name: str, source: DataSource, origin: Origin, path: Path, given: Path | None) -> None:
+    if not consented(name, origin):
+        raise UserError(
+            f"data set '{name}' waits for your consent to its terms: {origin.conditions}. Size: {origin.weight}. "
+            f"Cite: {source.citation or 'not stated'}. To agree, type {CONSENT_VARIABLE}={name} before the command; "
+            f"it is then fetched from {origin.url}"
+        )
+    print(f"data {name}: fetching {origin.url}, {origin.weight}", file=sys.stderr)
+    print(f"data {name}: licence: {origin.conditions}", file=sys.stderr)
+    print(f"data {name}: cite: {source.citation or 'not stated'}", file=sys.stderr, flush=True)
+    checksum = origin.checksum
+    if source.sha256 is not None and not origin.members:
+        checksum = f"sha256:{source.sha256}"
+    try:
+        if origin.size is not None and shutil.disk_usage(path.parent).free < origin.size:
+            raise UserError(f"data set '{name}': {origin.weight} do not fit on the disk of {path.parent.absolute()}")
+        fetching.fetch(origin.url, path, checksum)
+    except fetching.ChecksumError as error:
+        raise UserError(f"data set '{name}': {origin.url} gave another file, or a damaged one: {error}") from None
     except OSError as error:
-        raise _missing(name, source, given, f"fetching it failed ({error})") from None
+        raise _missing(name, source, given, f"fetching it failed ({fetching.reason(error)})") from None
 
 
 def _lock_beside(path: Path) -> str:
@@ -285,11 +339,15 @@ def _lock_beside(path: Path) -> str:
 
 
 def _missing(name: str, source: DataSource, given: Path | None, reason: str) -> UserError:
-    place = given / str(source.file) if given else f"a folder that {DATA_VARIABLE} names, as {source.file}"
+    origin = source.published
+    file, checksum = Path(str(source.file)), f"sha256 {source.sha256 or 'any'}"
+    if origin is not None and origin.members:
+        file, checksum = file.with_name(origin.archive), origin.checksum or "any checksum"
+    place = given / file if given else f"a folder that {DATA_VARIABLE} names, as {file}"
     if given and not given.is_dir():
         named = DATA_VARIABLE if os.environ.get(DATA_VARIABLE) else "data_folder"
         reason += f"; the folder of real data that {named} names, {given}, is not there"
     return UserError(
-        f"data set '{name}' is missing: {reason}. Get {source.url or source.citation or 'the file'}, "
-        f"sha256 {source.sha256 or 'any'}, and put it at {place}"
+        f"data set '{name}' is missing: {reason}. Get {origin.url if origin else source.citation or 'the file'}, "
+        f"{checksum}, and put it at {place}"
     )

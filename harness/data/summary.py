@@ -244,6 +244,8 @@ def as_text(found: Summary) -> str:
         f"arrays: {found.prepared.folder.absolute()}",
         f"reference: {source.citation or 'none stated'}",
     ]
+    if source.origin is not None:
+        lines.append(f"licence: {source.origin.conditions}")
     lines += [f"warning: {words}" for words in found.warnings]
     if source.caution:
         lines.append(f"caution: {source.caution}")
@@ -291,6 +293,8 @@ def as_json(found: Summary) -> str:
         "split_sha256": found.split.sha256,
         "data_sha256": found.prepared.data_sha256,
         "arrays_sha256": found.prepared.arrays_sha256,
+        "reference": found.source.citation or None,
+        "licence": None if found.source.origin is None else found.source.origin.conditions,
         "study": None if found.prepared.name in SOURCES else yaml.safe_load(found.lines),
     }
     return json.dumps(content, indent=1, ensure_ascii=False)

@@ -8,9 +8,13 @@ from typing import Literal
 from harness.data import sources
 from harness.data.catalogue import SYNTHETIC, DataSource
 
-State = Literal["generated", "packaged", "found", "prepared", "to be fetched", "another file", "missing"]
+State = Literal[
+    "generated", "packaged", "found", "prepared", "to be fetched", "waits for consent", "another file", "missing"
+]
 # States in which a cell can train.
 USABLE: frozenset[State] = frozenset({"generated", "packaged", "found", "prepared", "to be fetched"})
+# States in which nothing can be read before somebody gets the data.
+FAR: frozenset[State] = frozenset({"to be fetched", "waits for consent", "another file", "missing"})
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,15 @@ def place(name: str, source: DataSource, data_folder: str | None = None) -> Plac
             return Place(name, "prepared", str(folder), "")
     if (packaged := sources.packaged_file(source.file)) is not None:
         return Place(name, "packaged", str(packaged), "")
-    if source.url is not None:
-        return Place(name, "to be fetched", source.url, "")
+    if (archive := sources.archive_at_hand(source, data_folder)) is not None:
+        return Place(name, "found", str(archive), "")
+    if (origin := source.published) is not None:
+        if sources.consented(name, origin):
+            return Place(name, "to be fetched", origin.url, "")
+        advice = (
+            f"to agree to its terms ({origin.conditions}), type  {sources.CONSENT_VARIABLE}={name}  before the command"
+        )
+        return Place(name, "waits for consent", origin.url, advice)
     given = sources.data_place(data_folder)
     where = str(given / source.file) if given else f"FOLDER/{source.file}, and set {sources.DATA_VARIABLE}=FOLDER"
     return Place(name, "missing", None, f"get {source.citation or 'the file'} and put it at {where}")

@@ -348,14 +348,20 @@ def _data() -> Iterator[Finding]:
         yield Finding(topic="data", state="problem", found=found, advice=f"type  export {DATA_VARIABLE}=FOLDER")
     else:
         yield Finding(topic="data", state="ok", found=f"{DATA_VARIABLE}={given}")
+    far: dict[str, list[str]] = {}
     for name, source in sorted(SOURCES.items()):
         where = place(name, source)
+        if where.state in ("to be fetched", "waits for consent"):
+            far.setdefault(where.state, []).append(name)
+            continue
         found = where.state if where.path is None else f"{where.state}: {where.path}"
         if where.state == "missing":
             found += f"; where to get it, should you train on it: python -m harness data {name}"
         state: State = "ok" if where.state in USABLE else "problem" if where.state == "another file" else "note"
         advice = where.advice if state == "problem" else ""
         yield Finding(topic=f"data {name}", state=state, found=found, advice=advice)
+    for what, named in far.items():
+        yield Finding(topic="data", state="ok", found=f"{what}, when it is asked for: {', '.join(named)}")
 
 
 def noise(seconds: float) -> Finding:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from harness.data import interactions
-from harness.plan.data_places import place
+from harness.plan.data_places import FAR, place
 from harness.records.environment import usable_cores
 from harness.records.spec import ModelSpec, SpeedSpec, TrainingSpec
 from harness.run.operator_bench import OperatorCell
@@ -289,7 +289,7 @@ def prepared(dataset: str, study: Study) -> Path | None:
     from harness.data.sources import prepare
 
     source = study.sources()[dataset]
-    if place(dataset, source, study.data_folder).state in ("to be fetched", "another file", "missing"):
+    if place(dataset, source, study.data_folder).state in FAR:
         return None
     return prepare(dataset, source, study.data_folder).folder
 

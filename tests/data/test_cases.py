@@ -232,7 +232,7 @@ REFUSED = {
     "a list in a table": ("table", "user:token\titem_id_list:token_seq\n1\t2 3\n", "write one row an event"),
     "an open quote": ("table", 'user,item,time\n1,a,1500000000\n1,"b,1500000001\n', "line 3: a quote is not closed"),
     "a quote over rows": ("table", 'user,item,time\n1,"a,1500000000\n1,b",1500000001\n', "line 2: .*Close the quote"),
-    "JSON of another kind": ("table", "{'user': 1}\n", "line 1: .* is not JSON"),
+    "JSON of another kind": ("table", "{user: 1}\n", "line 1: .* is not JSON"),
     "no item in JSON": ("table", '{"uid": 1, "item": 2, "ts": 1500000000}\n{"uid": 1}\n', "2: 'item' is missing"),
     "JSON with lists": ("table", '{"user": 1, "item": [2], "time": 1500000000}\n', "line 1: 'item' is a list"),
     "a zip of two": ("table", packed("zip", "a.csv", "b.csv"), r"2 files \(a.csv, b.csv\).*Unpack it"),

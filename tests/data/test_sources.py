@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import shutil
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from harness.data import sources
-from harness.data.catalogue import SOURCES, DataSource
+from harness.data.catalogue import SOURCES, DataSource, Origin
 from harness.data.summary import summary
 from harness.errors import UserError
 
@@ -169,7 +170,7 @@ def test_download_is_verified_and_kept(place, tmp_path, capsys):
 def test_a_bad_download_leaves_nothing(place, tmp_path):
     origin = tmp_path / "origin.txt"
     origin.write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match="expected " + SHA):
+    with pytest.raises(UserError, match=f"expected (sha256:)?{SHA}"):
         sources.locate("toy", source(url=origin.as_uri()), place)
     assert [p.name for p in (tmp_path / "cache" / "files").iterdir() if p.suffix != ".lock"] == []
 
@@ -279,7 +280,7 @@ def test_a_file_of_the_user_wins_over_the_packaged_one(place, packaged):
     own = b"u a\nu b\n"
     (place / "x.txt").write_bytes(own)
     assert sources.prepare("toy", source(sha256=None), place).interactions.num_users == 1
-    with pytest.raises(UserError, match="expected " + SHA):
+    with pytest.raises(UserError, match=f"expected (sha256:)?{SHA}"):
         sources.prepare("toy", source(), place)
 
 
@@ -306,3 +307,108 @@ def test_a_damaged_package_is_said_and_leaves_nothing(place, packaged, tmp_path,
     with pytest.raises(UserError, match=words):
         sources.prepare("toy", source(), place)
     assert [p.name for p in (tmp_path / "cache" / "files").iterdir() if p.suffix != ".lock"] == []
+
+
+def zipped(path, **members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def published(path, **changes):
+    """A source in an archive at an address."""
+    checksum = f"md5:{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}"
+    given = {"url": path.as_uri(), "members": ("x",), "checksum": checksum, "licence": "CC BY 4.0", "size": 2_500}
+    return source(origin=Origin(**given | changes), citation="Somebody 2020", sha256=None)
+
+
+def kept(tmp_path):
+    return sorted(p.name for p in (tmp_path / "cache" / "files").iterdir() if p.suffix != ".lock")
+
+
+def test_a_file_in_an_archive_is_fetched_with_its_licence_and_size_shown_first(place, tmp_path, capsys):
+    origin = published(zipped(tmp_path / "there" / "a.zip", x=TEXT))
+    found = sources.prepare("toy", origin, place)
+    assert found.interactions.items.tolist() == [1, 2, 3, 1]
+    said = capsys.readouterr().err
+    assert "fetching file://" in said
+    assert "2.5 kB" in said
+    assert "licence: CC BY 4.0" in said
+    assert "cite: Somebody 2020" in said
+    # The archive goes once its file is there.
+    assert kept(tmp_path) == ["x.txt"]
+    (tmp_path / "there" / "a.zip").unlink()
+    assert sources.locate("toy", origin, place) == tmp_path / "cache" / "files" / "x.txt"
+
+
+def test_an_archive_that_the_user_has_is_taken_and_left_alone(place, tmp_path):
+    there = zipped(tmp_path / "there" / "a.zip", x=TEXT)
+    origin = published(there, consent=True)
+    here = place / "a.zip"
+    there.rename(here)
+    assert sources.prepare("toy", origin, place).interactions.num_users == 2
+    assert here.is_file()
+
+
+def test_an_archive_of_another_checksum_is_refused(place, tmp_path):
+    origin = published(zipped(tmp_path / "there" / "a.zip", x=TEXT))
+    zipped(place / "a.zip", x=TEXT + b"w a\n")
+    with pytest.raises(UserError, match=r"a\.zip is another file than md5:"):
+        sources.locate("toy", origin, place)
+    assert kept(tmp_path) == []
+
+
+def test_an_archive_without_the_file_is_said_and_leaves_no_file(place, tmp_path):
+    origin = published(zipped(tmp_path / "there" / "a.zip", y=TEXT))
+    with pytest.raises(UserError, match="'x' is not there; it holds y"):
+        sources.locate("toy", origin, place)
+    assert kept(tmp_path) == ["a.zip"]
+
+
+def test_terms_wait_for_consent_by_name(place, tmp_path, monkeypatch, capsys):
+    origin = published(zipped(tmp_path / "there" / "a.zip", x=TEXT), consent=True, terms="https://example.org/terms")
+    for others in ("", "another", "toy-2,other"):
+        monkeypatch.setenv("HYENAREC_CONSENT", others)
+        with pytest.raises(UserError) as caught:
+            sources.locate("toy", origin, place)
+        for part in ("HYENAREC_CONSENT=toy", "https://example.org/terms", "2.5 kB", "Somebody 2020"):
+            assert part in str(caught.value)
+    assert kept(tmp_path) == []
+    monkeypatch.setenv("HYENAREC_CONSENT", "other, toy")
+    assert sources.locate("toy", origin, place).read_bytes() == TEXT
+
+
+def test_what_does_not_fit_on_the_disk_is_not_fetched(place, tmp_path):
+    origin = published(zipped(tmp_path / "there" / "a.zip", x=TEXT), size=10**18)
+    with pytest.raises(UserError, match="1e\\+09 GB do not fit on the disk"):
+        sources.locate("toy", origin, place)
+
+
+def test_a_file_of_the_user_is_held_against_the_published_checksum(place, tmp_path):
+    (tmp_path / "there").write_bytes(TEXT)
+    origin = published(tmp_path / "there", members=())
+    (place / "x.txt").write_bytes(TEXT + b"w a\n")
+    with pytest.raises(UserError, match="has not the checksum md5:"):
+        sources.locate("toy", origin, place)
+    (place / "x.txt").write_bytes(TEXT)
+    assert sources.locate("toy", origin, place) == place / "x.txt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"url": "example.org/x"}, "must begin with https://"),
+        ({"url": "https://example.org/"}, "end in the name of a file"),
+        ({"checksum": "sha1:0"}, "must be md5: and 32"),
+        ({"members": ("../x",)}, "paths inside the archive"),
+        ({"members": ("/x",)}, "paths inside the archive"),
+    ],
+)
+def test_an_origin_that_cannot_be_meant_is_refused(place, changes, words):
+    origin = Origin(**{"url": "https://example.org/x", **changes})
+    with pytest.raises(UserError, match=words):
+        sources.prepare("toy", source(origin=origin), place)
+    with pytest.raises(UserError, match="leave url out"):
+        sources.prepare("toy", source(origin=Origin(url="https://a.org/x"), url="https://a.org/x"), place)

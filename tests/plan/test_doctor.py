@@ -142,7 +142,14 @@ def test_where_data_lie_is_told_without_fetching(tmp_path, monkeypatch):
     assert place("synthetic", SOURCES["synthetic"]).state == "generated"
     assert place("ml-latest-small", SOURCES["ml-latest-small"]).state == "packaged"
     assert place("ml-1m", SOURCES["ml-1m"]).state == "to be fetched"
-    missing = place("beauty", SOURCES["beauty"])
+    waiting = place("ml-20m", SOURCES["ml-20m"])
+    assert waiting.state == "waits for consent"
+    assert "HYENAREC_CONSENT=ml-20m" in waiting.advice
+    monkeypatch.setenv("HYENAREC_CONSENT", "ml-32m, ml-20m")
+    assert place("ml-20m", SOURCES["ml-20m"]).state == "to be fetched"
+    put(tmp_path / "archives" / "ml-20m" / "ml-20m.zip", "")
+    assert place("ml-20m", SOURCES["ml-20m"], str(tmp_path / "archives")).state == "found"
+    missing = place("video-games", SOURCES["video-games"])
     assert missing.state == "missing"
     assert "HYENAREC_DATA=FOLDER" in missing.advice
     put(tmp_path / "data" / "own.csv", "1,2,3\n")
@@ -168,9 +175,17 @@ def test_the_command_prints_every_finding_and_its_json_holds_the_same(capsys, mo
     assert cli.main(["doctor", "--no-noise", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     topics = [one["topic"] for one in found]
-    assert {"machine", "cores", "memory", "disk", "allocator", "C++ operators", "GPU", "triton", "data beauty"} <= {
-        *topics
-    }
+    assert {
+        "machine",
+        "cores",
+        "memory",
+        "disk",
+        "allocator",
+        "C++ operators",
+        "GPU",
+        "triton",
+        "data video-games",
+    } <= {*topics}
     assert "noise" not in topics
     assert all(topic in text for topic in topics)
     monkeypatch.setenv("HYENAREC_DATA", str(tmp_path / "nowhere"))

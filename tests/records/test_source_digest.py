@@ -92,8 +92,8 @@ def _import(found, above, place, other, name):
 
 SAME = {
     "another model": ("models/gru4rec.py", "nn.GRU(", "nn.LSTM("),
-    "a data set": ("harness/data/catalogue.py", "sentinel_ndcg10=0.25", "sentinel_ndcg10=0.5"),
-    "a download": ("harness/data/sources.py", "_FETCH_TIMEOUT_SECONDS = 60", "_FETCH_TIMEOUT_SECONDS = 90"),
+    "a data set": ("harness/data/remote/registry.yaml", "sentinel_ndcg10: 0.25", "sentinel_ndcg10: 0.5"),
+    "a download": ("harness/data/remote/fetching.py", "_TIMEOUT_SECONDS = 60", "_TIMEOUT_SECONDS = 90"),
     "what a study may say": ("harness/study/training.py", "epochs: Count = 100", "epochs: Count = 10"),
     "a claim's statistics": (
         "harness/analysis/estimates/scaling.py",
@@ -156,7 +156,7 @@ OTHER = {
     "the stopwatch": ("harness/measure/speed/stopwatch.py", "_STABLE = 0.1", "_STABLE = 0.2", {SPEED}),
     "the memory limit": ("harness/run/process.py", "min(limit, hard)", "max(limit, hard)", set(CELLS)),
     "an effect of a package": ("harness/measure/__init__.py", '"""\n', '"""\nprint(1)\n', set(CELLS)),
-    "an effect of the catalogue": ("harness/data/catalogue.py", "_MCAULEY =", "print(1)\n_MCAULEY =", set()),
+    "an effect of the catalogue": ("harness/data/catalogue.py", "_REGISTRY =", "print(1)\n_REGISTRY =", set()),
 }
 
 

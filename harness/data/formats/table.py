@@ -23,6 +23,7 @@ from harness.data import lines as text
 from harness.data import plain, tokens
 from harness.data.account import PLAIN, SEPARATORS, Account, Options
 from harness.data.formats import Format, Histories, cut
+from harness.data.formats import _literals as literals
 from harness.data.interactions import Integers
 from harness.data.lines import ItemIds
 from harness.data.order import sorted_by
@@ -229,7 +230,11 @@ def _source(path: Path, options: Options, account: Account) -> _Rows:
             start = next((line for line in file if not text.empty(line)), "")
         if not start:
             raise text.no_events(path)
-        return (_JsonRows if start.lstrip().startswith(("{", "[{")) else _TextRows)(path, options, account)
+        start = start.lstrip()
+        # Names in single quotes are Python's, as the first dumps of reviews have them, and never JSON's.
+        if start.startswith(("{'", "{u'")):
+            return _JsonRows(path, options, account, python=True)
+        return (_JsonRows if start.startswith(("{", "[{")) else _TextRows)(path, options, account)
     except by.UnclearError as error:
         raise UserError(f"{path}, line 1: {_one_line(error)}") from None
 
@@ -375,27 +380,36 @@ class _TextRows:
 
 @dataclass
 class _JsonRows:
-    """JSON objects, one a line."""
+    """JSON objects, one a line, or Python dicts."""
 
     path: Path
     options: Options
     account: Account
+    python: bool = False
 
     def __post_init__(self) -> None:
         first = next(self._objects(), None)
         if first is None:
             raise text.no_events(self.path)
         self.columns = by.by_name([*first[1]], self.options)
-        self.account.form = "JSON objects, one a line"
+        self.account.form = f"{'Python dicts' if self.python else 'JSON objects'}, one a line"
 
     def _objects(self, account: Account | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in text.text_lines(self.path, self.options.encoding, account):
             try:
                 # Numbers as they are written: an id must not pass through a float.
-                found = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+                if self.python:
+                    found = literals.parsed(line)
+                else:
+                    found = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
             except (ValueError, RecursionError) as error:
+                kind = "a Python dict" if self.python else "JSON"
                 raise text.refuse(
-                    self.path, number, line, f"is not JSON ({error})", 'Write one object a line, with names in "quotes"'
+                    self.path,
+                    number,
+                    line,
+                    f"is not {kind} ({error})",
+                    'Write one object a line, with names in "quotes"',
                 ) from None
             if not isinstance(found, dict):
                 raise text.refuse(self.path, number, line, "is no JSON object", "Write one object a line")
