@@ -135,6 +135,8 @@ class _Resuming:
             answer.raise_for_status()
             if not resumed:
                 have = 0
+                # First the part, then its mark: killed in between, no part may bear the mark of another.
+                self._part.unlink(missing_ok=True)
                 self._mark.write_text(_validator(answer.headers))
             length = answer.headers.get("Content-Length")
             with self._part.open("ab" if resumed else "wb") as file:
