@@ -153,7 +153,8 @@ def test_the_head_of_a_training_comes_from_trainings_less_their_model(alone):
 
 def test_a_plan_says_what_is_done_and_what_is_not_known(alone, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    study = {**TINY, "training": {"models": ["gru4rec"], "datasets": ["beauty"], "lengths": [16], "references": []}}
+    training = {"models": ["gru4rec"], "datasets": ["video-games"], "lengths": [16], "references": []}
+    study = {**TINY, "training": training}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**study, "claims": ["linear-time", "accuracy"]}))
     speed = [cell for cell in cells(STUDY) if cell.label == "gru4rec"]
     written(tmp_path / "results" / "tiny", [(cell, record(cell, 0.01)) for cell in speed[:4]])
@@ -163,7 +164,7 @@ def test_a_plan_says_what_is_done_and_what_is_not_known(alone, tmp_path, monkeyp
     rows = {(row["kind"], row["label"]): row for row in found["rows"]}
     assert rows["speed", "gru4rec"]["done"] == 4
     assert rows["speed", "lrurec"]["unknown"] == 6
-    assert [(row["name"], row["state"], row["usable"]) for row in found["data"]] == [("beauty", "missing", False)]
+    assert [(row["name"], row["state"], row["usable"]) for row in found["data"]] == [("video-games", "missing", False)]
     assert {claim["id"]: claim["can"] for claim in found["claims"]}["accuracy"] == "neither"
     assert any("data are missing" in problem for problem in found["problems"])
     assert cli.main(["plan", "tiny.yaml", "--no-calibration"]) == 0

@@ -148,9 +148,9 @@ def test_the_manifest_is_not_rewritten_when_nothing_changed(tmp_path):
 def test_a_missing_data_set_is_said_before_anything_is_measured(stand_in, tmp_path, monkeypatch):
     monkeypatch.setenv("HYENAREC_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
-    training = msgspec.structs.replace(STUDY.training, datasets=["synthetic", "beauty"])
+    training = msgspec.structs.replace(STUDY.training, datasets=["synthetic", "video-games"])
     run = stand_in()
-    with pytest.raises(UserError, match=r"'beauty' is missing.*nowhere, is not there"):
+    with pytest.raises(UserError, match=r"'video-games' is missing.*nowhere, is not there"):
         sweep(msgspec.structs.replace(STUDY, training=training), tmp_path)
     assert not run.seen
     sweep(msgspec.structs.replace(STUDY, training=training), tmp_path, kind="speed")
