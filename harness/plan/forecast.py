@@ -61,10 +61,11 @@ class Forecaster:
     Args:
         study: The study.
         found: What is known; `calibrate` adds to it.
+        records_alone: A training without a record is unknown; else its data are prepared and its loss is timed here.
     """
 
-    def __init__(self, study: Study, found: Known) -> None:
-        self.study, self.known = study, found
+    def __init__(self, study: Study, found: Known, *, records_alone: bool = False) -> None:
+        self.study, self.known, self.records_alone = study, found, records_alone
         self._costs: dict[tuple[Identity, int], Any] = {}
         self._heads: dict[int, float] = {}
         self._sizes: dict[str, tuple[int, int, int] | None] = {}
@@ -169,6 +170,8 @@ class Forecaster:
         seen = self.known.epochs.get((key, spec.dataset, spec.length, spec.batch_size))
         if seen:
             return Forecast(epochs * sum(seen) / len(seen), peak, "records")
+        if self.records_alone:
+            return Forecast(None, peak, "unknown")
         step, size = self._step(spec.model, spec.batch_size or 1, spec.length), self._size(spec)
         if step is None or size is None:
             return Forecast(None, peak, "unknown")

@@ -141,15 +141,16 @@ def _kind(record: Record) -> str:
     return "speed" if isinstance(record, SpeedRecord) else "training"
 
 
-def known(device: Device, folders: Iterable[Path]) -> Known:
+def known(device: Device, folders: Iterable[Path], *, anywhere: bool = False) -> Known:
     """What records of a machine like this one tell.
 
     Args:
         device: Of the cells.
         folders: Folders of records; one that is not there counts as empty.
+        anywhere: Whether those of any machine count.
     """
     here, found = describe(None, {}), Known()
-    gpu = _gpu_name() if device == "cuda" else None
+    gpu = _gpu_name() if device == "cuda" and not anywhere else None
     for folder in folders:
         for path in _files(folder):
             try:
@@ -157,12 +158,12 @@ def known(device: Device, folders: Iterable[Path]) -> Known:
             except UserError:
                 # A file that cannot be read tells nothing here; `verify` names it.
                 continue
-            if record.device == device and _like(record.environment, here, gpu):
+            if record.device == device and (anywhere or _like(record.environment, here, gpu)):
                 found.add(record)
         path = folder / operator.FILE_NAME
         if path.is_file():
             bench = operator.read(path)
-            if _like(bench.environment, here, gpu) and bench.settings.device == device:
+            if bench.settings.device == device and (anywhere or _like(bench.environment, here, gpu)):
                 found.operator_seconds = bench.provenance.elapsed_seconds
     return found
 
