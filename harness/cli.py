@@ -267,12 +267,16 @@ def _data(options: argparse.Namespace) -> int:
 
 def _cell(options: argparse.Namespace) -> int:
     from harness.records.spec import TrainingSpec
+    from harness.run.supervisor import failed_before
     from harness.run.sweep import find, prepare_data, run
     from harness.study.cells import Cell
 
     _end_with(options.die_with_parent)
     study = _study(options.study)
     cell = find(study, options.kind, options.cell, typed=options.study or study.name)
+    if isinstance(cell, Cell) and (before := failed_before(options.output)):
+        print(f"error: {cell.key} failed in an earlier attempt, so not tried again: {before.detail}", file=sys.stderr)
+        return 1
     if isinstance(cell, Cell) and isinstance(cell.spec, TrainingSpec):
         prepare_data(study, cell.spec.dataset)
     result = run(study, cell, options.output, log=options.log)

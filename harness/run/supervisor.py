@@ -8,7 +8,9 @@ child's.
 from __future__ import annotations
 
 import datetime
+import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import msgspec
 
 from harness.data.sources import prepare
 from harness.metrics import SELECTION
+from harness.records import cgroup
 from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.environment import describe, git_state, memory_bytes, usable_cores
@@ -27,6 +30,13 @@ from harness.run.watch import Bounds, Outcome, Said, run_child
 from harness.run.workers import ForkServers, Fresh, Workers
 from harness.study.cells import Cell
 from harness.study.schema import Study
+
+# Set in a job of a scheduler: which attempt it is, from 1.
+ATTEMPT = "HYENAREC_ATTEMPT"
+_JOBS_MEMORY = (
+    "that was the memory that the job had asked for, not the machine's, so it is no result; a further attempt asks for "
+    "more, and `memory_limit_bytes` of the study makes a limit a result"
+)
 
 
 def run_cell(
@@ -81,6 +91,8 @@ def run_cell(
     outcome = Outcome("error", "nothing was measured", {})
     for measure in measures:
         outcome = run_child(request, measure, _workers(workers, cell, measure), bounds, log, said)
+        if outcome.status == "oom" and _is_of_the_job(cell, outcome):
+            outcome = replace(outcome, status="killed", detail=f"{outcome.detail}; {_JOBS_MEMORY}")
         fields = _merge(fields, {**outcome.fields, "flags": [*outcome.fields.get("flags", []), *outcome.flags]})
         if outcome.status != "ok":
             break
@@ -108,6 +120,31 @@ def run_cell(
     if result.status in records.FINAL:
         _checkpoint(output).unlink(missing_ok=True)
     return result
+
+
+def failed_before(output: Path) -> Record | None:
+    """In a further attempt of a scheduler's job: the record of an earlier one, where the cell failed by itself.
+
+    A workflow engine tries again whatever fails. What was killed may end otherwise next time, an exception does not.
+
+    Args:
+        output: Path of the cell's record.
+    """
+    attempt, path = int(os.environ.get(ATTEMPT, "0")), output.with_suffix(records.FAILED_SUFFIX)
+    if attempt == 1:
+        # What an earlier run left would pass for this one's.
+        path.unlink(missing_ok=True)
+    found = records.read(path) if attempt > 1 and path.is_file() else None
+    return found if found is not None and found.status == "error" else None
+
+
+def _is_of_the_job(cell: Cell, outcome: Outcome) -> bool:
+    """Whether a cell ran out of the memory that a scheduler gave its job, by what someone had guessed it would need."""
+    given, machine = cgroup.memory_bytes(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # A GPU's memory is all there, and only the child itself can run out of it.
+    of_the_host = cell.spec.device == "cpu" or not outcome.fields
+    limited = ATTEMPT in os.environ and given is not None and given < 0.9 * machine
+    return limited and of_the_host and cell.spec.memory_limit_bytes is None
 
 
 def _is_above(sentinel: float | None, fields: dict[str, Any]) -> bool:

@@ -13,11 +13,12 @@ import pytest
 from children import Scripted, alive, one_cell, running, study, wait_until
 
 from harness.errors import UserError
+from harness.records import cgroup
 from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.schema import read
 from harness.run.allocator import settings
-from harness.run.supervisor import run_cell
+from harness.run.supervisor import ATTEMPT, failed_before, run_cell
 from harness.study.schema import Study
 
 
@@ -64,6 +65,34 @@ def test_oom_by_a_child_that_allocates_past_the_limit(tmp_path):
     assert result.status == "oom"
     assert "above the limit of 200000000" in result.detail
     assert (tmp_path / "r.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "limit", "status"), [("1", None, "killed"), ("1", 200_000_000, "oom"), (None, None, "oom")]
+)
+def test_the_memory_that_a_job_asked_for_is_no_limit_of_a_model(tmp_path, monkeypatch, attempt, limit, status):
+    monkeypatch.setattr(cgroup, "memory_bytes", lambda: 222_222_222)
+    if attempt is not None:
+        monkeypatch.setenv(ATTEMPT, attempt)
+    command = child(tmp_path, "data = bytearray(400_000_000)\ntime.sleep(30)")
+    value = msgspec.structs.replace(study(), memory_limit_bytes=limit)
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=Scripted(command))
+    assert result.status == status
+    assert ("a further attempt asks for more" in result.detail) == (status == "killed")
+    assert (tmp_path / "r.json").is_file() == (status == "oom")
+
+
+@pytest.mark.parametrize(("body", "again"), [("raise ValueError('x')", False), ("os.kill(os.getpid(), 9)", True)])
+def test_only_what_was_killed_is_tried_again_in_a_further_attempt(tmp_path, monkeypatch, body, again):
+    path, value = tmp_path / "r.json", study()
+    run_cell(value, one_cell(value), path, workers=Scripted(child(tmp_path, body)))
+    # Not in a job; and a second attempt; and the first of the next run, which knows nothing of an earlier one.
+    assert failed_before(path) is None
+    monkeypatch.setenv(ATTEMPT, "2")
+    assert (failed_before(path) is None) == again
+    monkeypatch.setenv(ATTEMPT, "1")
+    assert failed_before(path) is None
+    assert not path.with_suffix(records.FAILED_SUFFIX).exists()
 
 
 def test_oom_by_torch_itself(tmp_path):
