@@ -68,7 +68,7 @@ notebook: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,measure,kernels]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,measure,kernels,slurm]'
 	@touch $@
 
 clean:

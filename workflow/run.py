@@ -44,6 +44,7 @@ SERVED = 10
 # A cell that was asked to end takes a second or two; Snakemake then sums up.
 PATIENCE_SECONDS = 60.0
 DOCUMENT = "reports/scaling.pdf"
+PROFILE = "workflow/profiles/local"
 # Ended by a signal: 128 and its number, as shells say it.
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
@@ -153,7 +154,7 @@ def snakemake(arguments: Sequence[str], log: Path, follower: Follower) -> int:
     here = str(Path(__file__).resolve().parent)
     places = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "HYENAREC_EVENTS": str(write), "PYTHONPATH": places}
-    command = [*SNAKEMAKE, *arguments[:1], "--cores", "all", "--keep-going", "--rerun-incomplete", *arguments[1:]]
+    command = [*SNAKEMAKE, *arguments[:1], "--workflow-profile", PROFILE, *arguments[1:]]
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [*command, "--logger", "harness"], stdout=file, stderr=file, env=environment, pass_fds=[write]

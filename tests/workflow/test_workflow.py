@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-
-ROOT = Path(__file__).resolve().parents[2]
+from checkout import lay_out
 
 TINY = {
     "name": "tiny",
@@ -37,10 +35,7 @@ TINY = {
 
 @pytest.fixture
 def project(tmp_path):
-    for name in ("Snakefile", "workflow", "reports/scaling.typ"):
-        target = tmp_path / name
-        target.parent.mkdir(exist_ok=True)
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
+    lay_out(tmp_path)
     write(tmp_path, TINY)
     yield tmp_path
     # A test that failed in the middle must not leave a workflow that takes the next one's time.

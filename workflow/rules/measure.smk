@@ -2,7 +2,8 @@
 # changed study asks for other cells, and never for these again. Its shell line is frozen: editing
 # it measures everything anew.
 #
-# More threads than any machine has are clipped to --cores, so nothing runs beside a timed cell.
+# More threads than any machine has are clipped to --cores, so nothing runs beside a timed cell. A scheduler is not
+# asked for them: there a cell's resources count, and in a job of several cells the threads make them one after another.
 # `exec` makes the harness a child of Snakemake itself, with which it then ends.
 
 
@@ -14,7 +15,7 @@ rule speed:
     priority: shuffled
     threads: 1024
     resources:
-        gpu=1,
+        **asked("speed/{label}/{cell}.json"),
     shell:
         "exec python -m harness speed --study {config[study]} --cell {wildcards.label}/{wildcards.cell}"
         " --output {output} --log {log} --die-with-parent $PPID"
@@ -28,7 +29,7 @@ rule training:
     priority: shuffled
     threads: training_threads
     resources:
-        gpu=1,
+        **asked("training/{label}/{cell}.json"),
     shell:
         "exec python -m harness train --study {config[study]} --cell {wildcards.label}/{wildcards.cell}"
         " --output {output} --log {log} --die-with-parent $PPID"
@@ -42,7 +43,7 @@ rule operator:
         "logs/{study}/operator.log",
     threads: 1024
     resources:
-        gpu=1,
+        **asked("operator.json"),
     shell:
         "exec python -m harness speed --study {config[study]} --cell operator"
         " --output {output} --log {log} --die-with-parent $PPID"
