@@ -38,19 +38,25 @@ class Format:
         version: Rises when `read` gives other arrays for the same file, which are then prepared anew.
         options: Which of the study's options of reading it takes. A format that takes some tells what it found too:
             `read(path, items, options, account)`.
+        tells_users: Whether `read` takes a list after these, to which it adds the user's id before it gives a
+            history. Only such a format can read a split of several files, whose users must be told.
     """
 
     read: Callable[..., Histories]
     version: int = 1
     options: tuple[str, ...] = ()
+    tells_users: bool = False
 
-    def histories(self, path: Path, items: ItemIds, options: Options, account: Account) -> Histories:
-        """What `read` gives.
+    def histories(
+        self, path: Path, items: ItemIds, options: Options, account: Account, users: list[str] | None = None
+    ) -> Histories:
+        """What `read` gives; `users` is filled with whose the histories are, by a format that tells.
 
         Raises:
             UserError: A file of another form.
         """
-        return self.read(path, items, *((options, account) if self.options else ()))
+        told = () if users is None else (users,)
+        return self.read(path, items, *((options, account) if self.options else ()), *told)
 
     def refuse(self, options: Options) -> str | None:
         """Which options mean nothing to this format; None if all do."""

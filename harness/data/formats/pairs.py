@@ -17,12 +17,18 @@ _FORM = "'user item', grouped by user, oldest first"
 _REMEDY = "Correct the line, or leave it out"
 
 
-def read(path: Path, items: ItemIds, options: Options = PLAIN, account: Account | None = None) -> Histories:
+def read(
+    path: Path,
+    items: ItemIds,
+    options: Options = PLAIN,
+    account: Account | None = None,
+    users: list[str] | None = None,
+) -> Histories:
     """Histories of the file; one user in memory at a time."""
-    return _users(path, items, options, account or Account()), None
+    return _users(path, items, options, account or Account(), [] if users is None else users), None
 
 
-def _users(path: Path, items: ItemIds, options: Options, account: Account) -> Iterator[list[int]]:
+def _users(path: Path, items: ItemIds, options: Options, account: Account, users: list[str]) -> Iterator[list[int]]:
     """Histories of a file of `user item` lines.
 
     Args:
@@ -30,6 +36,7 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account) -> It
         items: Filled as tokens appear.
         options: Separator and encoding count.
         account: Filled with what was found.
+        users: Filled with whose each history is.
 
     Yields:
         Item ids of one user, oldest first.
@@ -69,6 +76,7 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account) -> It
                 )
             user, history = fields[0], []
             finished.add(user)
+            users.append(user)
         history.append(items[fields[1]])
         account.rows += 1
     if not history:
@@ -77,4 +85,4 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account) -> It
     account.warnings += [*look_alikes("users", finished), *look_alikes("items", items)]
 
 
-FORMAT = Format(read, version=2, options=("separator", "encoding"))
+FORMAT = Format(read, version=2, options=("separator", "encoding"), tells_users=True)

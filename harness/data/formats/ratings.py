@@ -13,9 +13,15 @@ from harness.data.formats.table import OPTIONS, read_table
 from harness.data.lines import ItemIds
 
 
-def read(path: Path, items: ItemIds, options: Options = PLAIN, account: Account | None = None) -> Histories:
+def read(
+    path: Path,
+    items: ItemIds,
+    options: Options = PLAIN,
+    account: Account | None = None,
+    users: list[str] | None = None,
+) -> Histories:
     """Histories and timestamps; see `harness.data.formats.table.read`."""
-    return read_table(path, items, options, account or Account(), sort_users=False)
+    return read_table(path, items, options, account or Account(), users, sort_users=False)
 
 
-FORMAT = Format(read, version=2, options=OPTIONS)
+FORMAT = Format(read, version=2, options=OPTIONS, tells_users=True)

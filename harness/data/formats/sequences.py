@@ -19,12 +19,18 @@ _REMEDY = "Correct the line, or leave it out"
 _PADDING = "0"
 
 
-def read(path: Path, items: ItemIds, options: Options = PLAIN, account: Account | None = None) -> Histories:
+def read(
+    path: Path,
+    items: ItemIds,
+    options: Options = PLAIN,
+    account: Account | None = None,
+    users: list[str] | None = None,
+) -> Histories:
     """Histories of the file; one user in memory at a time."""
-    return _users(path, items, options, account or Account()), None
+    return _users(path, items, options, account or Account(), [] if users is None else users), None
 
 
-def _users(path: Path, items: ItemIds, options: Options, account: Account) -> Iterator[list[int]]:
+def _users(path: Path, items: ItemIds, options: Options, account: Account, users: list[str]) -> Iterator[list[int]]:
     """Histories of a file of `user item item …` lines.
 
     Args:
@@ -32,6 +38,7 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account) -> It
         items: Filled as tokens appear.
         options: Separator and encoding count.
         account: Filled with what was found.
+        users: Filled with whose each history is.
 
     Raises:
         UserError: A line without an item or with one that is missing, a list in brackets, or a user with two lines.
@@ -64,6 +71,7 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account) -> It
                 "Join the user's events on one line"
             )
         finished.add(fields[0])
+        users.append(fields[0])
         account.rows += 1
         if padding and _PADDING in fields[1:]:
             first = fields.index(_PADDING, 1)
@@ -96,4 +104,4 @@ def _is_list(line: str) -> bool:
     )
 
 
-FORMAT = Format(read, version=2, options=("separator", "encoding"))
+FORMAT = Format(read, version=2, options=("separator", "encoding"), tells_users=True)

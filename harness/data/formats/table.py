@@ -51,7 +51,13 @@ class _Rows(Protocol):
         """Number in the file of the line where a row begins."""
 
 
-def read(path: Path, items: ItemIds, options: Options = PLAIN, account: Account | None = None) -> Histories:
+def read(
+    path: Path,
+    items: ItemIds,
+    options: Options = PLAIN,
+    account: Account | None = None,
+    users: list[str] | None = None,
+) -> Histories:
     """Histories of the file, and unix seconds where it has times.
 
     Args:
@@ -59,14 +65,17 @@ def read(path: Path, items: ItemIds, options: Options = PLAIN, account: Account 
         items: Filled user by user, oldest event first.
         options: What the study says of it.
         account: Filled with what was found.
+        users: Filled with whose each history is.
 
     Raises:
         UserError: A row of another form, an id that is missing, a time that is none, or columns that cannot be told.
     """
-    return read_table(path, items, options, account or Account(), sort_users=True)
+    return read_table(path, items, options, account or Account(), users, sort_users=True)
 
 
-def read_table(path: Path, items: ItemIds, options: Options, account: Account, *, sort_users: bool) -> Histories:
+def read_table(
+    path: Path, items: ItemIds, options: Options, account: Account, told: list[str] | None, *, sort_users: bool
+) -> Histories:
     """The same; without `sort_users` users keep the order of the file."""
     source = _source(path, options, account)
     users, things, clock = ItemIds(), ItemIds(), Clock()
@@ -128,6 +137,10 @@ def read_table(path: Path, items: ItemIds, options: Options, account: Account, *
         if firsts[code] < len(thing):
             labels[code] = items[names[code - 1]]
     bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
+    if told is not None:
+        # Sorted owners are ranks.
+        ids = dict(zip(rank[1:].tolist(), users, strict=True))
+        told += [ids[place] for place in owner[bounds[:-1]].tolist()]
     return cut(labels[thing], bounds), None if seconds is None else cut(seconds, bounds)
 
 
@@ -496,4 +509,4 @@ def _texts(column: Any) -> list[str]:
 
 
 OPTIONS = ("user", "item", "time", "order", "separator", "encoding", "rating", "least_rating", "ties")
-FORMAT = Format(read, options=OPTIONS)
+FORMAT = Format(read, options=OPTIONS, tells_users=True)
