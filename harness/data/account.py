@@ -92,6 +92,67 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 PLAIN = Options()
 
 
+class Leaks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the leak check of a split found, see harness/data/leaks.py.
+
+    Attributes:
+        held_out: Events of validation and test together.
+        trained: Those that models train on, or that are both validation and test; more than 0 is a fault.
+        had_before: Those of an item that stands in the history that they are ranked after.
+        copies: Those of them with the same time: one event that is there twice. None: there are no times.
+        earlier: Those earlier than an event of the history that they are ranked after. None: there are no times.
+        later_training: Share of the training events that are later than a test event, mean over test events: what
+            was learned from the future. None: there are no times.
+    """
+
+    held_out: int
+    trained: int
+    had_before: int
+    copies: int | None = None
+    earlier: int | None = None
+    later_training: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The same as half a sentence."""
+        found = [f"{self.trained:,} of {self.held_out:,} held-out events are trained on"]
+        if self.copies is None or self.earlier is None:
+            found += [
+                f"{self.had_before:,} are of an item that the user has had before",
+                "without times it cannot be told whether these are one event twice, nor what came later",
+            ]
+            return "; ".join(found)
+        found += [
+            f"{self.had_before:,} are of an item that the user has had before, {self.copies:,} of them at the same "
+            "time",
+            f"{self.earlier:,} are earlier than an event of their own history",
+        ]
+        if self.later_training is not None:
+            found.append(f"{self.later_training:.1%} of the training events come after a test event, on average")
+        return "; ".join(found)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the split, a sentence each."""
+        found = []
+        if self.trained:
+            found.append(
+                f"{self.trained:,} of {self.held_out:,} held-out events are trained on: the split is wrong, and so is "
+                "every result on it"
+            )
+        if self.copies:
+            found.append(
+                f"{self.copies:,} of {self.held_out:,} held-out events stand in the history that they are ranked "
+                "after, with the same item and time: a model has seen the answer"
+            )
+        if self.earlier:
+            found.append(
+                f"{self.earlier:,} of {self.held_out:,} held-out events are earlier than an event of the history that "
+                "they are ranked after: a model is told what came later"
+            )
+        return found
+
+
 @dataclass
 class Account:
     """What a reader found in a file.
