@@ -119,6 +119,8 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
     own.add_argument("--least-rating", metavar="RATING", type=float, help="leave smaller ratings out (default: none)")
     own.add_argument("--ties", choices=["file", "hashed"], help="order of events of one time (default: file)")
     own.add_argument("--separator", metavar="CHARACTER")
+    own.add_argument("--validation", type=Path, metavar="FILE", help="of data that come split, whose train is the file")
+    own.add_argument("--test", type=Path, metavar="FILE", help="the same; without --validation it is taken from train")
     own.add_argument("--encoding", help="(default: utf-8)")
 
     for name, kind in (("speed", "speed"), ("train", "training")):
@@ -251,14 +253,13 @@ def _data(options: argparse.Namespace) -> int:
     sources = study.sources() if study else Study(name="none").sources()
     said = {name: getattr(options, name) for name in ("format", *Options.__struct_fields__)}
     said = {name: value for name, value in said.items() if value is not None}
+    held_out = {part: getattr(options, part) for part in ("validation", "test") if getattr(options, part)}
     if options.dataset in sources:
-        if said:
-            raise UserError(
-                f"'{options.dataset}' is a data set, so --{next(iter(said))} means nothing; it is for files"
-            )
+        if vain := [*said, *held_out]:
+            raise UserError(f"'{options.dataset}' is a data set, so --{vain[0]} means nothing; it is for files")
         found = figures(options.dataset, sources[options.dataset], study.data_folder if study else None)
     elif Path(options.dataset).is_file():
-        found = of_file(Path(options.dataset), said)
+        found = of_file(Path(options.dataset), said, held_out)
     else:
         raise unknown("data set", options.dataset, sources, "Or give the path of a file.")
     print(as_json(found) if options.json else as_text(found))

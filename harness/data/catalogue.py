@@ -5,7 +5,9 @@ The public ones stand in `remote/registry.yaml`, each entry as a study would hav
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -14,6 +16,7 @@ import msgspec
 import yaml
 
 from harness.data.account import Options, given, in_words
+from harness.data.parts import Files
 from harness.data.preparation import Preparation
 from harness.errors import UserError
 
@@ -135,6 +138,7 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
         format: `synthetic` (generated), or a file of harness/data/formats such as `table`.
         planted: For `synthetic`: data with a dependence at a known lag, instead of the built-in ones.
         preparation: What is done to the events before they are split.
+        files: Instead of `file`: files of train, validation and test of data that come split.
         file: Path below the data folder, or below harness/data/packaged, where it is `FILE.gz`; or an absolute one.
         sha256: Checksum of that file; None accepts any file and records what it was.
         url: Where a user may fetch it; None where there is no stable public address.
@@ -147,6 +151,7 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
     format: str
     planted: Planted | None = None
     preparation: Preparation = Preparation()
+    files: Files | None = None
     file: str | None = None
     sha256: str | None = None
     url: str | None = None
@@ -173,11 +178,42 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return ", ".join(filter(None, [self.options.words, self.preparation.words]))
 
     @property
+    def parts(self) -> dict[str, DataSource]:
+        """Each of `files` as a source of its own; none without them."""
+        if self.files is None:
+            return {}
+        return {
+            name: msgspec.structs.replace(self, files=None, file=part.file, sha256=part.sha256, url=part.url)
+            for name, part in self.files.parts.items()
+        }
+
+    @property
+    def stated_sha256(self) -> str | None:
+        """The checksum that the data must have; of several files a common one, if all are stated."""
+        if self.files is None:
+            return self.sha256
+        return joint_sha256({name: part.sha256 for name, part in self.parts.items()})
+
+    @property
     def spoken(self) -> str | None:
         """The file as a cell's spec has it; with the options that differ from their defaults, which change it."""
         if self.planted is not None:
             return self.planted.words
-        return f"{self.file}: {self.words}" if self.words else self.file
+        file = self.file
+        if self.files is not None:
+            file = ", ".join(f"{name} {part.file}" for name, part in self.parts.items())
+        return f"{file}: {self.words}" if self.words else file
+
+    def refuse_split(self, split: str) -> str | None:
+        """Why events cannot be held out by a rule, an entry of `harness.data.splits.SPLITS`; None if they can."""
+        if self.files is not None and split != "given":
+            return f"comes split, as files, and training.split is '{split}'; write `split: given` under training"
+        if self.files is None and split == "given":
+            return (
+                "does not come split, and training.split is 'given'; write `files: {train: …, test: …}` instead of "
+                "`file`, or another split: leave-one-out, global-temporal"
+            )
+        return None
 
     def check(self, name: str) -> None:
         """Check what the types do not.
@@ -190,6 +226,10 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
         """
         if words := self.problem():
             raise UserError(f"data set '{name}': {words}")
+        if words := self._problem_of_files():
+            raise UserError(f"data set '{name}': {words}")
+        for part, source in self.parts.items():
+            source.check(f"{name}, {part}")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise UserError(
                 f"data set '{name}': sha256 is '{self.sha256}'; it must be 64 of the digits 0-9 and a-f, in lower case"
@@ -202,8 +242,9 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
                 raise UserError(f"data set '{name}', origin: {problem}")
         if words := self.preparation.problem():
             raise UserError(f"data set '{name}', preparation: {words}")
-        if self.format == SYNTHETIC and self.words:
-            vain = [*self.given, *(["preparation"] if self.preparation.words else [])]
+        if self.format == SYNTHETIC and (self.words or self.files is not None):
+            others = {"preparation": self.preparation.words, "files": self.files}
+            vain = [*self.given, *(option for option, there in others.items() if there)]
             raise UserError(f"data set '{name}' is generated, so {', '.join(vain)} mean nothing; leave them out")
         if self.planted is None:
             return
@@ -212,6 +253,30 @@ class DataSource(Options, frozen=True, forbid_unknown_fields=True, kw_only=True)
             problem = f"they are generated; write `format: {SYNTHETIC}` and leave file and sha256 out"
         if problem is not None:
             raise UserError(f"data set '{name}', planted: {problem}")
+
+    def _problem_of_files(self) -> str | None:
+        """What is wrong with the files of a split; None if nothing is, or there are none."""
+        if self.files is None:
+            return None
+        for field in ("file", "sha256", "url", "origin"):
+            if getattr(self, field) is not None:
+                return (
+                    f"{field} and files are two ways to say where it comes from; leave {field} out, or write it with "
+                    "each file: `train: {file: train.csv, sha256: …}`"
+                )
+        if self.preparation.words:
+            return "a split that comes as files is taken as it is, so preparation means nothing; leave it out"
+        named = [part.file for part in self.files.parts.values()]
+        if len(set(named)) < len(named):
+            return f"files names one file twice ({', '.join(named)}); every part must have its own"
+        return None
+
+
+def joint_sha256(parts: Mapping[str, str | None]) -> str | None:
+    """One checksum of several files: sha256 of the sorted lines `NAME CHECKSUM`; None where one is not known."""
+    if None in parts.values():
+        return None
+    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in sorted(parts.items())).encode()).hexdigest()
 
 
 def _is_address(url: str) -> bool:

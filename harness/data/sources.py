@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import filelock
+import numpy as np
 
-from harness.data import interactions, planted, synthetic
+from harness.data import interactions, parts, planted, synthetic
 from harness.data.account import Account
-from harness.data.catalogue import SYNTHETIC, DataSource, Origin
+from harness.data.catalogue import SYNTHETIC, DataSource, Origin, joint_sha256
 from harness.data.formats import find_format
 from harness.data.interactions import StoredInteractions
 from harness.data.lines import ItemIds
 from harness.data.preparation import prepared
 from harness.data.remote import fetching, unpacking
+from harness.data.splits import HELD_OUT_FILE
 from harness.errors import UserError
 
 DATA_VARIABLE = "HYENAREC_DATA"
@@ -45,6 +47,7 @@ class Prepared:
         interactions: Memory-mapped events.
         data_sha256: Checksum of the file, or of the generated events.
         arrays_sha256: Checksum of the arrays: what a training cell reads.
+        files_sha256: Checksums of the files of data that come split; None for others.
         folder: Where the arrays lie.
         account: What was found in the file; None for generated data, and for a format that does not tell.
     """
@@ -55,6 +58,7 @@ class Prepared:
     arrays_sha256: str
     folder: Path
     account: Account | None = None
+    files_sha256: dict[str, str] | None = None
 
 
 def cache_folder() -> Path:
@@ -90,7 +94,8 @@ def prepare(name: str, source: DataSource, data_folder: str | Path | None = None
         _INTACT[folder] = _stamp(folder)
     stored, meta = found
     account = Account(**meta["read"]) if meta.get("read") else None
-    return Prepared(name, stored, meta["data_sha256"], meta["arrays_sha256"], folder, account)
+    files = meta.get("files_sha256")
+    return Prepared(name, stored, meta["data_sha256"], meta["arrays_sha256"], folder, account, files)
 
 
 # Folders whose arrays this process has held against their checksum, and what their files were then.
@@ -111,6 +116,8 @@ def _intact(name: str, folder: Path) -> tuple[StoredInteractions, dict[str, Any]
         stamp = _stamp(folder)
         if _INTACT.get(folder) != stamp:
             if interactions.checksum(folder) != meta["arrays_sha256"] or stored.offsets[-1] != stored.num_events:
+                return None
+            if "held_out_sha256" in meta and sha256_of(folder / HELD_OUT_FILE) != meta["held_out_sha256"]:
                 return None
             _INTACT[folder] = stamp
     # What numpy and json say of files that are cut, empty, or of another kind.
@@ -181,6 +188,12 @@ def data_place(data_folder: str | Path | None = None) -> Path | None:
     return Path(given).expanduser().absolute() if given else None
 
 
+def own_files(source: DataSource, data_folder: str | Path | None = None) -> dict[str, Path]:
+    """The user's files of a data set by part, "" for the only one; those that are there, and no packaged or fetched."""
+    found = {part: own_file(one, data_folder) for part, one in (source.parts or {"": source}).items()}
+    return {part: file for part, file in found.items() if file is not None}
+
+
 def own_file(source: DataSource, data_folder: str | Path | None = None) -> Path | None:
     """The user's file of a data set, if it is there; not one that came with the package or was fetched."""
     given = data_place(data_folder)
@@ -215,9 +228,21 @@ def prepared_folder(name: str, source: DataSource, data_folder: str | Path | Non
         form = find_format(source.format)
         if words := form.refuse(source.options):
             raise UserError(f"data set '{name}' of format '{source.format}': {words}")
-        digest, version = source.sha256 or sha256_of(locate(name, source, data_folder)), form.version
+        digest, version = source.stated_sha256 or _data_sha256(name, source, data_folder), form.version
         options = f"-{_sha256_of_words(source.words)[:8]}" if source.words else ""
+        options += f"-files{parts.VERSION}" if source.files is not None else ""
     return cache_folder() / "prepared" / f"{name}-{digest[:16]}-{source.format}{options}-v{version}"
+
+
+def _data_sha256(name: str, source: DataSource, data_folder: str | Path | None) -> str:
+    """Checksum of a file, or the common one of several."""
+    found = _files_sha256(name, source, data_folder)
+    return found[""] if source.files is None else str(joint_sha256(found))
+
+
+def _files_sha256(name: str, source: DataSource, data_folder: str | Path | None) -> dict[str, str]:
+    files = source.parts or {"": source}
+    return {part: one.sha256 or sha256_of(locate(name, one, data_folder)) for part, one in files.items()}
 
 
 def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path | None) -> None:
@@ -236,6 +261,19 @@ def _build(folder: Path, name: str, source: DataSource, data_folder: str | Path 
             meta |= {
                 "data_sha256": generated.sha256,
                 "num_items": (source.planted or synthetic.Parameters()).num_items,
+            }
+        elif source.files is not None:
+            account, files = Account(), _files_sha256(name, source, data_folder)
+            paths = {part: locate(name, one, data_folder) for part, one in source.parts.items()}
+            whole = parts.joined(name, paths, find_format(source.format), source.options, account)
+            histories, times = whole.histories
+            np.save(aside / HELD_OUT_FILE, whole.held_out)
+            meta |= {
+                "data_sha256": joint_sha256(files),
+                "files_sha256": files,
+                "held_out_sha256": sha256_of(aside / HELD_OUT_FILE),
+                "num_items": whole.num_items,
+                "read": vars(account),
             }
         else:
             path, form, account = locate(name, source, data_folder), find_format(source.format), Account()

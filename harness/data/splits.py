@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -177,10 +178,44 @@ def _of_users(interactions: StoredInteractions, kept: NDArray[np.bool_]) -> Stor
     )
 
 
+# What validation is, where data come as train and test alone.
+TAKEN = "the last training event of every user of test who has two"
+GIVEN_RULE = (
+    "given: validation and test are the files of the data set, their events ranked after those of the files before; "
+    f"without a file of validation it is {TAKEN}"
+)
+# Beside the arrays of data that come split: int64 [U, 2], events of validation and of test at the end of each user's.
+HELD_OUT_FILE = "held_out.npy"
+
+
+def given(interactions: StoredInteractions) -> Split:
+    """Hold out what the files of a data set do, see harness/data/parts.py.
+
+    Args:
+        interactions: Prepared arrays, still in their folder: a split is told nothing else, and beside them lies how
+            many of a user's last events are held out.
+
+    Raises:
+        ValueError: They are not, or the data did not come split.
+    """
+    place = getattr(interactions.items, "filename", None)
+    file = None if place is None else Path(place).parent / HELD_OUT_FILE
+    if file is None or not file.is_file():
+        raise ValueError("the split given needs data that come as files of train and test, which these do not")
+    counts = np.load(file)
+    test_ends = np.asarray(interactions.offsets[1:]) - counts[:, 1]
+    held = []
+    for ends, count in ((test_ends - counts[:, 0], counts[:, 0]), (test_ends, counts[:, 1])):
+        users = np.flatnonzero(count)
+        held.append(HeldOutEvents(users, ends[users], count[users]))
+    return Split(interactions, GIVEN_RULE, *held)
+
+
 # By the name in a cell's spec. A cell's source digest covers the entry of its own split alone.
 SPLITS: dict[str, Callable[[StoredInteractions], Split]] = {
     "leave-one-out": leave_one_out,
     "global-temporal": global_temporal,
+    "given": given,
 }
 
 

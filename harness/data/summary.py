@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 import yaml
 
 from harness.data import planted, sources, splits, synthetic
-from harness.data.account import Account
+from harness.data.account import Account, Leaks
 from harness.data.catalogue import SOURCES, SYNTHETIC, DataSource
 from harness.data.formats import names
 from harness.data.guess import guess
 from harness.data.interactions import StoredInteractions
+from harness.data.leaks import leaks
+from harness.data.parts import Files
 from harness.data.sources import Prepared
-from harness.data.splits import Split
-from harness.errors import unknown
+from harness.data.splits import SPLITS, Split
+from harness.errors import UserError, unknown
 
 # Share of the test items that nobody trains on, from which on it is a warning.
 _MANY_COLD = 0.1
@@ -34,14 +39,16 @@ class Summary:
         source: Where it comes from.
         prepared: Its arrays, and what was found in the file.
         split: Who is ranked.
+        leaks: What the leak check of the split found.
         repeats: Share of the events whose item the user has had before.
-        cold: Users whose test item stands in nobody's training events.
+        cold: Test events whose item stands in nobody's training events.
         untrained: Users of less than two training events, who give a model nothing to train on.
     """
 
     source: DataSource
     prepared: Prepared
     split: Split
+    leaks: Leaks
     repeats: float
     cold: int
     untrained: int
@@ -84,20 +91,25 @@ class Summary:
     @property
     def warnings(self) -> list[str]:
         """What may be wrong with the data, a sentence each."""
-        found = [*self.account.warnings]
-        if problem := unusable(self.prepared):
+        found, tested = [*self.account.warnings], int(self.split.test.counts.sum())
+        if problem := unusable(self.prepared, split_of(self.source)):
             found.append(problem)
-        elif self.cold >= _MANY_COLD * len(self.split.users):
+        elif self.cold >= _MANY_COLD * tested:
             found.append(
-                f"{self.cold:,} of {len(self.split.users):,} test items stand in nobody's training events: no model "
-                "can know them"
+                f"{self.cold:,} of {tested:,} test items stand in nobody's training events: no model can know them"
             )
-        return found
+        return found + self.leaks.warnings
 
     @property
     def lines(self) -> str:
         """What to write into a study to use the file."""
-        entry = {"format": self.source.format, "file": self.source.file, "sha256": self.prepared.data_sha256}
+        entry: dict[str, Any] = {"format": self.source.format}
+        if self.prepared.files_sha256 is None:
+            entry |= {"file": self.source.file, "sha256": self.prepared.data_sha256}
+        else:
+            sums = self.prepared.files_sha256
+            parts = self.source.parts.items()
+            entry["files"] = {part: {"file": one.file, "sha256": sums[part]} for part, one in parts}
         content = {"data": {self.prepared.name: {**entry, **self.source.given}}}
         dumped: str = yaml.safe_dump(
             content, default_flow_style=None, sort_keys=False, width=10_000, allow_unicode=True
@@ -122,7 +134,7 @@ def figures(name: str, source: DataSource, folder: str | Path | None = None) -> 
         UserError: See `harness.data.sources.prepare`.
     """
     prepared = sources.prepare(name, source, folder)
-    stored, split = prepared.interactions, splits.leave_one_out(prepared.interactions)
+    stored, split = prepared.interactions, SPLITS[split_of(source)](prepared.interactions)
     owner = np.repeat(np.arange(stored.num_users), stored.lengths)
     distinct = len(np.unique(owner * (stored.num_items + 1) + stored.items))
     known = np.zeros(stored.num_items + 1, dtype=bool)
@@ -131,22 +143,34 @@ def figures(name: str, source: DataSource, folder: str | Path | None = None) -> 
         source=source,
         prepared=prepared,
         split=split,
+        leaks=leaks(split),
         repeats=1 - distinct / stored.num_events,
         cold=int((~known[stored.items[split.targets("test")]]).sum()),
         untrained=int((split.training_ends - stored.offsets[:-1] < 2).sum()),
     )
 
 
-def of_file(path: Path, said: dict[str, Any]) -> Summary:
+def split_of(source: DataSource) -> str:
+    """By which rule `data` describes a source: as it came split, else by leaving one out."""
+    return "leave-one-out" if source.files is None else "given"
+
+
+def of_file(path: Path, said: dict[str, Any], held_out: Mapping[str, Path] = MappingProxyType({})) -> Summary:
     """The same of a file that no study names.
 
     Args:
         path: The file.
         said: Its format and options, as far as they are given.
+        held_out: Files of `validation` and `test`, where `path` is the one of train.
 
     Raises:
         UserError: It cannot be read; the message says what to give, as in a study.
     """
+    if held_out and "test" not in held_out:
+        raise UserError("--validation is of data that come split, which have a file of test too; add `--test FILE`")
+    for part, file in held_out.items():
+        if not file.is_file():
+            raise UserError(f"--{part}: there is no file {file.absolute()}; correct the path")
     legal = names()
     if "format" in said and said["format"] not in legal:
         raise unknown("format", said["format"], legal)
@@ -155,10 +179,15 @@ def of_file(path: Path, said: dict[str, Any]) -> Summary:
     if form is None:
         asked = options.keys() & {"user", "item", "time", "order"}
         form = "table" if asked else guess(path, options.get("encoding", "utf-8"))
-    name = re.sub(r"[^A-Za-z0-9]+", "-", path.name.split(".")[0]).strip("-") or "mine"
+    # Of a split the folder tells more than its `train.csv` does.
+    told = path.absolute().parent.name if held_out else path.name.split(".")[0]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", told).strip("-") or "mine"
     if name in SOURCES:
         name += "-own"
-    return figures(name, DataSource(format=form, file=str(path.absolute()), **options))
+    if not held_out:
+        return figures(name, DataSource(format=form, file=str(path.absolute()), **options))
+    files = Files(train=str(path.absolute()), **{part: str(file.absolute()) for part, file in held_out.items()})
+    return figures(name, DataSource(format=form, files=files, **options))
 
 
 def unusable(prepared: Prepared, split: str = "leave-one-out") -> str | None:
@@ -169,13 +198,12 @@ def unusable(prepared: Prepared, split: str = "leave-one-out") -> str | None:
         split: By which rule, an entry of `harness.data.splits.SPLITS`.
     """
     stored = prepared.interactions
-    if split == "global-temporal":
-        if stored.timestamps is None:
-            return (
-                "it has no times, which `split: global-temporal` needs; take a file with times, or "
-                "`split: leave-one-out`"
-            )
-        return _temporal_problem(splits.global_temporal(stored))
+    if split == "global-temporal" and stored.timestamps is None:
+        return (
+            "it has no times, which `split: global-temporal` needs; take a file with times, or `split: leave-one-out`"
+        )
+    if split != "leave-one-out":
+        return _nobody(SPLITS[split](stored), split)
     longest = int(stored.lengths.max(initial=0))
     # Of a ranked user all but two events are for training, and a pair of input and target takes two.
     if longest < splits.LEAST_EVENTS:
@@ -191,8 +219,15 @@ def unusable(prepared: Prepared, split: str = "leave-one-out") -> str | None:
     return None
 
 
-def _temporal_problem(split: Split) -> str | None:
-    """Whom `split: global-temporal` leaves out altogether; None if there is somebody for each part."""
+# What to do where a split leaves nobody.
+_REMEDIES = {
+    "global-temporal": "hardly anybody has events both early and late; take `split: leave-one-out`",
+    "given": "the files must have users who stand in train and, with two events there, in the others",
+}
+
+
+def _nobody(split: Split, rule: str) -> str | None:
+    """For what a split leaves no user at all; None if there is somebody for each part."""
     starts = split.interactions.offsets[:-1]
     for what, there in {
         "validation": len(split.validation.users) > 0,
@@ -200,10 +235,7 @@ def _temporal_problem(split: Split) -> str | None:
         "training with two events": bool((split.training_ends - starts >= 2).any()),
     }.items():
         if not there:
-            return (
-                f"`split: global-temporal` leaves no user for {what}: hardly anybody has events both early and late; "
-                "take `split: leave-one-out`"
-            )
+            return f"`split: {rule}` leaves no user for {what}: {_REMEDIES[rule]}"
     return None
 
 
@@ -233,9 +265,7 @@ def as_text(found: Summary) -> str:
         )
     lines += [
         f"repeats: {found.repeats:.1%} of the events are of an item that the user has had before",
-        f"split: {splits.RULE}; {len(split.users):,} users ranked, {split.training_only:,} with fewer than "
-        f"{splits.LEAST_EVENTS} events in training only",
-        *_temporal_words(stored),
+        *_split_words(found),
         f"training: {found.untrained:,} users have fewer than two training events; {found.cold:,} test items stand in "
         "nobody's",
         f"split sha256: {split.sha256}",
@@ -254,21 +284,47 @@ def as_text(found: Summary) -> str:
     elif source.format == SYNTHETIC:
         lines.append(synthetic.describe())
     elif found.prepared.name not in SOURCES:
-        lines += ["in a study:", found.lines]
+        lines += ["in a study:" if source.files is None else "in a study, with `split: given` under `training:`:"]
+        lines += [found.lines]
     return "\n".join(lines)
 
 
+def _split_words(found: Summary) -> list[str]:
+    """Who is ranked, and what the leak check of the split says; by another rule too, where it can be used."""
+    split, check = found.split, f"leak check: {found.leaks.words}"
+    if found.source.files is None:
+        return [
+            f"split: {splits.RULE}; {len(split.users):,} users ranked, {split.training_only:,} with fewer than "
+            f"{splits.LEAST_EVENTS} events in training only",
+            check,
+            *_temporal_words(found.stored),
+        ]
+    counts = {
+        "train": split.training().num_events,
+        "validation": int(split.validation.counts.sum()),
+        "test": int(split.test.counts.sum()),
+    }
+    files = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    taken = "" if "validation" in found.source.parts else f" (taken from train: {splits.TAKEN})"
+    return [
+        f"split: given by the files; events: {files}{taken}; {len(split.users):,} users ranked, "
+        f"{split.training_only:,} in training only",
+        check,
+    ]
+
+
 def _temporal_words(stored: StoredInteractions) -> list[str]:
-    """Whom `split: global-temporal` would rank, as a line; none where it cannot be used."""
+    """Whom `split: global-temporal` would rank, and its leak check, as lines; none where it cannot be used."""
     if stored.timestamps is None:
         return []
     split = splits.global_temporal(stored)
-    if _temporal_problem(split) is not None:
+    if _nobody(split, "global-temporal") is not None:
         return []
     left = stored.num_users - split.interactions.num_users
     return [
         f"split global-temporal: {len(split.users):,} users ranked on {split.test.counts.sum():,} events; {left:,} "
-        "users without an event before it left out"
+        "users without an event before it left out",
+        f"leak check of split global-temporal: {leaks(split).words}",
     ]
 
 
@@ -290,6 +346,8 @@ def as_json(found: Summary) -> str:
         "untrained_users": found.untrained,
         "cold_test_items": found.cold,
         "warnings": found.warnings,
+        "split": split_of(found.source),
+        "leaks": msgspec.to_builtins(found.leaks),
         "split_sha256": found.split.sha256,
         "data_sha256": found.prepared.data_sha256,
         "arrays_sha256": found.prepared.arrays_sha256,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.data import sources
@@ -11,6 +11,8 @@ from harness.data.catalogue import SYNTHETIC, DataSource
 State = Literal[
     "generated", "packaged", "found", "prepared", "to be fetched", "waits for consent", "another file", "missing"
 ]
+# The first of them that one of several files is in, all together are in.
+_WORST_FIRST: tuple[State, ...] = ("missing", "another file", "to be fetched", "packaged", "found")
 # States in which a cell can train.
 USABLE: frozenset[State] = frozenset({"generated", "packaged", "found", "prepared", "to be fetched"})
 # States in which nothing can be read before somebody gets the data.
@@ -42,6 +44,8 @@ def place(name: str, source: DataSource, data_folder: str | None = None) -> Plac
         source: What the study or the catalogue says of it.
         data_folder: The study's folder of real data; the variable HYENAREC_DATA wins.
     """
+    if source.parts:
+        return _of_parts(name, source, data_folder)
     if source.format == SYNTHETIC or source.file is None:
         return Place(name, "generated", None, "")
     for path in sources.candidates(source.file, data_folder):
@@ -68,3 +72,14 @@ def place(name: str, source: DataSource, data_folder: str | None = None) -> Plac
     given = sources.data_place(data_folder)
     where = str(given / source.file) if given else f"FOLDER/{source.file}, and set {sources.DATA_VARIABLE}=FOLDER"
     return Place(name, "missing", None, f"get {source.citation or 'the file'} and put it at {where}")
+
+
+def _of_parts(name: str, source: DataSource, data_folder: str | None) -> Place:
+    """The same of data that come as several files: the one that is the hardest to come by."""
+    if source.stated_sha256 is not None:
+        folder = sources.prepared_folder(name, source, data_folder)
+        if folder.is_dir():
+            return Place(name, "prepared", str(folder), "")
+    # Under names of their own: arrays of a single file, prepared once under this one, are not those of the split.
+    found = [place(f"{name}, {part}", one, data_folder) for part, one in source.parts.items()]
+    return replace(min(found, key=lambda one: _WORST_FIRST.index(one.state)), name=name)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from harness.data.account import Leaks
 from harness.records import read_json
 from harness.records.spec import Phase, SpeedSpec, TrainingSpec
 
@@ -116,6 +117,8 @@ class Provenance(_Frozen, frozen=True):
         source_digest: sha256 over the sources that the cell executes, and only those.
         data_sha256: Checksum of the data file (or of the generator's parameters).
         arrays_sha256: Checksum of the arrays that were read from it; null in records made before it was kept.
+        files_sha256: Checksums of the files of data that come split; null for others.
+        leaks: What the leak check of the split found; null in records made before it was kept.
         split_sha256: Checksum of the split: which event is held out for whom.
         elapsed_seconds: Wall time of the whole cell, child start to record.
         import_seconds: Part of it that the children took to start and to import.
@@ -130,6 +133,8 @@ class Provenance(_Frozen, frozen=True):
     elapsed_seconds: float | None = None
     import_seconds: float | None = None
     arrays_sha256: str | None = None
+    files_sha256: dict[str, str] | None = None
+    leaks: Leaks | None = None
 
 
 class Block(_Frozen, frozen=True):

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from harness.data.leaks import of_arrays
 from harness.data.sources import prepare
 from harness.metrics import SELECTION
 from harness.records import cgroup
@@ -108,6 +109,8 @@ def run_cell(
         source_digest=digest,
         data_sha256=None if data is None else data.data_sha256,
         arrays_sha256=None if data is None else data.arrays_sha256,
+        files_sha256=None if data is None else data.files_sha256,
+        leaks=of_arrays(data.folder, cell.spec.split) if data and isinstance(cell.spec, TrainingSpec) else None,
         split_sha256=fields.pop("split_sha256", None),
         elapsed_seconds=round(time.monotonic() - begin, 3),
         import_seconds=fields.pop("import_seconds", None),

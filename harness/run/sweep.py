@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.data.sources import own_file, prepare, sha256_of
+from harness.data.sources import own_files, prepare, sha256_of
 from harness.data.summary import unusable
 from harness.errors import NO_TORCH, UserError
 from harness.records import schema as records
@@ -120,7 +120,7 @@ def changed_data(study: Study, folder: Path) -> dict[str, Path]:
     Raises:
         UserError: A record that cannot be read.
     """
-    now: dict[str, tuple[Path, str] | None] = {}
+    now: dict[str, dict[str, tuple[Path, str]]] = {}
     found: dict[str, Path] = {}
     for cell in cells(study):
         path = folder / cell.path
@@ -128,11 +128,13 @@ def changed_data(study: Study, folder: Path) -> dict[str, Path]:
             continue
         name = cell.spec.dataset
         if name not in now:
-            file = own_file(study.sources()[name], study.data_folder)
-            now[name] = None if file is None else (file, sha256_of(file))
-        here = now[name]
-        if here is not None and records.read(path).provenance.data_sha256 != here[1]:
-            found[cell.key] = here[0]
+            files = own_files(study.sources()[name], study.data_folder)
+            now[name] = {part: (file, sha256_of(file)) for part, file in files.items()}
+        measured = records.read(path).provenance
+        before = measured.files_sha256 or {}
+        for part, (file, sha256) in now[name].items():
+            if before.get(part, measured.data_sha256) != sha256:
+                found[cell.key] = file
     return found
 
 

@@ -179,7 +179,7 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
 
 def _source_spec(source: DataSource) -> SourceSpec:
     """A data source as a spec has it."""
-    return SourceSpec(format=source.format, file=source.spoken, sha256=source.sha256)
+    return SourceSpec(format=source.format, file=source.spoken, sha256=source.stated_sha256)
 
 
 def resolve_model(study: Study, label: str) -> ModelSpec:

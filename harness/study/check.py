@@ -73,6 +73,9 @@ def _validate(study: Study, where: str) -> None:
             for dataset in study.training.datasets:
                 if dataset not in study.sources():
                     raise unknown("data set", dataset, study.sources())
+                split = study.training.split
+                if words := study.sources()[dataset].refuse_split(split):
+                    raise UserError(f"data set '{dataset}' {words}")
             study.training.check()
         challenges(study)
     except UserError as error:

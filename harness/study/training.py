@@ -52,7 +52,8 @@ class TrainingSection(Section, frozen=True):
         calibration: t of gBCE, from 0 (plain BCE) to 1 (calibrated as with all negatives).
         compile: Compile every model with torch.compile, as `speed.compile` does.
         split: `leave-one-out`: a user's last event is test, the one before it validation. `global-temporal`: what comes
-            after a moment that is the same for all users; the data need times (docs/method.md).
+            after a moment that is the same for all users; the data need times. `given`: as the `files` of the data sets
+            say (docs/method.md).
         timed: False runs cells side by side and bars them from every time figure.
     """
 
@@ -80,7 +81,7 @@ class TrainingSection(Section, frozen=True):
     temperature: float | None = None
     calibration: float | None = None
     compile: bool = False
-    split: Literal["leave-one-out", "global-temporal"] = "leave-one-out"
+    split: Literal["leave-one-out", "global-temporal", "given"] = "leave-one-out"
     timed: bool = True
     timeout_seconds: Positive = 7200.0
 
