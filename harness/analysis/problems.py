@@ -163,6 +163,7 @@ def threats(
         *_outlying(points),
         *_accuracy(rows),
         *_splits(folder),
+        *_leaks(rows),
         *_provenance(folder),
     ]
 
@@ -284,6 +285,12 @@ def _splits(folder: Folder) -> Iterable[str]:
             "Records of one data set come from different splits; only those of the same split are compared. "
             f"Another than most: {', '.join(odd[:3])}{more}."
         )
+
+
+def _leaks(rows: Sequence[AccuracyRow]) -> Iterable[str]:
+    found = {(row.dataset, words): None for row in rows if row.leaks is not None for words in row.leaks.warnings}
+    for dataset, words in found:
+        yield f"{dataset}: {words}."
 
 
 def _provenance(folder: Folder) -> Iterable[str]:

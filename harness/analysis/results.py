@@ -33,6 +33,7 @@ from harness.analysis.rows import (
     TimePoint,
     Trend,
 )
+from harness.data.account import Leaks
 from harness.study.claim import Verdict
 from harness.study.schema import Study
 
@@ -176,6 +177,7 @@ class AccuracyRow(Row, frozen=True):
         is_reference: Untrained.
         below_best_reference: A trained model below the best untrained reference on NDCG@10.
         flags: Flags of any seed.
+        leaks: What the leak check of the split found; null in records made before it was kept.
     """
 
     dataset: str
@@ -200,6 +202,7 @@ class AccuracyRow(Row, frozen=True):
     is_reference: bool
     is_partner: bool
     below_best_reference: bool
+    leaks: Leaks | None = None
 
 
 class LearningPoint(Row, frozen=True):

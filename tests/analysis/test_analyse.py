@@ -172,3 +172,17 @@ def test_cards_that_differ_from_the_shipped_ones_are_a_threat(tmp_path):
     digests = {c.id: c.card for c in found.claims}
     assert digests["speedup-6x"] != next(c for c in load_cards() if c.id == "speedup-6x").digest
     assert digests["kernel"] == next(c for c in load_cards() if c.id == "kernel").digest
+
+
+def test_what_the_leak_check_found_stands_in_rows_and_threats(tmp_path):
+    """In the second record alone: those made before the check was kept say nothing."""
+    folder = factories.make_folder(tmp_path, speed=False, seeds=(0, 1))
+    path = next(folder.glob("training/gru4rec/*s1*.json"))
+    content = json.loads(path.read_bytes())
+    content["provenance"]["leaks"] = {"held_out": 40, "trained": 0, "had_before": 3, "copies": 2, "earlier": 0}
+    path.write_text(json.dumps(content))
+    found = analyse(folder)
+    (row,) = [row for row in found.accuracy if row.leaks is not None]
+    assert (row.label, row.leaks.copies) == ("gru4rec", 2)
+    words = "synthetic: 2 of 40 held-out events stand in the history that they are ranked after"
+    assert [threat for threat in found.problems.threats if threat.startswith(words)]

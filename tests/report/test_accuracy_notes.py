@@ -1,6 +1,7 @@
 import msgspec
 from examples import example
 
+from harness.data.account import Leaks
 from harness.report.sections.accuracy import data, frontier
 
 
@@ -43,3 +44,19 @@ def test_the_frontier_is_named_with_its_figures():
     assert words.endswith("quick (0.2000 in 10 s), slow (0.3000 in 15 min).")
     alone = data(msgspec.structs.replace(example(), accuracy=timed(("one", 0.3, 9.0))))["notes"]
     assert not any("frontier" in heading for heading, _ in alone)
+
+
+def test_the_leak_check_of_every_data_set_is_shown():
+    assert "Leak check." not in dict(data(example())["notes"])
+    leaks = Leaks(held_out=40, trained=0, had_before=3, copies=2, earlier=1, later_training=0.5)
+    rows = [msgspec.structs.replace(row, leaks=leaks) for row in timed(("a", 0.2, 1.0), ("b", 0.3, 2.0))]
+    (words,) = [
+        words
+        for heading, words in data(msgspec.structs.replace(example(), accuracy=rows))["notes"]
+        if "Leak" in heading
+    ]
+    assert words == (
+        "synthetic: 0 of 40 held-out events are trained on; 3 are of an item that the user has had before, 2 of them "
+        "at the same time; 1 are earlier than an event of their own history; 50.0% of the training events come after "
+        "a test event, on average."
+    )

@@ -231,6 +231,7 @@ def _row(run: Runs, partner: str, best_reference: float | None) -> AccuracyRow:
         is_reference=run.reference,
         is_partner=run.label == partner,
         below_best_reference=below,
+        leaks=next((r.provenance.leaks for r in everything if r.provenance.leaks is not None), None),
     )
 
 

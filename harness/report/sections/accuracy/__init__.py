@@ -280,6 +280,8 @@ def data(analysis: Analysis) -> dict[str, Any]:
     ]
     known = [(name, SOURCES[name].caution) for name in dict.fromkeys(r.dataset for r in trained) if name in SOURCES]
     notes = [(f"{name} illustrates.", caution) for name, caution in known if caution]
+    checks = {(row.dataset, row.leaks.words): None for row in trained if row.leaks is not None}
+    notes += [("Leak check.", f"{name}: {words}.") for name, words in checks]
     if trained and all(len(row.seeds) <= 1 for row in trained):
         notes.append(
             (

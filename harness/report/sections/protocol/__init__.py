@@ -62,6 +62,7 @@ def _training(training: TrainingSection) -> str:
     held_out = {
         "leave-one-out": "Leave-one-out; the last event of every user is",
         "global-temporal": "Global temporal split; a user's events in the last tenth of all, by time, are each",
+        "given": "Split as the files of the data set give it; a user's events in the file of test are each",
     }
     sentences = [
         f"{held_out[training.split]} ranked against the whole catalogue, items already seen "
