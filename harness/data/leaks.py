@@ -32,20 +32,29 @@ def leaks(split: Split) -> Leaks:
         int((positions < split.training_ends[users]).sum()) for positions, users in zip(targets, whose, strict=True)
     )
     both = np.intersect1d(targets[0], targets[1])
-    found = {
+    again = [in_history(stored, split.held(part)) for part in _PARTS]
+    counts = {
         "held_out": sum(map(len, targets)),
         "trained": trained + len(both),
-        "had_before": sum(int(in_history(stored, split.held(part)).sum()) for part in _PARTS),
+        "had_before": sum(int(found.sum()) for found in again),
     }
     times = stored.timestamps
     if times is None:
-        return Leaks(**found)
+        return Leaks(**counts)
     return Leaks(
-        **found,
-        copies=sum(int(in_history(stored, split.held(part), same_time=True).sum()) for part in _PARTS),
+        **counts,
+        copies=sum(_copies(stored, split.held(part), found) for part, found in zip(_PARTS, again, strict=True)),
         earlier=sum(int(_before_history(stored, times, split.held(part)).sum()) for part in _PARTS),
         later_training=_later_training(split, times[targets[1]]),
     )
+
+
+def _copies(stored: StoredInteractions, held: HeldOutEvents, again: NDArray[np.bool_]) -> int:
+    """How many held-out events stand in their history with the same time; `again` says which are there at any time."""
+    # Those are few in most data, and only their histories need to be looked through once more.
+    rows = np.unique(np.repeat(np.arange(len(held.users)), held.counts)[again])
+    some = HeldOutEvents(held.users[rows], held.ends[rows], held.counts[rows])
+    return int(in_history(stored, some, same_time=True).sum())
 
 
 def _later_training(split: Split, tested: Integers) -> float | None:
