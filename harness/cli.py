@@ -132,8 +132,11 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
         command.add_argument("--log", type=Path, help="keep all that the child prints")
         command.add_argument("--die-with-parent", type=int, metavar="PID", help="end when this parent process ends")
 
-    command = add("init", _init, "a new folder with a study, a claim and a model of your own, to edit and measure")
+    command = add(
+        "init", _init, "a new folder with a study of your own model, or of your own data, to edit and measure"
+    )
     command.add_argument("folder", type=Path)
+    command.add_argument("--data", type=Path, metavar="FILE", help="study shipped models on this file of interactions")
 
     command = add("cells", _cells, "list the cells of a study and which of them have a record")
     command.add_argument("study", nargs="?")
@@ -298,9 +301,13 @@ def _end_with(parent: int | None) -> None:
 def _init(options: argparse.Namespace) -> int:
     from harness.study.lay_out import lay_out
 
-    for path in lay_out(options.folder):
+    paths = lay_out(options.folder, options.data)
+    for path in paths:
         print(path)
-    print(f"next: cd {shlex.quote(str(options.folder))}, and type the commands of its README.md")
+    if options.data is not None:
+        print(f"next: snakemake reports/scaling.pdf --cores 2 --config study={shlex.quote(str(paths[0]))}")
+    else:
+        print(f"next: cd {shlex.quote(str(options.folder))}, and type the commands of its README.md")
     return 0
 
 

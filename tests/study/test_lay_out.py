@@ -1,6 +1,7 @@
 """`harness init`: a folder that a newcomer can measure as it is."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 
 from harness import cli
 from harness.errors import UserError
+from harness.study.cells import cells
+from harness.study.check import load_study
 from harness.study.lay_out import lay_out
 
 
@@ -57,3 +60,35 @@ def test_the_commands_of_its_page_work(tmp_path):
     said = harness("plan", "study.yaml", "--no-calibration")
     assert "twice-as-fast" in said
     assert "ranks-better" in said
+
+
+def write_events(path):
+    rows = [f"u{user},i{(7 * user + 3 * step) % 40},{10**9 + step}" for user in range(60) for step in range(12)]
+    path.write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
+
+
+def test_a_study_of_a_file_is_one_that_can_be_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    write_events(tmp_path / "my events.csv")
+    assert cli.main(["init", str(tmp_path / "mine"), "--data", str(tmp_path / "my events.csv")]) == 0
+    assert f"study={tmp_path}/mine/study.yaml" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["study.yaml"]
+    study = load_study(tmp_path / "mine" / "study.yaml")
+    assert (study.name, study.training.datasets) == ("mine", ["my-events"])
+    source = study.sources()["my-events"]
+    assert (source.format, source.file) == ("table", str(tmp_path / "my events.csv"))
+    kinds = [cell.kind for cell in cells(study)]
+    assert (kinds.count("speed"), kinds.count("training")) == (27, 6)
+    text = (tmp_path / "mine" / "study.yaml").read_text()
+    assert "the median is 12 and the longest 12" in text
+    assert not re.search(r"\b(NAME|FOLDER|DATASET|LINES|HISTORIES)\b", text)
+
+
+def test_a_file_that_cannot_be_studied_lays_out_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    short = tmp_path / "short.csv"
+    short.write_text("user,item,timestamp\na,x,1000000000\nb,y,1000000001\n")
+    for file, words in ((short, "no user has 3 events"), (tmp_path / "none.csv", "there is no file")):
+        assert cli.main(["init", str(tmp_path / "mine"), "--data", str(file)]) == 64
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
