@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.study.claim import RULES, Card, Verdict
 
 Ruling = tuple[ClaimVerdict, list[ClaimVerdict]]
+Question = Literal["", "faster", "growth", "memory", "accuracy", "why", "sure"]
 
 # What a law's challenge lets pass where no claim says otherwise.
 _CHALLENGE_TOLERANCE = 0.10
@@ -39,6 +40,7 @@ class Rule:
         records: Which records it needs, in words.
         tolerances: Relative error that the challenge of a scaling law lets pass under a card, by law.
         marks_speedup: Whether the card's threshold is a speed-up, to be drawn into its figure.
+        question: The page of the report that such claims bear on; "" names them on page one alone.
     """
 
     decide: Callable[[Card, Evidence], Ruling]
@@ -46,6 +48,7 @@ class Rule:
     records: str
     tolerances: Callable[[Card], Mapping[Law, float]] = lambda card: {}
     marks_speedup: bool = False
+    question: Question = ""
 
 
 def find_rule(name: str) -> Rule:

@@ -16,7 +16,7 @@ from harness.analysis.results import Analysis
 from harness.errors import UserError
 from harness.records.schema import encode, write_atomic
 from harness.report.drawing import looks_of
-from harness.report.section import figures, sections, seen, words
+from harness.report.section import figures, layout, sections, seen, words
 from harness.report.theme import font_folder
 from harness.study.find import resource
 
@@ -50,7 +50,7 @@ def build(analysis: Analysis, output: Path, *, figures_folder: Path | None = Non
 def assemble(analysis: Analysis, folder: Path) -> Path:
     """Write all that Typst reads into `folder`: analysis.json, report.json, the figures, and what is written here.
 
-    A section `<name>` has `<name>.typ` and `<name>.json`; what they share lies in lib.typ.
+    A section `<name>` has `<name>.typ`, maybe `<name>-tables.typ`, and `<name>.json`; what they share lies in lib.typ.
 
     Returns:
         The template's copy, ready to be compiled.
@@ -60,11 +60,13 @@ def assemble(analysis: Analysis, folder: Path) -> Path:
     drawn = [path.stem for path in figures(analysis, folder)]
     colours = {label: style.colour for label, style in looks_of(analysis).items()}
     (folder / "analysis.json").write_bytes(encode(analysis))
-    report = {"sections": list(sections()), "figures": drawn, "colours": colours, "see": seen(analysis)}
+    report = {"figures": drawn, "colours": colours, "see": seen(analysis), **layout(analysis, set(drawn))}
     (folder / "report.json").write_bytes(encode(report))
     for name, section in sections().items():
         (folder / f"{name}.json").write_bytes(encode(section.data(analysis)))
-        shutil.copyfile(words(name), folder / f"{name}.typ")
+        # Named like the section, which may be another name than the file's in a package.
+        for path, suffix in zip(words(name), ("", "-tables"), strict=False):
+            shutil.copyfile(path, folder / f"{name}{suffix}.typ")
     shutil.copyfile(LIBRARY, folder / LIBRARY.name)
     return Path(shutil.copyfile(template, folder / TEMPLATE))
 

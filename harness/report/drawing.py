@@ -13,25 +13,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from harness.analysis.results import Analysis, Row
-from harness.report.theme import INK, MUTED, TEXT_WIDTH_INCHES, Style, styles
+from harness.report.theme import INK, MUTED, NARROW_INCHES, TEXT_WIDTH_INCHES, Style, log_axis, styles
 
-DIRECT_LABELS = 5
+DIRECT_LABELS = 6
 _LINE_INCHES = 0.135
 _WORDS = {"oom": "OOM", "timeout": "time-out"}
+
+# A longer label is written with its middle left out; the tables have it in full.
+LONGEST_NAME = 30
 
 # Label → the last point of its line, in data units.
 Ends = dict[str, tuple[float, float]]
 
 
-def panels(count: int, height: float, *, columns: int | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure of text width with `count` axes, `height` inches each; three or more in two columns."""
+def panels(count: int, height: float, *, columns: int | None = None, narrow: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` axes, `height` inches each; three or more in two columns.
+
+    It is as wide as the text, or `narrow`, for two figures side by side.
+    """
     columns = columns or (2 if count > 2 else 1)
     rows = -(-count // columns)
     engine = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.03, hspace=0.03)
-    figure = Figure(figsize=(TEXT_WIDTH_INCHES, rows * height), layout=engine)
+    figure = Figure(figsize=(NARROW_INCHES if narrow else TEXT_WIDTH_INCHES, rows * height), layout=engine)
     axes = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     return figure, axes
 
@@ -47,6 +54,12 @@ def present(looks: Mapping[str, Style], labels: Iterable[str]) -> list[str]:
     """The given labels without doubles, in the study's order."""
     found = set(labels)
     return [label for label in looks if label in found]
+
+
+def shown(label: str) -> str:
+    """A label as figures write it: its two ends where it is longer than `LONGEST_NAME` characters."""
+    half = LONGEST_NAME // 2
+    return label if len(label) <= LONGEST_NAME else f"{label[:half]}…{label[1 - half :]}"
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -155,8 +168,9 @@ def curves(axes: Axes, found: pd.DataFrame, looks: Mapping[str, Style], lines: p
 
 
 def widen(axes: Axes, lengths: Sequence[int]) -> None:
-    """Leave a little room on both sides of logarithmic lengths."""
-    axes.set_xlim(min(lengths) / 1.18, max(lengths) * 1.18)
+    """Leave a little room on both sides of logarithmic lengths, and more around a single one."""
+    factor = 1.18 if len(set(lengths)) > 1 else 2.0
+    axes.set_xlim(min(lengths) / factor, max(lengths) * factor)
 
 
 def headroom(axes: Axes, fraction: float) -> None:
@@ -255,7 +269,7 @@ def end_labels(axes: Axes, ends: Ends, looks: Mapping[str, Style], rows: Mapping
         axes.text(
             1.022,
             height,
-            label,
+            shown(label),
             transform=axes.transAxes,
             va="center",
             color=looks[label].colour,
@@ -270,15 +284,19 @@ def legend(figure: Figure, labels: Sequence[str], looks: Mapping[str, Style]) ->
         Line2D([], [], color=looks[n].colour, marker=looks[n].marker, linewidth=looks[n].width, markeredgecolor="white")
         for n in labels
     ]
+    # As many columns as the longest name leaves room for.
+    inches = 0.053 * max((len(shown(label)) for label in labels), default=0) + 0.42
+    most = max(1, min(6, int((float(figure.get_size_inches()[0]) - 0.1) // inches)))
     box = figure.legend(
         handles,
         [f"label {n}" for n in range(len(labels))],
         loc="outside upper left",
-        ncols=-(-len(labels) // -(-len(labels) // 6)),
+        columnspacing=1.3,
+        ncols=-(-len(labels) // -(-len(labels) // most)),
     )
     # A label that starts with an underscore would be left out if it were given at once.
     for text, label in zip(box.get_texts(), labels, strict=True):
-        text.set_text(label)
+        text.set_text(shown(label))
 
 
 def name_lines(
@@ -291,11 +309,92 @@ def name_lines(
 ) -> None:
     """Names at the line ends where few lines stand in wide panels, else one legend."""
     wide = all(one.get_subplotspec().get_gridspec().ncols == 1 for one in axes)  # type: ignore[union-attr]
-    if not wide or len(labels) > DIRECT_LABELS:
+    if not wide or len(labels) > DIRECT_LABELS or any(len(label) > LONGEST_NAME for label in labels):
         legend(figure, labels, looks)
         return
     for one, end, row in zip(axes, ends, rows, strict=True):
         end_labels(one, end, looks, row)
+
+
+def row_inches(rows: int) -> float:
+    """Height of one of so many rows: closer where there are many, so that a page holds them beside another figure."""
+    return 0.2 if rows <= 8 else 0.155
+
+
+def rows_of_intervals(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Style], *, named: bool = True) -> None:
+    """A row an estimate, from the top down: a marker at the estimate and a bar over its 95 % interval.
+
+    The intervals are the analysis's own; seaborn estimates nothing here.
+
+    Args:
+        axes: Where to draw.
+        rows: Columns `label`, `name` (written at the row), `value`, `low` and `high`. A row without a value stays
+            empty, an interval without an end goes on to the edge of the axes.
+        looks: Styles by label.
+        named: Whether the names are written, or stand at the axes to the left.
+    """
+    height = len(rows)
+    placed = rows.assign(y=range(height - 1, -1, -1)).astype({"value": float, "low": float, "high": float})
+    known = placed.dropna(subset=["value"])
+    labels = present(looks, known["label"])
+    if len(known):
+        sns.scatterplot(
+            known,
+            x="value",
+            y="y",
+            style="label",
+            markers={label: looks[label].marker for label in labels},
+            s=34,
+            edgecolor="white",
+            linewidth=0.6,
+            zorder=3,
+            **look_of_hues(looks, labels, axes),
+        )
+    spans = known.dropna(subset=["low", "high"], how="all")
+    closed = spans[["low", "high"]].notna().all(axis=1)
+    # Open ends last: the limits come from the markers and the closed intervals.
+    for part in (spans[closed], spans[~closed]):
+        edges = axes.get_xlim()
+        filled = part.fillna({"low": edges[0], "high": edges[1]})
+        for label, *ends in zip(filled["label"], filled["low"], filled["high"], filled["y"], strict=True):
+            low, high, y = map(float, ends)
+            width = 2.4 if looks[label].emphasis else 1.7
+            axes.plot([low, high], [y, y], "-", color=looks[label].colour, linewidth=width, alpha=0.75)
+    if not closed.all():
+        axes.set_xlim(edges)
+    axes.set_ylim(-0.6, height - 0.4)
+    axes.set_yticks(range(height), [shown(name) if named else "" for name in reversed(list(rows["name"]))])
+    for tick, label in zip(axes.get_yticklabels(), reversed(list(rows["label"])), strict=True):
+        tick.set_color(looks[label].colour)
+        tick.set_fontweight("bold" if looks[label].emphasis else "normal")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_ylabel("")
+
+
+def ratio_axis(axes: Axes, label: str) -> None:
+    """Logarithmic x axis of ratios with plain numbers, and round steps where it spans less than a factor of five."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
+    log_axis(axes, label, "x")
+    if high / low < 5:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def limit(axes: Axes, x: float, text: str = "", *, dashed: bool = True) -> None:
+    """A vertical reference line with its meaning written at its top."""
+    axes.axvline(x, color=MUTED, linewidth=0.9, linestyle="--" if dashed else "-", zorder=1.5)
+    if text:
+        axes.annotate(
+            text,
+            (x, 1.0),
+            xycoords=blended_transform_factory(axes.transData, axes.transAxes),
+            xytext=(2, 1),
+            textcoords="offset points",
+            va="bottom",
+            color=MUTED,
+            fontsize=6.5,
+        )
 
 
 def rule(axes: Axes, y: float, text: str, *, dashed: bool = True) -> None:

@@ -19,6 +19,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from harness.report.numbers import number
 
 TEXT_WIDTH_INCHES = 6.54
+# Of one of two figures side by side.
+NARROW_INCHES = 3.2
 INK = "#22262b"
 MUTED = "#6b7280"
 RULE = "#d6d9de"
@@ -153,7 +155,9 @@ def length_axis(axes: Axes, lengths: Sequence[int], label: str = "sequence lengt
     place = axes.get_subplotspec()
     columns = place.get_gridspec().ncols if place is not None else 1
     needed = sum(len(f"{tick:,}") + 2 for tick in ticks) * _CHARACTER_INCHES
-    if needed > TEXT_WIDTH_INCHES / columns - 1.2:
+    figure = axes.get_figure()
+    width = float(figure.get_size_inches()[0]) if isinstance(figure, Figure) else TEXT_WIDTH_INCHES
+    if needed > width / columns - 1.2:
         axes.tick_params(axis="x", labelrotation=40)
 
 

@@ -2,7 +2,8 @@ import msgspec
 from examples import example
 
 from harness.data.account import Leaks
-from harness.report.sections.accuracy import data, frontier
+from harness.report.section import draw
+from harness.report.sections.accuracy import data, see_frontier, surpassing
 
 
 def test_a_development_data_set_is_said_to_illustrate():
@@ -30,20 +31,39 @@ def timed(*points):
     ]
 
 
+def named(label):
+    return msgspec.structs.replace(example().models[0], label=label)
+
+
 def test_the_frontier_holds_who_is_neither_outranked_nor_outpaced():
     rows = timed(("slow", 0.3, 90.0), ("beaten", 0.1, 50.0), ("quick", 0.2, 10.0), ("level", 0.2, 20.0))
-    assert [r.label for r in frontier(rows)] == ["quick", "slow"]
-    untimed = msgspec.structs.replace(timed(("u", 0.9, 1.0))[0], training_seconds=None)
-    assert [r.label for r in frontier([*rows, untimed])] == ["quick", "slow"]
+    points = [(row, row.training_seconds) for row in rows]
+    assert [row.label for row, _ in surpassing(points)] == ["quick", "slow"]
 
 
 def test_the_frontier_is_named_with_its_figures():
     rows = timed(("slow", 0.3, 900.0), ("beaten", 0.1, 50.0), ("quick", 0.2, 10.0))
-    notes = dict(data(msgspec.structs.replace(example(), accuracy=rows))["notes"])
-    (words,) = (words for heading, words in notes.items() if "frontier" in heading)
-    assert words.endswith("quick (0.2000 in 10 s), slow (0.3000 in 15 min).")
-    alone = data(msgspec.structs.replace(example(), accuracy=timed(("one", 0.3, 9.0))))["notes"]
-    assert not any("frontier" in heading for heading, _ in alone)
+    analysis = msgspec.structs.replace(example(), accuracy=rows, models=[], records=[])
+    labelled = msgspec.structs.replace(analysis, models=[named(row.label) for row in rows])
+    assert see_frontier(labelled).endswith("quick (0.2000 in 10 s), slow (0.3000 in 15 min).")
+    (axes,) = draw(labelled, "frontier").axes
+    steps = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
+    assert list(steps.get_xdata()) == [10.0, 900.0, 900.0]
+    assert list(steps.get_ydata()) == [0.2, 0.3, 0.3]
+    alone = msgspec.structs.replace(labelled, accuracy=timed(("quick", 0.3, 9.0)))
+    assert see_frontier(alone) == ""
+    assert draw(alone, "frontier") is None
+
+
+def test_where_trainings_have_no_time_the_step_of_the_speed_cells_is_the_cost():
+    plain = example(training_lengths=(1024,))
+    rows = [msgspec.structs.replace(row, training_seconds=None) for row in plain.accuracy]
+    analysis = msgspec.structs.replace(plain, accuracy=rows)
+    assert "µs a token" in see_frontier(analysis)
+    (axes,) = draw(analysis, "frontier").axes
+    assert axes.get_xlabel() == "training step of the speed cells (µs a token)"
+    bare = msgspec.structs.replace(analysis, times=[])
+    assert draw(bare, "frontier") is None
 
 
 def test_the_leak_check_of_every_data_set_is_shown():

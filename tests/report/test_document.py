@@ -17,7 +17,9 @@ from harness.analysis.results import Analysis
 from harness.errors import UserError
 from harness.records.schema import encode
 from harness.report.document import assemble, build, render
-from harness.report.section import sections
+from harness.report.section import QUESTIONS, sections
+from harness.report.section import draw as draw_figure
+from harness.report.sections.verdicts.figures import main_name
 from harness.report.theme import font_folder, save, themed
 from harness.study.training import Budget
 
@@ -31,6 +33,19 @@ def typst_query(source, selector, **options):
 
 def query(source, selector):
     return json.loads(typst_query(source, selector, field="value", one=True))
+
+
+def headings(source):
+    """The headings of the first level, in their order."""
+    return [heading["body"].get("text") for heading in json.loads(typst_query(source, "heading.where(level: 1)"))]
+
+
+def page_of(source, selector):
+    """The page on which the first element that a selector finds stands."""
+    code = f"counter(page).at(query({selector}).first().location()).first()"
+    probe = source.with_name("probe.typ")
+    probe.write_text(f"{source.read_text()}\n#context [#metadata({code}) <page>]")
+    return query(probe, "<page>")
 
 
 def draw_section(section, analysis):
@@ -84,17 +99,110 @@ def test_every_section_says_something_where_nothing_was_measured(tmp_path):
     nothing = example(speed=False, memory=False, training=False, problems=False, oom=())
     source = assemble(nothing, tmp_path)
     assert render(source).startswith(b"%PDF-")
-    found = json.loads(typst_query(source, "heading.where(level: 1)"))
-    assert len(found) == len(sections())
-    text = words_of(source, "par")
-    for words in (
-        "No timed cell",
-        "No paired cell",
-        "No memory pass",
-        "No cell timed single events",
-        "No training cell",
-    ):
-        assert words in text
+    assert headings(source)[0] == QUESTIONS["sure"]
+    text = words_of(source, "list") + words_of(source, "block")
+    for section in sections().values():
+        assert section.lacks in text
+    for page, question in QUESTIONS.items():
+        assert page == "sure" or question in text
+    assert "No figure can be drawn" in text
+
+
+def test_pages_stand_in_the_order_of_the_questions_and_then_the_appendix(source, tmp_path):
+    """Page one; faster, growth, memory, accuracy, why, how sure; protocol and tables."""
+    found = headings(source)
+    asked = [title for title in QUESTIONS.values() if title in found]
+    assert found[: len(asked)] == asked == list(QUESTIONS.values())
+    rest = ["Verdicts in detail", "Protocol and machine", "Speed-up over each baseline", "Accuracy", "All cells"]
+    assert [title for title in found[len(asked) :] if title in rest] == rest
+    report = json.loads((source.parent / "report.json").read_text())
+    assert report["one"] == ["verdicts"]
+    assert [page["sections"][0] for page in report["pages"]] == [
+        "speedup",
+        "time",
+        "memory",
+        "accuracy",
+        "variants",
+        "noise",
+    ]
+    assert not any("tables" in name for page in report["pages"] for name in page["sections"])
+    bare = assemble(example(training=False, memory=False), tmp_path)
+    assert [title for title in headings(bare) if title in QUESTIONS.values()] == [
+        QUESTIONS[page] for page in ("faster", "growth", "sure")
+    ]
+
+
+def test_claims_stand_on_the_page_of_their_question(source):
+    pages = {page["title"]: page["claims"] for page in json.loads((source.parent / "report.json").read_text())["pages"]}
+    assert pages[QUESTIONS["faster"]] == ["speedup-6x", "long-sequences"]
+    assert pages[QUESTIONS["growth"]] == ["linear-time", "quadratic-attention", "streaming"]
+    assert "linear-memory" in pages[QUESTIONS["memory"]]
+    assert "accuracy" in pages[QUESTIONS["accuracy"]]
+    # Every rule of the harness says which question it answers.
+    assert sum(map(len, pages.values())) == len(example(seeds=(0,)).claims)
+
+
+def test_page_one_holds_question_verdicts_figure_machine_and_whose_reading_it_is(source):
+    assert page_of(source, "<question>") == page_of(source, "<reading>") == 1
+    assert page_of(source, "figure.where(kind: image)") == 1
+    text = words_of(source, "block")
+    assert "The question." in text
+    assert "Our reading, on this machine." in text
+    assert example().machines[0].cpu in text
+    assert "No GPU was used" in text
+
+
+@pytest.mark.parametrize("count", [1, 11, 24])
+def test_page_one_stays_one_page_with_few_and_with_many_claims(count, tmp_path):
+    analysis = example()
+    claims = [msgspec.structs.replace(analysis.claims[n % len(analysis.claims)], id=f"claim-{n}") for n in range(count)]
+    source = assemble(msgspec.structs.replace(analysis, claims=claims), tmp_path)
+    assert render(source).startswith(b"%PDF-")
+    # Two dozen claims go on to a second page; what they mean still stands before the first question.
+    assert page_of(source, "<reading>") == (1 if count <= 11 else 2)
+
+
+def test_every_figure_of_a_question_is_drawn_with_what_to_see(source):
+    report = json.loads((source.parent / "report.json").read_text())
+    assert set(report["figures"]) == set(report["see"])
+
+
+def test_a_figure_for_page_one_is_chosen_by_what_the_records_hold():
+    assert main_name(example()) == "speedup"
+    assert main_name(example(speed=False, memory=False, problems=False, oom=())) == "accuracy"
+    assert main_name(example(("hyenarec",), oom=(), training=False)) == "time"
+    assert main_name(example(speed=False, training=False, problems=False, oom=())) == "memory"
+    assert main_name(example(speed=False, memory=False, training=False, problems=False, oom=())) == ""
+    plain = example()
+    several = [msgspec.structs.replace(claim, challenger=f"model-{n}") for n, claim in enumerate(plain.claims)]
+    assert main_name(msgspec.structs.replace(plain, claims=several)) == "margins"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "allowed", "expected"),
+    [
+        (2.0, "≥ 2×", (1.5, 1.0, 2.0)),
+        (6.0, "≤ × 6", (2.0, 1.5, 3.0)),
+        (0.0, "> 0", None),
+        (None, "exponent 1 ± 0.15", None),
+    ],
+)
+def test_a_margin_is_above_one_where_the_claim_holds(threshold, allowed, expected):
+    claim = example().claims[0]
+    overall = msgspec.structs.replace(
+        claim.overall, statistic=3.0, interval=(2.0, 4.0), threshold=threshold, allowed=allowed
+    )
+    analysis = msgspec.structs.replace(
+        example(), claims=[msgspec.structs.replace(claim, id="mine", overall=overall, variants=[])]
+    )
+    figure = draw_figure(analysis, "margins")
+    if expected is None:
+        assert figure is None
+        return
+    (axes,) = figure.axes
+    ((value, _),) = axes.collections[0].get_offsets()
+    span = next(line for line in axes.lines if list(line.get_ydata()) == [0, 0])
+    assert (value, *span.get_xdata()) == pytest.approx(expected)
 
 
 def test_builds_with_every_loss_option_and_a_model_that_is_not_causal(tmp_path):
@@ -157,7 +265,20 @@ def test_verdicts_in_the_document_are_those_of_the_analysis(source):
 
 def test_figures_in_the_document_are_those_that_could_be_drawn(tmp_path):
     source = assemble(example(training=False), tmp_path)
-    assert query(source, "<figures>") == ["time", "speedup", "memory", "streaming", "laws", "noise"]
+    assert query(source, "<figures>") == [
+        "main",
+        "margins",
+        "speedup",
+        "speedup-map",
+        "speedup-intervals",
+        "time",
+        "growth",
+        "laws",
+        "streaming",
+        "memory",
+        "memory-longest",
+        "noise",
+    ]
 
 
 def test_labels_are_text_and_never_markup(tmp_path):
@@ -252,6 +373,8 @@ def add_section(folder, name, module):
     (folder / module).write_text(SECTION_OF_A_STRANGER)
     words = f'#import "lib.typ": *\n\n= The {name}\n\n#json("{name}.json").words See #model(partner).\n'
     (folder / f"{name}.typ").write_text(words)
+    if name == "dodo":
+        (folder / f"{name}-tables.typ").write_text('#import "lib.typ": *\nA table of the dodo.\n')
 
 
 def test_a_section_is_added_by_a_module_and_its_words(tmp_path):
@@ -278,9 +401,10 @@ def test_a_section_is_added_by_a_module_and_its_words(tmp_path):
     subprocess.run(command, check=True, env=environment, cwd=tmp_path)
     source = tmp_path / "assembled" / "scaling.typ"
     assert render(source).startswith(b"%PDF-")
-    order = [heading["body"].get("text") for heading in json.loads(typst_query(source, "heading.where(level: 1)"))]
-    place = order.index("Accuracy")
+    order = headings(source)
+    place = order.index("Threats to validity found in these records")
     assert order[place + 1 : place + 4] == ["The auk", "The dodo", "The moa"]
+    assert "A table of the dodo" in words_of(source, "par")
     assert words_of(source, "par").count("cells were asked for.") == 3
 
 
@@ -293,7 +417,7 @@ def test_the_template_of_a_section_is_a_section(tmp_path):
     source = assemble(analysis, tmp_path)
     save(figure, tmp_path / "flags.svg")
     report = json.loads((tmp_path / "report.json").read_text())
-    report["sections"].append("flags")
+    report["appendix"].append("flags")
     report["figures"].append("flags")
     (tmp_path / "report.json").write_text(json.dumps(report))
     (tmp_path / "flags.json").write_bytes(encode(template.SECTION.data(analysis)))

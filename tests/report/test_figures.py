@@ -2,14 +2,16 @@ import itertools
 
 import msgspec
 import pytest
-from examples import MODELS, PARTNER, example, with_labels
+from examples import LENGTHS, MODELS, PARTNER, example, with_labels
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from harness.report.drawing import _apart
+from harness.report.drawing import _apart, shown
 from harness.report.section import draw, figure_names, figures
 from harness.report.theme import ACCENT, styles, themed
 
 FIGURES = figure_names()
+# What two models that were trained at one length do not give.
+LACKING = {"accuracy-length", "layers-share", "variants"}
 FULL = {
     "energy": True,
     "operator": True,
@@ -25,16 +27,22 @@ def full():
 
 
 def test_every_figure_can_be_drawn(full):
-    assert len(FIGURES) == 12
-    assert {name for name in FIGURES if draw(full, name) is not None} == set(FIGURES)
+    assert len(FIGURES) == 22
+    drawn = {name for name in FIGURES if draw(full, name) is not None}
+    # No cell of these timed a step without its layers.
+    assert drawn == set(FIGURES) - {"layers-share"}
 
 
-@pytest.mark.parametrize("name", FIGURES)
+# Figures of rows name them at their ticks.
+ROWS = {"accuracy", "differences", "growth", "margins", "memory-longest", "speedup-intervals", "variants"}
+
+
+@pytest.mark.parametrize("name", sorted({*FIGURES} - {"layers-share"}))
 def test_axes_name_their_quantity_and_unit(name, full):
     figure = draw(full, name)
     for axes in figure.axes:
         quantities = [axes.get_xlabel()]
-        if not (name == "accuracy" or "challenge" in axes.get_title(loc="left").lower()):
+        if not (name in ROWS or "challenge" in axes.get_title(loc="left").lower()):
             quantities.append(axes.get_ylabel())
         assert all("(" in q and q.endswith(")") for q in quantities), quantities
 
@@ -56,9 +64,9 @@ def test_both_axes_are_logarithmic(name, full):
 @pytest.mark.parametrize(
     ("without", "names"),
     [
-        ({"training": False}, {"accuracy", "learning"}),
-        ({"speed": False}, {"time", "speedup", "streaming", "noise", "laws"}),
-        ({"memory": False}, {"memory"}),
+        ({"training": False}, {"accuracy", "differences", "frontier", "learning", "variants"}),
+        ({"speed": False}, {"time", "speedup", "speedup-map", "speedup-intervals", "growth", "streaming", "noise"}),
+        ({"memory": False}, {"memory", "memory-longest"}),
     ],
 )
 def test_a_figure_without_data_is_left_out(without, names):
@@ -66,16 +74,30 @@ def test_a_figure_without_data_is_left_out(without, names):
     assert all(draw(analysis, name) is None for name in names)
 
 
-@pytest.mark.parametrize("labels", [tuple(MODELS)[:5], tuple(MODELS)])
-@pytest.mark.parametrize("name", ["time", "speedup", "memory"])
+LONG = {
+    "gru4rec": "gru4rec-with-a-name-that-is-very-long-indeed-and-goes-on",
+    "hyenarec": "hyenarec-legendre-of-order-sixteen-of-our-own",
+}
+
+
+@pytest.mark.parametrize("labels", [tuple(MODELS)[:5], tuple(MODELS), LONG], ids=["five", "seven", "long names"])
+@pytest.mark.parametrize("name", [n for n in FIGURES if n not in {"layers-share", "operator-time", "operator-error"}])
 def test_no_two_texts_overlap(name, labels):
-    figure = draw(example(labels, oom=labels[1:3]), name)
+    if labels is LONG:
+        analysis = with_labels(example(tuple(MODELS)[:5], energy=True, training_lengths=(64, 128)), LONG)
+    else:
+        analysis = example(labels, oom=labels[1:3], energy=True, training_lengths=(64, 128))
+    figure = draw(analysis, name)
     FigureCanvasAgg(figure)
     with themed():
         figure.canvas.draw()
         renderer = figure.canvas.get_renderer()
     texts = [t for axes in figure.axes for t in axes.texts if t.get_text()]
     texts += [t for box in figure.legends for t in box.get_texts()]
+    for axes in figure.axes:
+        texts += [axes.xaxis.label, axes.yaxis.label, *(axes.get_yticklabels() if name in ROWS else [])]
+        texts += [axes.title, axes._left_title] if axes.get_title(loc="left") else []
+    texts = [t for t in texts if t.get_text()]
     boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
     width, height = figure.canvas.get_width_height()
     for text, box in boxes:
@@ -112,11 +134,11 @@ def test_files_are_the_same_each_time_and_carry_no_date(tmp_path):
     analysis = example(("hyenarec", "gru4rec"), energy=True, operator=True, oom=())
     first = figures(analysis, tmp_path / "a")
     second = figures(analysis, tmp_path / "b")
-    assert [p.name for p in first] == [f"{name}.svg" for name in FIGURES if name != "accuracy-length"]
+    assert [p.name for p in first] == [f"{name}.svg" for name in FIGURES if name not in LACKING]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
         assert b"<dc:date>" not in one.read_bytes()
-    assert b">hyenarec</text>" in first[0].read_bytes()
+    assert b">hyenarec</text>" in next(p for p in first if p.stem == "time").read_bytes()
 
 
 @pytest.mark.parametrize("ends", [(0.9, 1.2), (0.02, 90.0), (1e-40, 1e40)])
@@ -177,3 +199,49 @@ def test_labels_are_moved_apart_and_keep_their_order():
     heights = [placed[name] for name in "abcd"]
     assert all(high - low >= 0.05 - 1e-9 for low, high in itertools.pairwise(heights))
     assert placed["d"] == 0.9
+
+
+def test_the_map_holds_every_pair_and_says_where_there_is_none():
+    analysis = example(oom=("sasrec-math",))
+    (axes,) = draw(analysis, "speedup-map").axes
+    labels = [t.get_text() for t in axes.get_yticklabels()]
+    lengths = [t.get_text() for t in axes.get_xticklabels()]
+    assert PARTNER not in labels
+    words = {(round(t.get_position()[1] - 0.5), round(t.get_position()[0] - 0.5)): t.get_text() for t in axes.texts}
+    assert len(words) == len(labels) * len(lengths)
+    for point in analysis.speedups:
+        place = labels.index(point.label), lengths.index(f"{point.length:,}")
+        assert float(words[place].rstrip("×")) == pytest.approx(point.speedup, rel=6e-3)
+    assert {words[labels.index("sasrec-math"), lengths.index(n)] for n in ("4,096", "8,192")} == {"OOM"}
+
+
+@pytest.mark.parametrize(("name", "panel"), [("speedup-intervals", 0), ("differences", 0), ("memory-longest", 1)])
+def test_intervals_drawn_are_those_of_the_analysis(name, panel, full):
+    axes = draw(full, name).axes[panel]
+    spans = [sorted(map(float, line.get_xdata())) for line in axes.lines if line.get_linestyle() == "-"]
+    if name == "speedup-intervals":
+        wanted = [p.simultaneous for p in full.speedups if p.length == max(LENGTHS)]
+    elif name == "differences":
+        wanted = [d.interval for d in full.accuracy_differences if (d.dataset, d.length) == ("ml-1m", 128)]
+    else:
+        wanted = [e.interval for e in full.exponents if e.quantity == "memory"]
+    assert wanted
+    for low, high in wanted:
+        assert any(span == pytest.approx([low, high]) for span in spans)
+
+
+def test_one_length_has_no_lines_and_no_map_but_intervals():
+    plain = example()
+    one = {name: [p for p in getattr(plain, name) if p.length == 1024] for name in ("times", "speedups", "memory")}
+    analysis = msgspec.structs.replace(plain, **one, crossovers=[], trends=[], laws=[], exponents=[], censored=[])
+    assert [name for name in ("time", "speedup", "speedup-map", "memory", "growth") if draw(analysis, name)] == []
+    assert draw(analysis, "speedup-intervals") is not None
+    assert draw(analysis, "memory-longest") is not None
+
+
+def test_a_long_name_is_written_by_its_two_ends():
+    assert shown("short") == "short"
+    long = shown("gru4rec-with-a-name-that-is-very-long")
+    assert len(long) == 30
+    assert long.startswith("gru4rec-with")
+    assert long.endswith("very-long")

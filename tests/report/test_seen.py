@@ -46,11 +46,16 @@ def test_accuracy_names_the_best_and_the_partners_place():
         {"speed": False, "memory": False, "training": False, "problems": False, "oom": ()},
         {"labels": ("hyenarec",), "oom": ()},
         {"oom": ("hyenarec", "sasrec-math")},
+        {"training": False},
+        {"energy": True, "operator": True, "training_lengths": (64, 128), "datasets": ("ml-1m", "beauty")},
+        {"labels": ("hyenarec", "gru4rec"), "memory": False, "oom": ()},
     ],
-    ids=["nothing", "one-model", "out-of-memory"],
+    ids=["nothing", "one-model", "out-of-memory", "no-accuracy", "everything", "two-models"],
 )
 def test_awkward_records_say_little_and_nothing_wrong(contents):
     analysis = example(**contents)
+    drawn = {name for name in figure_names() if draw(analysis, name) is not None}
+    assert drawn == set(seen(analysis))
     for name, sentence in seen(analysis).items():
         assert name in figure_names()
         assert draw(analysis, name) is not None

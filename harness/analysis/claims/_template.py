@@ -51,4 +51,5 @@ RULE = Rule(
     decide,
     statistic="speed-up at the longest length; per opponent",
     records="paired speed cells of the opponents",
+    question="faster",
 )

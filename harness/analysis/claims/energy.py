@@ -73,4 +73,5 @@ RULE = Rule(
     decide,
     statistic="energy a step of the opponent over the challenger's at the longest length with both; per opponent",
     records="speed cells of the challenger and the opponents on an NVIDIA GPU whose driver counts energy",
+    question="memory",
 )

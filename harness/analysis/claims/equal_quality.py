@@ -101,4 +101,5 @@ RULE = Rule(
     statistic="training time of an opponent to its final validation NDCG@10 over the challenger's to the same; per "
     "opponent, data set and length",
     records="training cells of the challenger and the opponents that ran alone, with the same seeds, lengths and data",
+    question="accuracy",
 )

@@ -29,4 +29,5 @@ RULE = Rule(
     decide,
     statistic="difference in test NDCG@10 to every other kernel",
     records="training cells of variants of the challenger's model with other kernels",
+    question="why",
 )

@@ -111,4 +111,5 @@ RULE = Rule(
     "that grows is singled out",
     records="speed cells of the challenger at constant tokens",
     tolerances=_tolerances,
+    question="growth",
 )

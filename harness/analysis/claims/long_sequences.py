@@ -93,4 +93,5 @@ RULE = Rule(
     decide,
     statistic="slope of log speed-up in log length, over all lengths and their upper half; per opponent",
     records="paired speed cells of the opponents at constant tokens",
+    question="faster",
 )

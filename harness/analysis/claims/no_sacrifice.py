@@ -121,4 +121,5 @@ RULE = Rule(
     statistic="lower bound of the relative difference in test NDCG@10 to attention at the trained lengths where it "
     "is faster",
     records="training cells of the challenger and the opponents at the same length, and paired speed cells there",
+    question="accuracy",
 )

@@ -79,4 +79,5 @@ RULE = Rule(
     decide,
     statistic="test NDCG@10 over the published figure; per data set and length",
     records="training cells at the published settings, three seeds",
+    question="accuracy",
 )

@@ -93,4 +93,5 @@ RULE = Rule(
     statistic="exponent of the growing part of the cost per token, and the linear law's challenge; per opponent",
     records="speed cells of the opponents at constant tokens, four lengths or more",
     tolerances=_tolerances,
+    question="growth",
 )

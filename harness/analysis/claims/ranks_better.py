@@ -40,4 +40,5 @@ RULE = Rule(
     statistic="difference in test NDCG@10 to every baseline and untrained reference; per data set and over all",
     records="training cells of all models on real data, same split, three seeds, an attention and a recurrent baseline "
     "above the best untrained reference among them",
+    question="accuracy",
 )

@@ -94,4 +94,5 @@ RULE = Rule(
     statistic="largest simultaneous lower bound of the paired speed-up over the lengths; per opponent",
     records="paired speed cells of the opponents at constant tokens",
     marks_speedup=True,
+    question="faster",
 )

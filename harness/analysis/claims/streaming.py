@@ -67,4 +67,5 @@ RULE = Rule(
     decide,
     statistic="ratio of the streamed step's time within the longest to that within the shortest history",
     records="streamed-step phases of speed cells",
+    question="growth",
 )

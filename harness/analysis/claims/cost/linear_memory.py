@@ -62,4 +62,5 @@ RULE = Rule(
     decide,
     statistic="exponent of what grows of the peak memory, less the peak at a tiny batch, in length",
     records="memory passes of the challenger at a constant batch, four lengths or more",
+    question="memory",
 )

@@ -97,4 +97,5 @@ RULE = Rule(
     decide,
     statistic="1 less the challenger's peak memory over the opponent's at the longest length with both; per opponent",
     records=f"memory passes of the challenger and the opponents in {_SWEEP}",
+    question="memory",
 )

@@ -85,4 +85,5 @@ RULE = Rule(
     decide,
     statistic="smallest paired speed-up over the lengths; per opponent",
     records="paired speed cells of the opponents",
+    question="faster",
 )

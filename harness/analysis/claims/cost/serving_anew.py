@@ -21,4 +21,5 @@ RULE = Rule(
     decide,
     statistic="time of the opponent's forward pass over that of the challenger's streamed step, one user; per opponent",
     records="speed cells with a batch of one and the phases `forward` and `stream`",
+    question="faster",
 )

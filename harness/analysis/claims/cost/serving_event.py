@@ -20,4 +20,5 @@ RULE = Rule(
     decide,
     statistic="time of the opponent's streamed step over that of the challenger's, one user; per opponent",
     records="speed cells with a batch of one and the phase `stream`",
+    question="faster",
 )

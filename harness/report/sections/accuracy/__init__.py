@@ -16,20 +16,24 @@ from harness.analysis.results import AccuracyRow, Analysis
 from harness.data.catalogue import SOURCES
 from harness.metrics import SELECTION
 from harness.report.drawing import (
+    LONGEST_NAME,
     Ends,
     frame,
     legend,
+    limit,
     look_of_hues,
     looks_of,
     name_lines,
     panels,
     present,
+    rows_of_intervals,
     rule,
+    shown,
     widen,
 )
-from harness.report.numbers import duration, number
+from harness.report.numbers import counted, duration, number
 from harness.report.section import Section
-from harness.report.theme import MUTED, Style, length_axis
+from harness.report.theme import MUTED, Style, length_axis, log_axis
 
 _PAGE_INCHES = 8.4
 
@@ -42,6 +46,14 @@ def _longest(groups: Iterable[tuple[str, int | None]]) -> list[tuple[str, int | 
     return list(found.items())
 
 
+def _side_by_side(analysis: Analysis) -> bool:
+    """Whether figures stand in pairs: one data set, and trainings with a time, so that there are enough of them."""
+    trained = [r for r in analysis.accuracy if not r.is_reference]
+    return len({r.dataset for r in trained}) == 1 and "training, evaluation excluded (s)" in {
+        unit for unit, _ in _costs(analysis).values()
+    }
+
+
 def accuracy(analysis: Analysis) -> Figure | None:
     """Test NDCG@10 per data set at the longest history, best first, references as lines; None without."""
     trained = [r for r in analysis.accuracy if not r.is_reference and SELECTION in r.metrics]
@@ -52,12 +64,15 @@ def accuracy(analysis: Analysis) -> Figure | None:
     most = max(sum((r.dataset, r.length) == g for r in trained) for g in groups)
     references = max(sum(r.is_reference and r.dataset == g[0] for r in analysis.accuracy) for g in groups)
     height = min(0.175 * (most + references) + 0.85, _PAGE_INCHES / -(-len(groups) // 2))
-    figure, axes = panels(len(groups), height, columns=min(2, len(groups)))
+    figure, axes = panels(len(groups), height, columns=min(2, len(groups)), narrow=_side_by_side(analysis))
     for one, (dataset, length) in zip(axes, groups, strict=True):
         rows = [r for r in trained if (r.dataset, r.length) == (dataset, length)]
         untrained = [r for r in analysis.accuracy if r.is_reference and r.dataset == dataset and SELECTION in r.metrics]
         _accuracy_panel(one, rows, untrained, looks)
-        one.set_title(f"{dataset}, histories of {length:,}" if length else dataset)
+        # Long names leave a short panel.
+        alone = len(groups) == 1 and not _side_by_side(analysis)
+        roomy = alone or all(len(r.label) < LONGEST_NAME - 8 for r in rows)
+        one.set_title(f"{dataset}, histories of {length:,}" if length and roomy else dataset)
     return figure
 
 
@@ -80,14 +95,14 @@ def _accuracy_panel(
         columns=["label", "y", "mean", "seeds"],
     )
     hues = look_of_hues(looks, list(found["label"]), axes)
-    shown = found[found["mean"] >= low]
-    seeds = shown[shown["seeds"].map(len) > 1].explode("seeds").astype({"seeds": float})
+    inside = found[found["mean"] >= low]
+    seeds = inside[inside["seeds"].map(len) > 1].explode("seeds").astype({"seeds": float})
     if len(seeds):
         sns.stripplot(
             seeds, x="seeds", y="y", orient="h", native_scale=True, jitter=False, size=3, alpha=0.5, linewidth=0, **hues
         )
     markers = {label: looks[label].marker for label in found["label"]}
-    sns.scatterplot(shown, x="mean", y="y", style="label", markers=markers, s=36, zorder=3, **hues)
+    sns.scatterplot(inside, x="mean", y="y", style="label", markers=markers, s=36, zorder=3, **hues)
     for row, y in zip([*ordered, *untrained], found["y"], strict=True):
         look, metric = looks[row.label], row.metrics[SELECTION]
         if metric.mean < low:
@@ -107,7 +122,7 @@ def _accuracy_panel(
             axes.plot(metric.interval, [y, y], "-", color=look.colour, linewidth=2.2 if look.emphasis else 1.5)
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, height - 0.4)
-    axes.set_yticks(range(height), [r.label for r in reversed([*ordered, *untrained])])
+    axes.set_yticks(range(height), [shown(r.label) for r in reversed([*ordered, *untrained])])
     for tick, row in zip(axes.get_yticklabels(), reversed([*ordered, *untrained]), strict=True):
         tick.set_color(MUTED if row.is_reference else looks[row.label].colour)
         tick.set_fontweight("bold" if looks[row.label].emphasis else "normal")
@@ -115,6 +130,105 @@ def _accuracy_panel(
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.set_xlabel("test NDCG@10 (0 to 1)")
     axes.set_ylabel("")
+
+
+def differences(analysis: Analysis) -> Figure | None:
+    """Timing partner less each baseline in test NDCG@10 at the longest history, with intervals; None without."""
+    groups = _longest((d.dataset, d.length) for d in analysis.accuracy_differences)
+    if not groups:
+        return None
+    looks = looks_of(analysis)
+    frames = []
+    for dataset, length in groups:
+        own = [d for d in analysis.accuracy_differences if (d.dataset, d.length) == (dataset, length)]
+        ordered = sorted(own, key=lambda d: -d.difference)
+        cells = [(d.label, d.label, d.difference, *(d.interval or (None, None))) for d in ordered]
+        frames.append(pd.DataFrame(cells, columns=["label", "name", "value", "low", "high"]))
+    height = min(0.175 * max(map(len, frames)) + 0.85, _PAGE_INCHES / -(-len(groups) // 2))
+    figure, axes = panels(len(groups), height, columns=min(2, len(groups)), narrow=_side_by_side(analysis))
+    for one, (dataset, length), rows in zip(axes, groups, frames, strict=True):
+        _near(one, rows, looks, {r.label for r in analysis.accuracy if r.is_reference})
+        limit(one, 0, dashed=False)
+        one.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        one.set_xlabel("NDCG@10 difference (−1 to 1)")
+        one.set_title(f"{dataset}, {length:,} events" if length else dataset)
+    return figure
+
+
+def _near(axes: Axes, rows: pd.DataFrame, looks: dict[str, Style], references: set[str]) -> None:
+    """Rows of intervals; a reference far from all models would squeeze them, and is given as a number at the edge."""
+    trained = rows[~rows["label"].isin(references)]
+    reach = float(np.nanmax(np.abs(trained[["value", "low", "high"]].to_numpy(float)), initial=0.0))
+    far = rows["label"].isin(references) & (rows["value"].astype(float).abs() > 2 * reach) & bool(reach)
+    kept = rows.assign(**{name: rows[name].astype(float).mask(far) for name in ("value", "low", "high")})
+    rows_of_intervals(axes, kept, looks)
+    for place, (label, value) in enumerate(zip(rows["label"], rows["value"].astype(float), strict=True)):
+        if far.iloc[place]:
+            right = value > 0
+            axes.annotate(
+                f"{value:.3f} ▸" if right else f"◂ {value:.3f}".replace("-", "−"),
+                (1.0 if right else 0.0, len(rows) - 1 - place),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(-3 if right else 3, 0),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                va="center",
+                color=looks[label].colour,
+                fontsize=6.5,
+            )
+
+
+def frontier_figure(analysis: Analysis) -> Figure | None:
+    """Test NDCG@10 against its cost, and the frontier of those not surpassed; None without two costs a data set.
+
+    Cost is the time of training where the cells ran alone, else the time of a training step a token of the speed cells
+    at the same length.
+    """
+    found = _costs(analysis)
+    if not found:
+        return None
+    looks = looks_of(analysis)
+    figure, axes = panels(len(found), 2.7, columns=min(2, len(found)), narrow=_side_by_side(analysis))
+    for one, (dataset, (unit, points)) in zip(axes, found.items(), strict=True):
+        rows = pd.DataFrame(
+            [(r.label, cost, r.metrics[SELECTION].mean) for r, cost in points], columns=["label", "cost", "mean"]
+        )
+        labels = present(looks, rows["label"])
+        for row, cost in points:
+            if row.metrics[SELECTION].interval is not None:
+                one.plot([cost] * 2, row.metrics[SELECTION].interval, "-", color=looks[row.label].colour, linewidth=1.2)
+        best = surpassing(points)
+        x = [*(cost for _, cost in best), float(rows["cost"].max())]
+        y = [*(r.metrics[SELECTION].mean for r, _ in best), best[-1][0].metrics[SELECTION].mean]
+        one.step(x, y, where="post", color=MUTED, linewidth=0.9, zorder=1)
+        markers = {label: looks[label].marker for label in labels}
+        hues = look_of_hues(looks, labels, one)
+        sns.scatterplot(rows, x="cost", y="mean", style="label", markers=markers, s=42, zorder=3, **hues)
+        one.set_xscale("log")
+        low, high = one.get_xlim()
+        one.set_xlim(low / 1.1, high * 1.1)
+        log_axis(one, unit, "x")
+        one.set_ylabel("test NDCG@10 (0 to 1)")
+        one.set_title(dataset)
+    legend(figure, present(looks, (r.label for _, points in found.values() for r, _ in points)), looks)
+    return figure
+
+
+def _costs(analysis: Analysis) -> dict[str, tuple[str, list[tuple[AccuracyRow, float]]]]:
+    """Data set → what its cost is, and the trained rows with one; only data sets with two labels that have it."""
+    trained = [r for r in analysis.accuracy if not r.is_reference and SELECTION in r.metrics]
+    steps = {(p.label, p.length): p.microseconds_per_token for p in analysis.times if p.phase == "step"}
+    found = {}
+    for dataset in dict.fromkeys(r.dataset for r in trained):
+        own = [r for r in trained if r.dataset == dataset]
+        unit, points = "training, evaluation excluded (s)", [(r, r.training_seconds) for r in own]
+        if not any(cost for _, cost in points):
+            unit = "training step of the speed cells (µs a token)"
+            points = [(r, steps.get((r.label, r.length or 0))) for r in own]
+        known = [(r, cost) for r, cost in points if cost]
+        if len({r.label for r, _ in known}) > 1:
+            found[dataset] = unit, known
+    return found
 
 
 def accuracy_length(analysis: Analysis) -> Figure | None:
@@ -180,7 +294,7 @@ def learning(analysis: Analysis) -> Figure | None:
     looks = looks_of(analysis)
     labels = present(looks, (p.label for p in timed))
     height = min(2.7, _PAGE_INCHES / -(-len(groups) // 2))
-    figure, axes = panels(len(groups), height, columns=min(2, len(groups)))
+    figure, axes = panels(len(groups), height, columns=min(2, len(groups)), narrow=_side_by_side(analysis))
     for one, (dataset, length) in zip(axes, groups, strict=True):
         own = frame([p for p in timed if (p.dataset, p.length) == (dataset, length)])
         for single, some in own.groupby(own.groupby("label")["seed"].transform("nunique").eq(1)):
@@ -222,32 +336,94 @@ def _learning_curves(axes: Axes, runs: pd.DataFrame, looks: dict[str, Style], *,
     )
 
 
-def frontier(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
-    """The timed rows that no other of the same data set both outranks and outpaces, fastest first.
+def surpassing(points: Iterable[tuple[AccuracyRow, float]]) -> list[tuple[AccuracyRow, float]]:
+    """The rows with their costs that no other both outranks and undercuts, cheapest first.
 
-    By the means over the seeds of test NDCG@10 and of seconds of training; lengths count as different models.
+    By the means over the seeds of test NDCG@10; lengths count as different models.
     """
-    timed = [r for r in rows if r.training_seconds and not r.is_reference and SELECTION in r.metrics]
     best, found = -np.inf, []
-    for row in sorted(timed, key=lambda r: (r.training_seconds, -r.metrics[SELECTION].mean)):
+    for row, cost in sorted(points, key=lambda point: (point[1], -point[0].metrics[SELECTION].mean)):
         if row.metrics[SELECTION].mean > best:
             best = row.metrics[SELECTION].mean
-            found.append(row)
+            found.append((row, cost))
     return found
 
 
-def _frontier_note(dataset: str, rows: list[AccuracyRow]) -> tuple[str, str] | None:
-    own = [r for r in rows if r.dataset == dataset]
-    if len({r.label for r in own if r.training_seconds}) < 2:
-        return None
-    several = len({r.length for r in own}) > 1
-    points = [
-        f"{r.label}{f' at {r.length:,}' if several else ''} ({r.metrics[SELECTION].mean:.4f} in "
-        f"{duration(r.training_seconds or 0.0)})"
-        for r in frontier(own)
-    ]
-    words = "no other ranks better on average after less training than" if len(points) > 1 else "fastest and best:"
-    return f"The frontier on {dataset}.", f"{words[0].upper()}{words[1:]} {', '.join(points)}."
+def see_frontier(analysis: Analysis) -> str:
+    """Which models no other outranks at less cost."""
+    sentences = []
+    for dataset, (unit, points) in _costs(analysis).items():
+        several = len({r.length for r, _ in points}) > 1
+        cost = duration if unit.startswith("training, ") else lambda value: f"{number(value)} µs a token"
+        names = [
+            f"{r.label}{f' at {r.length:,}' if several else ''} ({r.metrics[SELECTION].mean:.4f} in {cost(value)})"
+            for r, value in surpassing(points)
+        ]
+        words = "no other ranks better on average for less than" if len(names) > 1 else "cheapest and best is"
+        sentences.append(f"On {dataset} {words} {', '.join(names)}.")
+    return " ".join(sentences[:2])
+
+
+def see_differences(analysis: Analysis) -> str:
+    """Over how many baselines the difference is told apart from zero."""
+    sentences = []
+    for dataset, length in _longest((d.dataset, d.length) for d in analysis.accuracy_differences):
+        own = [d for d in analysis.accuracy_differences if (d.dataset, d.length) == (dataset, length)]
+        better = sum(d.interval is not None and d.interval[0] > 0 for d in own)
+        worse = sum(d.interval is not None and d.interval[1] < 0 for d in own)
+        sentences.append(
+            f"On {dataset} {own[0].partner} ranks better than {better} of {len(own)}, worse than {worse}, and is not "
+            f"told apart from {len(own) - better - worse}."
+        )
+    return " ".join(sentences[:2])
+
+
+def see_length(analysis: Analysis) -> str:
+    """What a longer history brings the timing partner, and who gains most."""
+    sentences = []
+    for dataset in dict.fromkeys(r.dataset for r in analysis.accuracy):
+        gains = {}
+        for label in dict.fromkeys(r.label for r in analysis.accuracy):
+            own = sorted(
+                (
+                    r
+                    for r in analysis.accuracy
+                    if (r.dataset, r.label) == (dataset, label) and r.length is not None and SELECTION in r.metrics
+                ),
+                key=lambda r: r.length or 0,
+            )
+            if len(own) > 1 and not own[0].is_reference:
+                gains[label] = own[0], own[-1], own[-1].metrics[SELECTION].mean - own[0].metrics[SELECTION].mean
+        if not gains:
+            continue
+        label, (first, last, gain) = max(gains.items(), key=lambda item: item[1][2])
+        words = f"On {dataset} {label} gains most from {last.length:,} instead of {first.length:,} events, {gain:+.4f}"
+        partner = gains.get(analysis.study.timing_partner)
+        if partner is not None and label != analysis.study.timing_partner:
+            words += f"; {analysis.study.timing_partner} {partner[2]:+.4f}"
+        sentences.append(f"{words}.")
+    return " ".join(sentences[:2])
+
+
+def see_learning(analysis: Analysis) -> str:
+    """Who reaches the target first, and how many runs never do."""
+    for dataset, length in _longest((p.dataset, p.length) for p in analysis.learning if p.train_seconds):
+        targets = [t for t in analysis.times_to_quality if (t.dataset, t.length) == (dataset, length)]
+        reached = {t.label: [x for x in t.seconds if x is not None] for t in targets}
+        runs, met = sum(len(t.seconds) for t in targets), sum(map(len, reached.values()))
+        if not met:
+            continue
+        mean = {label: sum(own) / len(own) for label, own in reached.items() if own}
+        first = min(mean, key=lambda label: mean[label])
+        return (
+            f"On {dataset} {met} of {counted(runs, 'run reaches', 'runs reach')} the target, those of {first} first, "
+            f"after {duration(mean[first])} on average."
+        )
+    last = [p for p in analysis.learning if p.train_seconds]
+    if not last:
+        return ""
+    best = max(last, key=lambda p: p.validation_ndcg10)
+    return f"{best.label} reaches the highest validation NDCG@10, {best.validation_ndcg10:.4f}, on {best.dataset}."
 
 
 def see(analysis: Analysis) -> str:
@@ -295,16 +471,28 @@ def data(analysis: Analysis) -> dict[str, Any]:
         notes.append(
             ("Below counting.", f"{', '.join(weak)} {verb} below the best untrained reference of its data set.")
         )
-    frontiers = (_frontier_note(name, trained) for name in dict.fromkeys(r.dataset for r in trained))
-    notes += [note for note in frontiers if note is not None]
     if collapsed:
         notes.append(("Collapsed runs", f"left out of the means: {'; '.join(collapsed)}."))
     return {"notes": notes}
 
 
 SECTION = Section(
-    order=80,
-    figures={"accuracy": accuracy, "accuracy-length": accuracy_length, "learning": learning},
-    see={"accuracy": see},
+    order=50,
+    page="accuracy",
+    lacks="No training cell is among these records, so nothing is said about accuracy.",
+    figures={
+        "accuracy": accuracy,
+        "differences": differences,
+        "frontier": frontier_figure,
+        "accuracy-length": accuracy_length,
+        "learning": learning,
+    },
+    see={
+        "accuracy": see,
+        "differences": see_differences,
+        "frontier": see_frontier,
+        "accuracy-length": see_length,
+        "learning": see_learning,
+    },
     data=data,
 )

@@ -70,4 +70,26 @@ def _words(floor: NoiseFloor, partner: str) -> dict[str, str]:
     return {"sweep": floor.sweep, "words": words, "warning": warning if floor.all_cover_one is False else ""}
 
 
-SECTION = Section(order=100, figures={"noise": noise}, data=data)
+def see(analysis: Analysis) -> str:
+    """How small an effect can be told, or how far the copies were apart."""
+    if not analysis.controls:
+        return ""
+    partner = analysis.study.timing_partner
+    known = [floor for floor in analysis.noise_floors if floor.percent is not None]
+    if known:
+        worst = max(known, key=lambda floor: floor.percent or 0.0)
+        least = number(worst.percent, 2)
+        return f"Two copies of {partner} differ by {least} % at most: a smaller effect is inconclusive."
+    most = max(abs(point.ratio - 1) for point in analysis.controls)
+    return f"Two copies of {partner} differ by {number(100 * most, 2)} % at most; too few processes for a noise floor."
+
+
+SECTION = Section(
+    order=70,
+    page="sure",
+    lacks="No A/A control is among these records: no noise floor can be stated, and small differences in time cannot "
+    "be told from noise.",
+    figures={"noise": noise},
+    see={"noise": see},
+    data=data,
+)

@@ -11,7 +11,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from harness.analysis.results import Analysis, OperatorBench
 from harness.analysis.rows import OperatorRow
 from harness.records.operator import Error
-from harness.report.drawing import Ends, curves, legend, name_lines, panels, widen
+from harness.report.drawing import (
+    Ends,
+    curves,
+    frame,
+    legend,
+    looks_of,
+    name_lines,
+    panels,
+    points,
+    present,
+    widen,
+)
+from harness.report.numbers import number
 from harness.report.section import Section
 from harness.report.theme import ACCENT, Style, length_axis, log_axis
 
@@ -53,7 +65,7 @@ def operator_time(analysis: Analysis) -> Figure | None:
         return None
     rows = main_rows(bench)
     passes = [p for p in _PASSES if any(r.pass_ == p for r in rows)]
-    figure, axes = panels(len(passes), 2.9 if len(passes) == 1 else 2.5)
+    figure, axes = panels(len(passes), 2.9 if len(passes) == 1 else 2.1)
     ends: list[Ends] = []
     names = _backends(r.backend for r in rows)
     looks = {_NAMES[name]: LOOKS[name] for name in names}
@@ -94,8 +106,8 @@ def operator_error(analysis: Analysis) -> Figure | None:
             for error in bench.errors:
                 if error.backend == name and value(error) > 0:
                     worst[error.length] = max(worst.get(error.length, 0.0), value(error))
-            points = sorted(worst.items())
-            parts.append(_curve(_NAMES[name], [n for n, _ in points], [e for _, e in points], [[] for _ in points]))
+            own = sorted(worst.items())
+            parts.append(_curve(_NAMES[name], [n for n, _ in own], [e for _, e in own], [[] for _ in own]))
         curves(one, pd.concat(parts), looks)
         lengths = sorted({e.length for e in bench.errors})
         length_axis(one, lengths)
@@ -117,4 +129,73 @@ def _curve(name: str, lengths: Sequence[int], values: Sequence[float], rounds: S
     )
 
 
-SECTION = Section(order=70, figures={"operator-time": operator_time, "operator-error": operator_error})
+def layers_share(analysis: Analysis) -> Figure | None:
+    """Part of a training step that the layers take, against length; None where a step without them was not timed."""
+    shares = frame([p for p in analysis.times if p.mixer_share is not None])
+    if shares.empty or shares["length"].nunique() < 2:
+        return None
+    looks = looks_of(analysis)
+    groups = list(shares.groupby("sweep", sort=False))
+    figure, axes = panels(len(groups), 2.3)
+    ends: list[Ends] = []
+    for one, (_, own) in zip(axes, groups, strict=True):
+        ends.append(curves(one, points(own, "length", "mixer_share", factor=100.0), looks))
+        lengths = sorted(set(own["length"]))
+        length_axis(one, lengths)
+        widen(one, lengths)
+        one.set_ylim(0, 100)
+        one.set_ylabel("share of the layers (% of a step)")
+        one.set_title(f"Training step, {own['tokens'].iloc[0]:,} tokens a batch")
+    name_lines(figure, axes, present(looks, shares["label"]), looks, ends, [{} for _ in axes])
+    return figure
+
+
+def see_time(analysis: Analysis) -> str:
+    """How the backends compare at the longest length that two of them share, and how each grows."""
+    bench = analysis.operator
+    if bench is None or not bench.rows:
+        return ""
+    rows = [r for r in main_rows(bench) if r.pass_ == main_rows(bench)[-1].pass_ and r.kind == "convolution"]
+    rows = rows or main_rows(bench)
+    longest = max(r.length for r in rows)
+    ordered = sorted((r for r in rows if r.length == longest), key=lambda r: r.seconds)
+    least, most = ordered[0], ordered[-1]
+    words = f"At a length of {longest:,} the operator takes {number(1e3 * least.seconds)} ms by {_NAMES[least.backend]}"
+    if most is not least:
+        words += f", {number(most.seconds / least.seconds)} times as long by {_NAMES[most.backend]}"
+    slopes = [f"{_NAMES[name]} {bench.slopes[name].slope:.2f}" for name in _backends(bench.slopes)]
+    return f"{words}; exponents: {', '.join(slopes)}." if slopes else f"{words}."
+
+
+def see_error(analysis: Analysis) -> str:
+    """The largest relative error of any backend."""
+    bench = analysis.operator
+    if bench is None or not bench.errors:
+        return ""
+    worst = max((value(e), _NAMES[e.backend]) for e in bench.errors for value in _ERRORS.values())
+    return f"The largest relative error, {worst[0]:.1e}, is of {worst[1]}." if worst[0] > 0 else ""
+
+
+def see_share(analysis: Analysis) -> str:
+    """How much of a step the layers take at the shortest and the longest length, for the timing partner."""
+    shares = [p for p in analysis.times if p.mixer_share is not None]
+    if len({p.length for p in shares}) < 2:
+        return ""
+    name = analysis.study.timing_partner
+    own = [p for p in shares if p.sweep == shares[0].sweep and p.label == name] or [
+        p for p in shares if (p.sweep, p.label) == (shares[0].sweep, shares[0].label)
+    ]
+    first, last = min(own, key=lambda p: p.length), max(own, key=lambda p: p.length)
+    return (
+        f"The layers take {100 * (first.mixer_share or 0):.0f} % of a step of {first.label} at {first.length:,} events "
+        f"and {100 * (last.mixer_share or 0):.0f} % at {last.length:,}: the rest all models pay alike."
+    )
+
+
+SECTION = Section(
+    order=60,
+    page="why",
+    lacks="No record of the operator by itself is here.",
+    figures={"operator-time": operator_time, "layers-share": layers_share, "operator-error": operator_error},
+    see={"operator-time": see_time, "layers-share": see_share, "operator-error": see_error},
+)

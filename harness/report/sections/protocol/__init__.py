@@ -91,7 +91,8 @@ def _machine(machine: Machine) -> list[tuple[str, str]]:
         machine.power_limit_watts and f"power limit {exact(machine.power_limit_watts)} W",
         None if machine.tf32 is None else f"TF32 {'on' if machine.tf32 else 'off'}",
     ]
-    threads = f", {' or '.join(map(str, machine.threads))} threads pinned" if machine.threads else ""
+    pinned = "thread" if machine.threads == [1] else "threads"
+    threads = f", {' or '.join(map(str, machine.threads))} {pinned} pinned" if machine.threads else ""
     allocator = ", ".join(f"{name}={value}" for name, value in machine.allocator.items())
     cores = f"{machine.cores_usable} of {counted(machine.cores, 'core', 'cores')} usable"
     return [
@@ -103,4 +104,4 @@ def _machine(machine: Machine) -> list[tuple[str, str]]:
     ]
 
 
-SECTION = Section(order=20, data=data)
+SECTION = Section(order=14, data=data)

@@ -19,7 +19,7 @@ def streaming(analysis: Analysis) -> Figure | None:
         return None
     looks = looks_of(analysis)
     groups = list(frame(analysis.streams).groupby("sweep", sort=False))
-    figure, axes = panels(len(groups), 2.5)
+    figure, axes = panels(len(groups), 1.85)
     ends: list[Ends] = []
     for one, (sweep, rows) in zip(axes, groups, strict=True):
         own = rows[rows["length"] == rows.groupby("label")["length"].transform("max")]
@@ -29,7 +29,7 @@ def streaming(analysis: Analysis) -> Figure | None:
         length_axis(one, histories, "history (events)")
         widen(one, histories)
         log_axis(one, "time per event (µs)")
-        one.set_title(f"One more event of one user, sweep {sweep}")
+        one.set_title(f"One more event, sweep {sweep}")
     name_lines(figure, axes, present(looks, (p.label for p in analysis.streams)), looks, ends, [{} for _ in axes])
     return figure
 
@@ -51,4 +51,10 @@ def see(analysis: Analysis) -> str:
     return f"{words}, and {most.label} {most.ratio:.2f} times."
 
 
-SECTION = Section(order=60, figures={"streaming": streaming}, see={"streaming": see})
+SECTION = Section(
+    order=36,
+    page="growth",
+    lacks="No cell timed single events, so nothing is said about serving event by event.",
+    figures={"streaming": streaming},
+    see={"streaming": see},
+)

@@ -9,6 +9,7 @@ from harness.report.section import Section
 
 _MOST = 12
 _MOST_PATHS = 6
+_MOST_THREATS = 8
 
 
 def data(analysis: Analysis) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def data(analysis: Analysis) -> dict[str, Any]:
             if items
         ],
         "lost": _lost(analysis),
+        "worst": analysis.problems.threats[:_MOST_THREATS],
+        "more": max(0, len(analysis.problems.threats) - _MOST_THREATS),
     }
 
 
@@ -45,4 +48,4 @@ def _lost(analysis: Analysis) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-SECTION = Section(order=110, data=data)
+SECTION = Section(order=74, page="sure", data=data)

@@ -24,11 +24,13 @@ from harness.report.numbers import number
 from harness.report.section import Section
 from harness.report.theme import Style, length_axis, log_axis
 
+# Inches of a panel by the number of panels: three or more stand in two columns, and all of them on one page.
+_HEIGHTS = (2.35, 2.0, 2.3, 2.3, 1.8, 1.8, 1.5)
 _PHASES = {"step": "Training step", "forward": "Forward pass"}
 
 
 def time(analysis: Analysis) -> Figure | None:
-    """Time against length: a panel per sweep and phase; None without timed cells.
+    """Time against length: a panel per sweep and phase with two lengths or more; None without any.
 
     Constant tokens: microseconds per token, where linear time is a level line. Constant batch:
     milliseconds per step.
@@ -37,13 +39,21 @@ def time(analysis: Analysis) -> Figure | None:
     timed = frame([point for point in analysis.times if point.phase != "rest"])
     if timed.empty:
         return None
-    groups = list(timed.groupby(["sweep", "phase"], sort=False))
+    groups = [(key, own) for key, own in timed.groupby(["sweep", "phase"], sort=False) if _grows(analysis, own)]
+    if not groups:
+        return None
     looks = looks_of(analysis)
-    figure, axes = panels(len(groups), 2.9 if len(groups) == 1 else 2.5)
+    figure, axes = panels(len(groups), _HEIGHTS[min(len(groups), len(_HEIGHTS)) - 1])
     drawn = [_panel(analysis, one, own, looks) for one, (_, own) in zip(axes, groups, strict=True)]
-    labels = present(looks, (point.label for point in analysis.times))
+    labels = present(looks, (label for _, own in groups for label in own["label"]))
     name_lines(figure, axes, labels, looks, [ends for ends, _ in drawn], [rows for _, rows in drawn])
     return figure
+
+
+def _grows(analysis: Analysis, own: pd.DataFrame) -> bool:
+    """Whether there are two lengths, of which one may have ended out of memory or time."""
+    lost = lost_cells(analysis, own["sweep"].iloc[0])
+    return len({*own["length"], *(length for cells in lost.values() for length, _ in cells)}) > 1
 
 
 def _panel(analysis: Analysis, axes: Axes, own: pd.DataFrame, looks: dict[str, Style]) -> tuple[Ends, dict[str, float]]:
@@ -84,7 +94,8 @@ def _lines(analysis: Analysis, means: pd.DataFrame, sweep: str, phase: str) -> p
 def see(analysis: Analysis) -> str:
     """How much dearer a token becomes with the length, for the timing partner and for whom it grows most."""
     tokens = [p for p in analysis.times if p.constant == "tokens" and p.phase == "step"]
-    own = [p for p in tokens if p.sweep == tokens[0].sweep]
+    sweep = next((p.sweep for p in tokens if any(q.sweep == p.sweep and q.length != p.length for q in tokens)), "")
+    own = [p for p in tokens if p.sweep == sweep]
     growth: dict[str, tuple[int, int, float]] = {}
     for label in dict.fromkeys(p.label for p in own):
         line = sorted((p for p in own if p.label == label), key=lambda p: p.length)
@@ -102,4 +113,10 @@ def see(analysis: Analysis) -> str:
     return f"{words}, and from {first:,} to {last:,} {number(ratio)} times as long for {label}."
 
 
-SECTION = Section(order=30, figures={"time": time}, see={"time": see})
+SECTION = Section(
+    order=30,
+    page="growth",
+    lacks="No sweep has timed cells at two lengths, so nothing is said about how time grows.",
+    figures={"time": time},
+    see={"time": see},
+)

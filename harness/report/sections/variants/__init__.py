@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import pandas as pd
+from matplotlib.figure import Figure
 
 from harness.analysis.results import AccuracyRow, Analysis
 from harness.metrics import SELECTION
+from harness.report.drawing import looks_of, panels, row_inches, rows_of_intervals
 from harness.report.numbers import exact
 from harness.report.section import Section
 
@@ -88,4 +91,52 @@ def _sentence(name: str, rows: Sequence[AccuracyRow]) -> str:
     )
 
 
-SECTION = Section(order=85, data=data)
+def variants(analysis: Analysis) -> Figure | None:
+    """Test NDCG@10 of the variants of a model by what sets them apart, at the longest history; None without any.
+
+    Filled: who leads on the validation events of its model.
+    """
+    tables = _longest(analysis)
+    if not tables:
+        return None
+    looks = looks_of(analysis)
+    most = max(len(table["rows"]) for table in tables)
+    figure, axes = panels(len(tables), row_inches(most) * most + 0.95, columns=1)
+    for one, table in zip(axes, tables, strict=True):
+        rows = [
+            (row["label"], f"{row['label']} ◂" if row["first"] else row["label"], row["test"], row["interval"])
+            for row in table["rows"]
+        ]
+        found = pd.DataFrame(
+            [(label, name, test, *(ends or (None, None))) for label, name, test, ends in rows],
+            columns=["label", "name", "value", "low", "high"],
+        )
+        rows_of_intervals(one, found, looks)
+        one.set_xlabel("test NDCG@10 (0 to 1)")
+        one.set_title(table["dataset"] + (f", histories of {table['length']:,}" if table["length"] else ""))
+    return figure
+
+
+def see(analysis: Analysis) -> str:
+    """What choosing by validation changes, for the first model."""
+    tables = _longest(analysis)
+    return str(tables[0]["sentences"][0]) if tables else ""
+
+
+def _longest(analysis: Analysis) -> list[dict[str, Any]]:
+    """Each data set once, with the longest history that has variants."""
+    found: dict[str, dict[str, Any]] = {}
+    for table in data(analysis)["tables"]:
+        if table["dataset"] not in found or (table["length"] or 0) > (found[table["dataset"]]["length"] or 0):
+            found[table["dataset"]] = table
+    return list(found.values())
+
+
+SECTION = Section(
+    order=62,
+    page="why",
+    lacks="No model was trained in several variants, so nothing is said about what sets them apart.",
+    figures={"variants": variants},
+    see={"variants": see},
+    data=data,
+)

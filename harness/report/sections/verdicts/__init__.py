@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict
-from harness.report.numbers import counted, duration
+from harness.report.numbers import counted, duration, storage
 from harness.report.section import Section
-from harness.report.verdict_table import VERDICTS, verdict_words
+from harness.report.sections.verdicts.figures import main, main_name, margins, see_main, see_margins
+from harness.report.verdict_table import VERDICTS, verdict_words, what_would_decide
 
 _MOST_MISSING = 3
 
@@ -19,12 +20,15 @@ def data(analysis: Analysis) -> dict[str, Any]:
     challengers = list(dict.fromkeys(claim.challenger for claim in analysis.claims)) or [analysis.study.timing_partner]
     return {
         "title": _title(challengers),
-        "about": f"most of them about {challengers[0]}" if len(challengers) < 2 else "about several models",
+        "about": f"about {challengers[0]}" if len(challengers) < 2 else "about several models",
         "subtitle": [_origin(analysis), _completeness(analysis)],
         "tally": [(word, verdicts.count(word)) for word in VERDICTS if word in verdicts],
         "claims": [{"sentence": claim.sentence, **_row(claim.overall)} for claim in analysis.claims],
         "details": [_details(claim) for claim in analysis.claims],
         "missing": [(claim.id, _missing(claim.overall.missing)) for claim in analysis.claims if claim.overall.missing],
+        "main": main_name(analysis),
+        "machine": _machines(analysis),
+        "reading": _reading(analysis),
         "elapsed": duration(analysis.versions.elapsed_seconds) if analysis.versions.elapsed_seconds > 0 else "",
     }
 
@@ -36,7 +40,8 @@ def _title(challengers: Sequence[str]) -> str:
 
 
 def _row(verdict: ClaimVerdict) -> dict[str, str]:
-    return {"id": verdict.id, **verdict_words(verdict), "records": f"{len(verdict.evidence):,}"}
+    records = f"{len(verdict.evidence):,}"
+    return {"id": verdict.id, **verdict_words(verdict), "decide": what_would_decide(verdict), "records": records}
 
 
 def _details(claim: ClaimResult) -> dict[str, Any]:
@@ -72,4 +77,37 @@ def _completeness(analysis: Analysis) -> str:
     return ", ".join([measured, *(f"{count:,} {words}" for words, count in others.items() if count)])
 
 
-SECTION = Section(order=10, data=data)
+def _machines(analysis: Analysis) -> list[str]:
+    """Each machine in a line."""
+    return [
+        ", ".join(
+            [
+                machine.cpu,
+                f"{machine.cores_usable} of {counted(machine.cores, 'core', 'cores')}",
+                storage(machine.memory_bytes),
+                machine.accelerator or "no GPU",
+                machine.system,
+            ]
+        )
+        for machine in analysis.machines
+    ]
+
+
+def _reading(analysis: Analysis) -> str:
+    """What a result here speaks about."""
+    words = (
+        "Every model is this project's own reading of its paper, trained and timed by one harness. Another "
+        "implementation, or another machine, may come out otherwise."
+    )
+    if analysis.machines and not any(machine.accelerator for machine in analysis.machines):
+        words += " No GPU was used: a claim about GPUs is not decided here."
+    return words
+
+
+SECTION = Section(
+    order=10,
+    page="one",
+    figures={"main": main, "margins": margins},
+    see={"main": see_main, "margins": see_margins},
+    data=data,
+)
