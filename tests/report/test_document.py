@@ -100,7 +100,7 @@ def test_every_section_says_something_where_nothing_was_measured(tmp_path):
     source = assemble(nothing, tmp_path)
     assert render(source).startswith(b"%PDF-")
     assert headings(source)[0] == QUESTIONS["sure"]
-    text = words_of(source, "list") + words_of(source, "block")
+    text = words_of(source, "list") + words_of(source, "<aside>")
     for section in sections().values():
         assert section.lacks in text
     for page, question in QUESTIONS.items():
@@ -145,8 +145,8 @@ def test_claims_stand_on_the_page_of_their_question(source):
 def test_page_one_holds_question_verdicts_figure_machine_and_whose_reading_it_is(source):
     assert page_of(source, "<question>") == page_of(source, "<reading>") == 1
     assert page_of(source, "figure.where(kind: image)") == 1
-    text = words_of(source, "block")
-    assert "The question." in text
+    assert "The question." in words_of(source, "<question>")
+    text = words_of(source, "<reading>")
     assert "Our reading, on this machine." in text
     assert example().machines[0].cpu in text
     assert "No GPU was used" in text

@@ -43,7 +43,7 @@ def test_the_page_stands_in_the_report_when_the_folder_holds_operator_json(analy
 
 def test_without_it_the_page_says_so(tmp_path):
     source = assemble(example(training=False), tmp_path)
-    assert "No record of the operator by itself is here." in words_of(source, "list") + words_of(source, "block")
+    assert "No record of the operator by itself is here." in words_of(source, "list") + words_of(source, "<aside>")
     assert not list(tmp_path.glob("operator-*.svg"))
 
 

@@ -41,14 +41,14 @@ def main_name(analysis: Analysis) -> str:
     """Which figure stands on page one; "" where none can be drawn.
 
     The claims where they are about several models; else the first of speed-up, variants, accuracy, time and memory
-    that the records hold. Variants come before accuracy only where a claim is about them.
+    that the records hold. Variants come before accuracy only where all claims are about them.
     """
     several = len({claim.challenger for claim in analysis.claims}) >= _SEVERAL
     return "margins" if several and see_margins(analysis) else next((name for name, _, _ in _candidates(analysis)), "")
 
 
 def _candidates(analysis: Analysis) -> list[_Drawing]:
-    kernels = any(claim.rule == "kernel" for claim in analysis.claims)
+    kernels = {claim.rule for claim in analysis.claims} == {"kernel"}
     return [one for one in _MAIN if one[2](analysis) and (one[0] != "variants" or kernels)]
 
 
