@@ -316,9 +316,9 @@ def name_lines(
         end_labels(one, end, looks, row)
 
 
-def row_inches(rows: int) -> float:
-    """Height of one of so many rows: closer where there are many, so that a page holds them beside another figure."""
-    return 0.2 if rows <= 8 else 0.155
+def rows_inches(rows: int) -> float:
+    """Height of a panel of so many rows: closer where there are many, so that a page holds another figure too."""
+    return max(1.35, (0.2 if rows <= 8 else 0.155) * rows + 1.0)
 
 
 def rows_of_intervals(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Style], *, named: bool = True) -> None:
@@ -385,12 +385,17 @@ def limit(axes: Axes, x: float, text: str = "", *, dashed: bool = True) -> None:
     """A vertical reference line with its meaning written at its top."""
     axes.axvline(x, color=MUTED, linewidth=0.9, linestyle="--" if dashed else "-", zorder=1.5)
     if text:
+        # Asking for the limits brings them up to date.
+        axes.get_xlim()
+        place = axes.transAxes.inverted().transform(axes.transData.transform((x, 1.0)))[0]
         axes.annotate(
             text,
             (x, 1.0),
             xycoords=blended_transform_factory(axes.transData, axes.transAxes),
-            xytext=(2, 1),
+            xytext=(2, 1) if place < 0.6 else (-2, 1),
             textcoords="offset points",
+            # Towards the middle, so that it never runs out of the figure.
+            ha="left" if place < 0.6 else "right",
             va="bottom",
             color=MUTED,
             fontsize=6.5,

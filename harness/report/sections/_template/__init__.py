@@ -49,8 +49,8 @@ def see(analysis: Analysis) -> str:
     return f"{counts.most_common(1)[0][0]} has most cells with a flag." if counts else ""
 
 
-# Sections stand in the order of their numbers, from 10 (verdicts) to 130 (all cells), in the appendix or on the `page`
-# of a question: `Section(page="faster", lacks="What is said where no figure can be drawn.", …)`, with no heading in the
-# .typ, and tables in flags-tables.typ. The .typ shows a figure by the name given here, which must differ from those of the
-# other sections. Without figures or data, leave them out.
+# Sections stand in the order of their numbers, from 10 (verdicts) to 130 (all cells): in the appendix, or on the `page`
+# of a question, `Section(page="faster", lacks="What is said where no figure can be drawn.", …)`, with no heading in the
+# .typ and with tables in flags-tables.typ. The .typ shows a figure by the name given here, which must differ from those
+# of the other sections. Without figures or data, leave them out.
 SECTION = Section(order=85, figures={"flags": flags}, see={"flags": see}, data=data)

@@ -22,7 +22,7 @@ from harness.report.drawing import (
     panels,
     present,
     ratio_axis,
-    row_inches,
+    rows_inches,
     rows_of_intervals,
     shown,
     widen,
@@ -127,19 +127,22 @@ def growth(analysis: Analysis) -> Figure | None:
     if not kinds:
         return None
     looks = looks_of(analysis)
-    figure, axes = panels(len(kinds), row_inches(len(rows)) * len(rows) + 0.85, columns=len(kinds))
+    figure, axes = panels(len(kinds), rows_inches(len(rows)), columns=len(kinds))
     for one, kind in zip(axes, kinds, strict=True):
         own = rows.rename(columns={kind: "value", f"{kind} low": "low", f"{kind} high": "high"})
         if kind == "rise":
             one.set_xscale("log")
         rows_of_intervals(one, own[["label", "name", "value", "low", "high"]], looks, named=kind == kinds[0])
-        limit(one, 1, "linear time" if kind == "rise" else "linear", dashed=False)
         if kind == "rise":
+            limit(one, 1, "linear time", dashed=False)
             ratio_axis(one, "longest over an eighth of it (×)")
             one.set_title("Cost of a token", pad=13)
         else:
+            # From linear to quadratic; what lies far outside runs out of the panel.
+            low, high = one.get_xlim()
+            one.set_xlim(max(min(low, 0.9), -0.5), min(max(high, 2.15), 3.5))
+            limit(one, 1, "linear", dashed=False)
             limit(one, 2, "quadratic")
-            one.set_xlim(max(one.get_xlim()[0], -0.5), min(one.get_xlim()[1], 3.5))
             one.set_xlabel("exponent of L (1)")
             one.set_title("What grows", pad=13)
     return figure

@@ -22,7 +22,7 @@ from harness.report.drawing import (
     points,
     present,
     ratio_axis,
-    row_inches,
+    rows_inches,
     rows_of_intervals,
     widen,
 )
@@ -125,7 +125,7 @@ def memory_longest(analysis: Analysis) -> Figure | None:
         ]
     )
     count = 2 if powers else 1
-    figure, axes = panels(count, row_inches(len(rows)) * len(rows) + 1.0, columns=count)
+    figure, axes = panels(count, rows_inches(len(rows)), columns=count)
     held = rows.assign(value=rows["memory"], low=None, high=None)
     axes[0].set_xscale("log")
     rows_of_intervals(axes[0], held, looks)

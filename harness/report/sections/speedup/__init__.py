@@ -27,7 +27,7 @@ from harness.report.drawing import (
     points,
     present,
     ratio_axis,
-    row_inches,
+    rows_inches,
     rows_of_intervals,
     rule,
     shown,
@@ -35,13 +35,15 @@ from harness.report.drawing import (
 )
 from harness.report.numbers import number, window
 from harness.report.section import Section
-from harness.report.theme import ACCENT, INK, RULE, Style, length_axis, log_axis
+from harness.report.theme import ACCENT, INK, MUTED, RULE, Style, length_axis, log_axis
 
 _WORDS = {"oom": "OOM", "timeout": "time-out"}
 _FULL_INCHES = 3.1
 _TITLES = {"speed-up": "At the longest length", "crossing": "Faster from", "trend": "How it grows"}
 # Rows of a figure that still fits a page beside another one.
 _MOST_ROWS = 34
+# Of the columns of a map together.
+_MAP_INCHES = 5.2
 _LONGEST_PARTNER = 16
 _SLOWER = "#0072b2"
 
@@ -178,16 +180,38 @@ def speedup_map(analysis: Analysis) -> Figure | None:
     for j in range(1, len(columns)):
         if columns[j - 1][0] != columns[j][0]:
             axes.axvline(j, color=RULE, linewidth=1.0)
-    heads = [f"{sweep}\n{length:,}" if several else f"{length:,}" for sweep, length in columns]
+    heads = [f"{length:,}" for _, length in columns]
     axes.set_xticks([j + 0.5 for j in range(len(columns))], heads, rotation=0 if len(columns) <= 12 else 60)
     axes.set_yticks([i + 0.5 for i in range(len(labels))], [shown(label) for label in labels], rotation=0)
     for tick, label in zip(axes.get_yticklabels(), labels, strict=True):
         tick.set_color(looks[label].colour)
     axes.tick_params(length=0)
-    axes.set_xlabel("sweep, sequence length L (events)" if several else "sequence length L (events)")
+    axes.set_xlabel("sequence length L (events)")
+    if several:
+        _name_sweeps(axes, [sweep for sweep, _ in columns])
     axes.set_ylabel("over the model (label)")
     axes.set_title(f"Speed-up of {shown(analysis.speedups[0].partner)} (×)")
     return figure
+
+
+def _name_sweeps(axes: Axes, sweeps: list[str]) -> None:
+    """The name of each sweep above its columns, cut to their width."""
+    for sweep in dict.fromkeys(sweeps):
+        first, count = sweeps.index(sweep), sweeps.count(sweep)
+        most = max(4, int(count * _MAP_INCHES / len(sweeps) / 0.055))
+        name = sweep if len(sweep) <= most else f"{sweep[: most - 1]}…"
+        axes.annotate(
+            name,
+            (first + count / 2, 1.0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=MUTED,
+            fontsize=6.5,
+        )
+    axes.set_title(axes.get_title(loc="left"), pad=13)
 
 
 def _digits(value: float) -> str:
@@ -211,7 +235,7 @@ def speedup_intervals(analysis: Analysis) -> Figure | None:
         return None
     looks = looks_of(analysis)
     kinds = [kind for kind in _TITLES if rows[kind].notna().any()]
-    figure, axes = panels(len(kinds), row_inches(len(rows)) * len(rows) + 1.0, columns=len(kinds))
+    figure, axes = panels(len(kinds), rows_inches(len(rows)), columns=len(kinds))
     for one, kind in zip(axes, kinds, strict=True):
         own = rows.rename(columns={kind: "value", f"{kind} low": "low", f"{kind} high": "high"})
         # Above the words at the reference lines.

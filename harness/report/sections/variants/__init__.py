@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.results import AccuracyRow, Analysis
 from harness.metrics import SELECTION
-from harness.report.drawing import looks_of, panels, row_inches, rows_of_intervals
+from harness.report.drawing import looks_of, panels, rows_inches, rows_of_intervals
 from harness.report.numbers import exact
 from harness.report.section import Section
 
@@ -101,7 +101,7 @@ def variants(analysis: Analysis) -> Figure | None:
         return None
     looks = looks_of(analysis)
     most = max(len(table["rows"]) for table in tables)
-    figure, axes = panels(len(tables), row_inches(most) * most + 0.95, columns=1)
+    figure, axes = panels(len(tables), rows_inches(most), columns=1)
     for one, table in zip(axes, tables, strict=True):
         rows = [
             (row["label"], f"{row['label']} ◂" if row["first"] else row["label"], row["test"], row["interval"])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.published import own_rulings
 from harness.analysis.results import Analysis, ClaimVerdict
-from harness.report.drawing import limit, panels, ratio_axis, row_inches, rows_of_intervals
+from harness.report.drawing import limit, panels, ratio_axis, rows_inches, rows_of_intervals
 from harness.report.numbers import counted, number
 from harness.report.sections import accuracy, memory, speedup, time, variants
 from harness.report.theme import TEXT_WIDTH_INCHES, Style
@@ -83,7 +83,7 @@ def margins(analysis: Analysis) -> Figure | None:
     rows = _margins(analysis)
     if rows.empty:
         return None
-    figure, (axes,) = panels(1, row_inches(len(rows)) * len(rows) + 0.8)
+    figure, (axes,) = panels(1, rows_inches(len(rows)))
     axes.set_xscale("log")
     looks = dict(zip(rows["label"], [LOOKS[verdict] for verdict in rows["verdict"]], strict=True))
     rows_of_intervals(axes, rows, looks)
