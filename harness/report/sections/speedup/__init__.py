@@ -190,7 +190,8 @@ def speedup_map(analysis: Analysis) -> Figure | None:
     if several:
         _name_sweeps(axes, [sweep for sweep, _ in columns])
     axes.set_ylabel("over the model (label)")
-    axes.set_title(f"Speed-up of {shown(analysis.speedups[0].partner)} (×)")
+    # Above the names of the sweeps.
+    axes.set_title(f"Speed-up of {shown(analysis.speedups[0].partner)} (×)", pad=13 if several else 6)
     return figure
 
 
@@ -211,7 +212,6 @@ def _name_sweeps(axes: Axes, sweeps: list[str]) -> None:
             color=MUTED,
             fontsize=6.5,
         )
-    axes.set_title(axes.get_title(loc="left"), pad=13)
 
 
 def _digits(value: float) -> str:
