@@ -10,6 +10,7 @@ from typing import NoReturn
 
 # Exit codes of every command: wrong usage, and a fault of the harness itself.
 USAGE, INTERNAL = 64, 70
+_LONGEST_MESSAGE = 4000
 # Reading records, verdicts and reports do without it.
 NO_TORCH = (
     "training and timing need torch, which is not installed; type  pip install 'hyenarec-bench[measure]'  "
@@ -28,6 +29,18 @@ def unknown(what: str, value: str, legal: Iterable[str], remedy: str = "") -> Us
     hint = f" Did you mean '{near[0]}'?" if near else ""
     tail = f" {remedy}" if remedy else ""
     return UserError(f"unknown {what} '{value}'.{hint} Legal: {', '.join(names) or 'none'}.{tail}")
+
+
+def in_one_line(message: object) -> str:
+    """A message as one line of a terminal, whatever it repeats of a file from elsewhere.
+
+    Line ends, and what would steer a terminal or turn the direction of its text, become escapes; a long middle is cut.
+    """
+    text = str(message)
+    if len(text) > _LONGEST_MESSAGE:
+        half = _LONGEST_MESSAGE // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Parser(argparse.ArgumentParser):

@@ -28,7 +28,7 @@ import msgspec
 from harness.analysis.analyse import analyse
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES, MOST_BORROWED, t_quantile
 from harness.analysis.results import ClaimVerdict
-from harness.errors import USAGE, Parser, UserError, unknown
+from harness.errors import USAGE, Parser, UserError, in_one_line, unknown
 from harness.records import read_json
 from harness.records.schema import (
     SCHEMA_VERSION,
@@ -153,6 +153,15 @@ def read_table(path: Path) -> Table:
         UserError: No such file, no JSON, or no table; the message says what is wrong.
     """
     table: Table = read_json.read(path, Table, "table", "docs/published.md shows one")
+    try:
+        _check_table(path, table)
+    except UserError as error:
+        # It may repeat a word of the file, with whatever is in it.
+        raise UserError(in_one_line(error)) from None
+    return table
+
+
+def _check_table(path: Path, table: Table) -> None:
     if table.partner not in table.columns:
         raise UserError(f"{path}: partner '{table.partner}' is not a column; name one of {', '.join(table.columns)}")
     if table.lengths != sorted(set(table.lengths)) or not table.lengths or table.lengths[0] < 1 or table.batch < 1:
@@ -170,7 +179,6 @@ def read_table(path: Path) -> Table:
             )
     for card in table.claims:
         _check_claim(path, table, card)
-    return table
 
 
 def _check_claim(path: Path, table: Table, card: Card) -> None:

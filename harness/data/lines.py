@@ -178,7 +178,8 @@ def _member(path: Path, stack: contextlib.ExitStack) -> Any:
         members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
         if len(members) == 1:
             return archive.open(members[0])
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        # A damaged directory may name a place that the file does not have.
         raise UserError(f"{path} is damaged ({error}); get it again") from None
     except RuntimeError as error:
         raise UserError(f"{path}: {error}; unpack it, and name the file in it") from None

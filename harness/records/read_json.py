@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import UserError
+from harness.errors import UserError, in_one_line
 
 # What a converter raises over a file that is not what its version promises.
 _UNCONVERTIBLE = (AttributeError, LookupError, TypeError, ValueError)
@@ -60,10 +60,10 @@ def read(
         if found == version:
             return msgspec.convert({**value, field: version}, kind)
     except (msgspec.ValidationError, *_UNCONVERTIBLE) as error:
-        raise UserError(f"{path}: not a valid {what}: {error}; {remedy}") from None
+        raise UserError(f"{path}: not a valid {what}: {in_one_line(error)}; {remedy}") from None
     if found is None:
         raise UserError(f"{path}: not a valid {what}: it has no {field}; {remedy}")
     raise UserError(
-        f"{path}: {what} schema {found}, this harness reads schema {version}; "
+        f"{path}: {what} schema {in_one_line(found)}, this harness reads schema {version}; "
         f"read it with the version that wrote it, or {remedy}"
     )

@@ -41,6 +41,8 @@ RESERVE_SECONDS = 15.0
 ARCHIVE_EVERY_SECONDS = 60.0
 # A sweep keeps its own time; it is stopped from here only if it fails to.
 _GRACE_SECONDS = 10.0
+# No study gives a file a longer one, and beside it a name for what is written aside needs room.
+_LONGEST_NAME = 200
 _ENDED_WELL = "exit status 0"
 
 
@@ -191,14 +193,14 @@ def resume(archive: Path, records: Path) -> int:
         UserError: No such file, not an archive, a damaged one, or one whose files would lie outside the folder; nothing
             was written, or only whole files before the damage.
     """
-    if not (archive.is_file() and tarfile.is_tarfile(archive)):
-        raise UserError(
-            f"--resume: '{archive}' is not an archive; give the .tar.gz of an earlier command, or leave it out"
-        )
     try:
+        if not (archive.is_file() and tarfile.is_tarfile(archive)):
+            raise UserError(
+                f"--resume: '{archive}' is not an archive; give the .tar.gz of an earlier command, or leave it out"
+            )
         with tarfile.open(archive) as bundle:
             return _unpacked(bundle, archive, records)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"--resume: '{archive}' is damaged ({error}); give another one, or leave it out") from None
 
 
@@ -207,6 +209,11 @@ def _unpacked(bundle: tarfile.TarFile, archive: Path, records: Path) -> int:
     members = [(member, *member.name.partition("/")[::2]) for member in bundle.getmembers() if member.isfile()]
     wanted = [(member, records / name) for member, top, name in members if top != "logs" and name]
     for member, target in wanted:
+        if any(len(part) > _LONGEST_NAME for part in target.parts):
+            raise UserError(
+                f"--resume: '{archive}' holds a name of more than {_LONGEST_NAME} letters; it is not an archive "
+                "of this program. Nothing was written"
+            )
         if not target.resolve().is_relative_to(records.resolve()):
             raise UserError(
                 f"--resume: '{archive}' holds '{member.name}', which would lie outside {records}; it is not an archive "

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.data import formats
 from harness.data.catalogue import SOURCES, SYNTHETIC
-from harness.errors import UserError, unknown
+from harness.errors import UserError, in_one_line, unknown
 from harness.study.cells import challenges, resolve_model
 from harness.study.find import find_study
 from harness.study.schema import Study
@@ -27,9 +27,13 @@ def load_study(name_or_path: str) -> Study:
     Raises:
         UserError: One line that names the value, the legal values and the remedy.
     """
-    path = find_study(name_or_path)
-    study: Study = read_yaml(path, Study)
-    _validate(study, str(path))
+    try:
+        path = find_study(name_or_path)
+        study: Study = read_yaml(path, Study)
+        _validate(study, str(path))
+    except UserError as error:
+        # It may repeat a word of the file, with whatever is in it.
+        raise UserError(in_one_line(error)) from None
     return study
 
 

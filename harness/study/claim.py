@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from harness.doors import Door
-from harness.errors import UserError, unknown
+from harness.errors import UserError, in_one_line, unknown
 from harness.study.find import named, resource
 from harness.study.yaml_reading import Count, Section, read_yaml
 
@@ -144,12 +144,16 @@ def shipped_cards() -> dict[str, list[Card]]:
 def _read(path: Path) -> list[Card]:
     if not path.is_file():
         raise UserError(f"no file of cards '{path}'; name an existing YAML file or one of: {', '.join(named(FOLDER))}")
-    cards: list[Card] = read_yaml(path, list[Card])
-    for card in cards:
-        try:
-            RULES.module(card.rule)
-        except UserError as error:
-            raise UserError(f"{path}: card '{card.id}': {error}") from None
+    try:
+        cards: list[Card] = read_yaml(path, list[Card])
+        for card in cards:
+            try:
+                RULES.module(card.rule)
+            except UserError as error:
+                raise UserError(f"{path}: card '{card.id}': {error}") from None
+    except UserError as error:
+        # It may repeat a word of the file, with whatever is in it.
+        raise UserError(in_one_line(error)) from None
     return cards
 
 

@@ -22,7 +22,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 # Far beyond any study, and small enough that a file from elsewhere costs neither memory nor time.
-_MOST_BYTES, _MOST_VALUES, _DEEPEST = 1 << 20, 100_000, 40
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 1 << 18, 100_000, 40
 
 _BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
     ("ge", "at least", operator.ge),
@@ -105,6 +105,13 @@ def _refused(node: yaml.Node, words: str) -> yaml.YAMLError:
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML forbids a key given twice; PyYAML silently keeps the last, and a threshold is lost."""
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        # Here, since its scanner takes a time that grows with the square of the open brackets.
+        if self.flow_level >= _DEEPEST:
+            words = f"nested too deeply; at most {_DEEPEST} levels"
+            raise yaml.scanner.ScannerError(None, None, words, self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -45,13 +45,20 @@ def test_an_archive_that_would_leave_its_folder_writes_nothing(tmp_path, name):
     assert files(tmp_path).keys() == {"a.tar.gz"}
 
 
+def test_a_name_that_no_file_can_have_writes_nothing(tmp_path):
+    found = archive(tmp_path / "a.tar.gz", {"set/good.json": b"{}", f"set/{'y' * 300}": b"{}"})
+    with pytest.raises(UserError, match="a name of more than 200 letters"):
+        resume(found, tmp_path / "records")
+    assert not (tmp_path / "records").exists()
+
+
 def test_links_are_left_out(tmp_path):
     found = archive(tmp_path / "a.tar.gz", {"set/link.json": "/etc/passwd", "set/good.json": b"{}"})
     assert resume(found, tmp_path / "records") == 1
     assert files(tmp_path / "records") == {"good.json": b"{}"}
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("share", [0.002, 0.3, 0.6, 0.9])
 def test_a_cut_archive_is_one_line_and_leaves_whole_files(tmp_path, share):
     content = bytes(range(256)) * 400
     whole = archive(tmp_path / "a.tar.gz", {f"set/{n}.json": content + bytes([n]) for n in range(8)}).read_bytes()
