@@ -16,6 +16,7 @@ All the while one display says how far it is. What Snakemake prints is kept in a
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -27,11 +28,12 @@ from pathlib import Path
 import psutil
 
 from harness.analysis.analyse import read as read_analysis
-from harness.errors import UserError
+from harness.errors import USAGE, UserError
 from harness.report.verdict_table import verdict_table
 from harness.run.display import Display, in_words
 from harness.run.follow import Follower
-from harness.run.sweep import Task, show, sweep, tasks
+from harness.run.process import exit_code, interrupted_by
+from harness.run.sweep import Task, alone, show, sweep, tasks
 from harness.study.check import load_study
 from harness.study.find import default_study
 from harness.study.schema import Study
@@ -49,15 +51,20 @@ PROFILE = "workflow/profiles/local"
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
-def running_workflows() -> list[int]:
-    """Process ids of others that run the workflow in this folder."""
+def running_workflows(before: float = math.inf) -> list[int]:
+    """Process ids of others that run the workflow in this folder.
+
+    Args:
+        before: Only those that began before this time; of two that begin at once one goes on.
+    """
     found = []
     # A program that started this one may name it in its own words.
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
+    for process in psutil.process_iter(["pid", "cmdline", "cwd", "create_time"]):
         command = process.info["cmdline"] or []
         runs = any(Path(part).name in {"snakemake", "run.py"} for part in command[:3])
-        if runs and process.info["cwd"] == str(HERE) and process.info["pid"] not in own:
+        older = process.info["create_time"] < before
+        if runs and older and process.info["cwd"] == str(HERE) and process.info["pid"] not in own:
             found.append(process.info["pid"])
     return found
 
@@ -100,10 +107,6 @@ def _is(process: psutil.Process, program: str) -> bool:
     return False
 
 
-class PausedError(KeyboardInterrupt):
-    """The run was told to end by `make pause`, in the middle of anything, as by Ctrl-C."""
-
-
 def named_study(arguments: Sequence[str]) -> Study | None:
     """The study that the arguments of Snakemake name; None where they name none that is one, which Snakemake says."""
     words = dict(word.split("=", 1) for word in arguments if "=" in word)
@@ -136,7 +139,7 @@ def run(study: Study, arguments: Sequence[str]) -> int:
                 sweep(study, folder, kind="speed", display=display)
             code = snakemake(arguments, log, follower)
     except KeyboardInterrupt as stop:
-        return _kept(study, folder, every, TERMINATED if isinstance(stop, PausedError) else INTERRUPTED)
+        return _kept(study, folder, every, exit_code(stop))
     if code < 0 or code in (INTERRUPTED, TERMINATED):
         return _kept(study, folder, every, code if code > 0 else 128 - code)
     _sum_up(study, folder, display, follower, code, log, time.monotonic() - begin)
@@ -212,15 +215,11 @@ def _sum_up(
     print(f"the whole log of Snakemake: {log}", file=sys.stderr)
 
 
-def _stop(*_: object) -> None:
-    raise PausedError
-
-
-def main(arguments: list[str]) -> int:
-    """Run Snakemake and return its exit code."""
+def make(arguments: list[str]) -> int:
+    """What the arguments ask for; the exit code."""
     if arguments == ["--pause"]:
         return pause()
-    if running := running_workflows():
+    if running := running_workflows(psutil.Process().create_time()):
         print(
             f"error: a workflow runs in this folder (process {running[0]}); wait for it, or type `make pause`",
             file=sys.stderr,
@@ -233,8 +232,22 @@ def main(arguments: list[str]) -> int:
     if study is None or {"-n", "--dry-run", "--dryrun"} & set(arguments):
         # What is wrong, or would be done, Snakemake itself says.
         return subprocess.run([*SNAKEMAKE, *arguments[:1], "--cores", "all", *arguments[1:]], check=False).returncode
-    signal.signal(signal.SIGTERM, _stop)
-    return run(study, arguments)
+    with alone(Path("results") / study.name):
+        return run(study, arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Run Snakemake and return its exit code."""
+    # By `make pause`, and by a terminal that is closed.
+    interrupted_by(signal.SIGTERM, signal.SIGHUP)
+    try:
+        return make(arguments)
+    except KeyboardInterrupt as stop:
+        print("interrupted; finished records are kept", file=sys.stderr)
+        return exit_code(stop)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import msgspec
 
@@ -40,23 +43,26 @@ from harness.run import child
 from harness.run.process import die_with_parent
 from harness.run.workers import Ready
 
+# As `signal.signal` takes and gives it.
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
 
 def main() -> None:
     """Serve until the other end of the socket closes; in a child, run its request."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
     # An interrupt reaches the whole group; the sweep's is enough, and ends this process too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     begin = time.monotonic()
-    _imports()
+    imports()
     ready = Ready(seconds=round(time.monotonic() - begin, 3), unfit=_unfit())
     connection.send(msgspec.json.encode(ready))
-    request = _serve(connection)
+    request = _serve(connection, interrupt)
     if request is not None:
         child.run(request)
 
 
-def _imports() -> None:
+def imports() -> None:
     """All that a child imports, or nearly: what is missed here, the child imports."""
     child.hide_broken()
     from models import registry
@@ -68,7 +74,7 @@ def _imports() -> None:
         if entry.distribution is None:
             try:
                 registry.load(name)
-            except Exception:
+            except (Exception, SystemExit):
                 # No reason to lose the other models' cells; this one's will say it again.
                 print(f"warning: model '{name}' cannot be imported:", file=sys.stderr)
                 traceback.print_exc()
@@ -89,8 +95,12 @@ def _unfit() -> str | None:
     return None if code == 0 else "something that was imported called the CUDA driver, which a fork does not survive"
 
 
-def _serve(connection: socket.socket) -> Path | None:
+def _serve(connection: socket.socket, interrupt: Handler) -> Path | None:
     """Fork for every request.
+
+    Args:
+        connection: Where requests come from.
+        interrupt: What a child does on an interrupt; a sweep in the background, and so its cells, ignores it.
 
     Returns:
         In a child its request; in the server None, when there are no more.
@@ -106,7 +116,7 @@ def _serve(connection: socket.socket) -> Path | None:
         if pid == 0:
             die_with_parent(server)
             connection.close()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, interrupt)
             for stream in (1, 2):
                 os.dup2(descriptors[0], stream)
             os.close(descriptors[0])

@@ -44,6 +44,37 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+class StoppedError(KeyboardInterrupt):
+    """This process was told to end by a signal, in the middle of anything, as by Ctrl-C.
+
+    Attributes:
+        number: The signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """128 and the number of the signal that ended this process, as shells say it."""
+    return 128 + (stop.number if isinstance(stop, StoppedError) else signal.SIGINT)
+
+
+def interrupted_by(*numbers: signal.Signals) -> None:
+    """Have signals end this process as Ctrl-C does: with its last words, and nothing left behind.
+
+    Those that whoever started it had it ignore, as `nohup` does with SIGHUP, stay ignored.
+    """
+
+    def stop(number: int, _: object) -> None:
+        raise StoppedError(number)
+
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
 class Orphans:
     """While the context lasts, processes whose parents end become this process's own; at its end they are ended.
 

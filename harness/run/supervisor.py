@@ -18,6 +18,7 @@ import msgspec
 
 from harness.data.leaks import of_arrays
 from harness.data.sources import prepare
+from harness.errors import UserError
 from harness.metrics import SELECTION
 from harness.records import cgroup
 from harness.records import device_series as series
@@ -66,7 +67,8 @@ def run_cell(
 
     Raises:
         OutOfTimeError: The deadline passed; nothing was written.
-        UserError: The data set of a training cell is missing or malformed; nothing was written.
+        UserError: The data set of a training cell is missing or malformed, or the record cannot be written; nothing was
+            written.
     """
     started = datetime.datetime.now(datetime.UTC)
     begin = time.monotonic()
@@ -119,7 +121,10 @@ def run_cell(
     if source is not None and _is_above(source.sentinel_ndcg10, fields):
         fields["flags"].append("above-sentinel")
     result = _record(study, cell, outcome, provenance, fields)
-    records.write(result, output)
+    try:
+        records.write(result, output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}); mend that and run again") from None
     if result.status in records.FINAL:
         _checkpoint(output).unlink(missing_ok=True)
     return result

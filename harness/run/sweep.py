@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import filelock
 
 from harness.data.sources import own_files, prepare, sha256_of
 from harness.data.summary import unusable
@@ -77,6 +80,37 @@ def write_manifest(study: Study, folder: Path) -> Manifest:
     if not path.is_file() or path.read_bytes() != content:
         records.write_atomic(path, content)
     return result
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The only sweep or workflow that measures into a folder, for as long as the context lasts.
+
+    Two at once would time each other, and the later record of a cell would win. The lock is the kernel's: it goes with
+    the process that has it, however that ends. The same process may take it again.
+
+    Args:
+        folder: A study's folder of records.
+
+    Raises:
+        UserError: Another one has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".measuring.lock", timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"another sweep or workflow measures into {folder}; wait for it, end it, or name another folder "
+            "(--results FOLDER)"
+        ) from None
+    try:
+        # Whoever left these was killed while writing: the lock is ours.
+        for left in folder.rglob(".*.part"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 def tasks(study: Study) -> list[Task]:
@@ -223,9 +257,22 @@ def sweep(
 
     Raises:
         ForkError: `workers` is `fork`, and that does not work here.
-        UserError: A data set is missing, or nothing can be trained on it, or torch is; nothing was measured.
+        UserError: A data set is missing, or nothing can be trained on it, or torch is, or another sweep measures into
+            the folder; nothing was measured.
     """
     _check_torch()
+    with alone(folder):
+        return _sweep(study, folder, minutes, kind, workers, display)
+
+
+def _sweep(
+    study: Study,
+    folder: Path,
+    minutes: float | None,
+    kind: str | None,
+    workers: Literal["fork", "fresh"] | None,
+    display: Display | None,
+) -> Progress:
     begin = time.monotonic()
     deadline = None if minutes is None else begin + 60 * minutes
     write_manifest(study, folder)

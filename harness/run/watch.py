@@ -25,10 +25,11 @@ from harness.records import cgroup
 from harness.records.schema import Status
 from harness.run.allocator import clean_environment, settings
 from harness.run.process import Orphans
-from harness.run.workers import Child, Workers
+from harness.run.workers import Child, Workers, command
 
 _POLL_SECONDS = 0.25
 _DETAIL_LINES = 12
+_ROOM = "give this program more memory and run again"
 _MEND = "end what it starts in the model, delete the record and measure again"
 # What children have noted of this machine, which every cell of a sweep would say again.
 _noted: set[str] = set()
@@ -109,6 +110,10 @@ def run_child(
                 code = child.wait()
         reader.join(timeout=5)
         outcome = ended or _judge(code, result, tail, cgroup.oom_kills() - kills_before)
+        if outcome.status == "oom" and code < 0 and ended is None and not _has_room():
+            outcome = Outcome(
+                "killed", f"{outcome.detail}; they end a process that only imports torch too: {_ROOM}", {}
+            )
     flags = [f"the model left a process running ({command}), which was ended; {_MEND}" for command in orphans.left]
     return replace(outcome, flags=flags)
 
@@ -130,6 +135,12 @@ def _watch(child: Child, bounds: Bounds) -> Outcome | None:
         resident = _resident_bytes(child.pid)
         if resident > bounds.memory_bytes:
             return Outcome("oom", f"resident memory {resident} bytes above the limit of {bounds.memory_bytes}", {})
+
+
+def _has_room() -> bool:
+    """Whether a process that only imports what a cell does lives within this group's memory."""
+    code = command("harness.run.fork_server", function="imports")
+    return subprocess.run(code, env=clean_environment(), capture_output=True, check=False).returncode >= 0
 
 
 def _judge(code: int, result: Path, tail: deque[str], oom_kills: int) -> Outcome:

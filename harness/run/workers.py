@@ -66,13 +66,13 @@ class ForkError(UserError):
     """A fork server did not start, or torch could not be used in its children."""
 
 
-def _run(module: str, *arguments: str) -> list[str]:
-    """The command for a module's `main`, which looks for modules where this process does.
+def command(module: str, *arguments: str, function: str = "main") -> list[str]:
+    """The command for a function of a module, which looks for modules where this process does.
 
     `-m` looks in the folder it is started in first: there may be another checkout of this project.
     """
     places = [place or str(Path.cwd()) for place in sys.path]
-    code = f"import sys; sys.path[:] = {places!a}; from {module} import main; main()"
+    code = f"import sys; sys.path[:] = {places!a}; from {module} import {function}; {function}()"
     return [sys.executable, "-c", code, *arguments]
 
 
@@ -89,7 +89,7 @@ class Fresh:
     def start(self, request: Path, environment: dict[str, str]) -> Child:
         """See `Workers`."""
         return subprocess.Popen(
-            _run(self._module, str(request)),
+            command(self._module, str(request)),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -179,7 +179,7 @@ class _Server:
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                _run("harness.run.fork_server", str(theirs.fileno()), str(os.getpid())),
+                command("harness.run.fork_server", str(theirs.fileno()), str(os.getpid())),
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

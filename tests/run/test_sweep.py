@@ -1,5 +1,6 @@
 import time
 
+import filelock
 import msgspec
 import pytest
 
@@ -130,6 +131,18 @@ def test_a_cell_given_up_for_time_is_left_and_not_failed(stand_in, tmp_path):
     assert not done.measured
     assert not done.failed
     assert len(done.left) == len(read_manifest(tmp_path).cells)
+
+
+def test_a_second_sweep_in_one_folder_measures_nothing_and_says_why(stand_in, tmp_path):
+    run = stand_in()
+    (tmp_path / ".study.json.x.part").write_text("half")
+    with filelock.FileLock(tmp_path / ".measuring.lock"), pytest.raises(UserError, match="another sweep or workflow"):
+        sweep(STUDY, tmp_path)
+    assert not run.seen
+    assert (tmp_path / ".study.json.x.part").exists(), "it may be the other's"
+    sweep(STUDY, tmp_path)
+    assert run.seen
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_kind_chooses(stand_in, tmp_path):
