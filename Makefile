@@ -7,12 +7,15 @@
 
 PYTHON ?= python3
 STUDY ?=
+FAULTS ?= 200
+FUZZ ?= 100000
+SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: install report quick pause test test-simulations test-slow bench bench-compare lint docs notebook clean
+.PHONY: install report quick pause test test-simulations test-slow test-faults bench bench-compare lint docs notebook clean
 .DEFAULT_GOAL := report
 
 # An environment to activate: . .venv/bin/activate
@@ -30,7 +33,7 @@ pause: $(INSTALLED)
 # Two processes, of one thread each but where a cell takes more.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  -m "not simulation and not slow and not gpu"
+	  -m "not simulation and not slow and not gpu and not faults"
 
 # Whether the intervals and the rules of the claims are wrong as seldom as they promise; four minutes on one core.
 test-simulations: $(INSTALLED)
@@ -38,6 +41,11 @@ test-simulations: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+# Real faults, and a table of how many were put in and survived: FAULTS signals and damages, FUZZ generated files, drawn
+# from SEED. An hour and more; FAULTS=20 FUZZ=5000 takes a tenth of it.
+test-faults: $(INSTALLED)
+	FAULTS=$(FAULTS) FUZZ=$(FUZZ) FAULTS_SEED=$(SEED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/run/faults
 
 bench: $(INSTALLED)
 	$(BIN)/python -m harness.run.allocator \

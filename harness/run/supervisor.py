@@ -124,7 +124,7 @@ def run_cell(
     try:
         records.write(result, output)
     except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror}); mend that and run again") from None
+        raise UserError(f"{output} cannot be written ({error.strerror}); correct that and run again") from None
     if result.status in records.FINAL:
         _checkpoint(output).unlink(missing_ok=True)
     return result
