@@ -266,6 +266,12 @@ def failure_log(output: Path, log: Path | None) -> Path:
 
 def _words(result: Record | OperatorRecord) -> str:
     """A result's first figures, or why there is none, in one line."""
+    if result.status == "error":
+        # Its last lines, most often the end of a traceback, whose first line says nothing.
+        lines = [line for line in (result.detail or "").splitlines() if line.strip()]
+        raised = [line for line in lines if re.match(r"[\w.]+(?:Error|Exception|Interrupt)\b", line)]
+        why = [*lines[-1:], *raised][-1] if lines else "no reason was kept"
+        return f"error: {why.removeprefix('error: ')}"[:200]
     plain = result if isinstance(result, OperatorRecord) else msgspec.structs.replace(result, flags=[])
     return outcome(plain).partition("\n")[0].removeprefix("ok, ")[:200]
 

@@ -147,7 +147,7 @@ def test_warnings_are_shown_at_once_and_a_flag_of_many_cells_once(clock, shown):
 def test_a_failed_cell_is_one_line_with_its_log_and_counts_as_no_result(clock, shown, tmp_path):
     display = Display(len(SPEED), 0, Pace(SPEED, {}), shown)
     display.begun(SPEED[0])
-    failed = record(SPEED[0], status="error", detail="RuntimeError: boom\nTraceback: more")
+    failed = record(SPEED[0], status="error", detail="Traceback:\n  File x\nRuntimeError: boom\na note")
     display.ended(SPEED[0], failed, tmp_path / "cell.log")
     lines = shown.getvalue().splitlines()
     assert lines[-1] == f"failed: hyenarec, 16 events, process 1: error: RuntimeError: boom; why: {tmp_path}/cell.log"
