@@ -16,6 +16,7 @@ All the while one display says how far it is. What Snakemake prints is kept in a
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -32,7 +33,7 @@ from harness.errors import USAGE, UserError
 from harness.report.verdict_table import verdict_table
 from harness.run.display import Display, in_words
 from harness.run.follow import Follower
-from harness.run.process import exit_code, interrupted_by
+from harness.run.process import die_with_parent, exit_code, interrupted_by
 from harness.run.sweep import Task, alone, show, sweep, tasks
 from harness.study.check import load_study
 from harness.study.find import default_study
@@ -160,7 +161,13 @@ def snakemake(arguments: Sequence[str], log: Path, follower: Follower) -> int:
     command = [*SNAKEMAKE, *arguments[:1], "--workflow-profile", PROFILE, *arguments[1:]]
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [*command, "--logger", "harness"], stdout=file, stderr=file, env=environment, pass_fds=[write]
+            [*command, "--logger", "harness"],
+            stdout=file,
+            stderr=file,
+            env=environment,
+            pass_fds=[write],
+            # Killed, this script could not say that cells still run; with Snakemake they end too.
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
     os.close(write)
     try:

@@ -39,7 +39,7 @@ TRAINING = {
     "timed": False,
 }
 # A machine that also trains needs many times what an idle one does.
-PATIENCE_SECONDS = 400
+PATIENCE_SECONDS = 1500
 _TAG = "HYENAREC_TEST_SCENE"
 
 
