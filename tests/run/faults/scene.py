@@ -111,15 +111,16 @@ class Scene:
 
     def end(self, process):
         """Wait for a command; its exit code and all that it said."""
-        try:
-            code = process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+        still = process.poll() is None
+        if still:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
+        code = process.wait()
         process.out.seek(0)
         said = process.out.read().decode(errors="replace")
         process.out.close()
+        assert not still, f"ran for more than {PATIENCE_SECONDS} s: {said[-3000:]}"
         return code, said
 
     def run(self, *words, **how):
