@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from operator_examples import operator_record
 
 from harness import cli
-from harness.run import session
+from harness.run import operator_bench, session
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "gpu.py"
@@ -44,11 +45,21 @@ def script():
     return module
 
 
-def call(tmp_path, *arguments, **more):
+PLACES = ["--study", "tiny.yaml", "--device", "cpu", "--output", "out", "--results", "records"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with the study, in which the script is typed."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
-    places = ["--study", "tiny.yaml", "--device", "cpu", "--output", "out", "--results", "records"]
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(folder, *arguments):
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments, *places], cwd=tmp_path, capture_output=True, text=True, **more
+        [sys.executable, str(SCRIPT), *arguments, *PLACES], cwd=folder, capture_output=True, text=True
     )
 
 
@@ -56,6 +67,9 @@ def test_a_command_leaves_an_archive_that_another_goes_on_from_and_a_report_is_m
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
+    # A phase runs the code of the script, whatever lies where it is started.
+    (first / "harness").mkdir()
+    (first / "harness" / "__init__.py").write_text("raise ImportError('another checkout')")
     done = call(first, "speed", "--minutes", "5", "--commit", "abc")
     assert done.returncode == 0, done.stdout + done.stderr
     with tarfile.open(first / "out" / "tiny.tar.gz") as bundle:
@@ -84,22 +98,19 @@ def test_a_command_leaves_an_archive_that_another_goes_on_from_and_a_report_is_m
         (["speed", "--data", "gone"], "--data: 'gone' is not a folder"),
     ],
 )
-def test_a_mistake_is_said_before_anything_is_written(tmp_path, arguments, words):
-    done = call(tmp_path, *arguments)
-    assert done.returncode == 64
-    assert done.stderr.startswith("error: ")
-    assert words in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+def test_a_mistake_is_said_before_anything_is_written(place, script, capsys, arguments, words):
+    assert script.main([*arguments, *PLACES]) == 64
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert words in message
+    assert [path.name for path in place.iterdir()] == ["tiny.yaml"]
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a driver")
-def test_an_unknown_study_and_a_missing_driver_are_said(tmp_path):
-    for place, words in (("--study=nope", "unknown study 'nope'"), ("--device=cuda", "no NVIDIA driver")):
-        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
-        command = [sys.executable, str(SCRIPT), "speed", "--study", "tiny.yaml", "--device", "cpu", place]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 64
-        assert words in done.stderr
+def test_an_unknown_study_and_a_missing_driver_are_said(place, script, capsys):
+    for option, words in (("--study=nope", "unknown study 'nope'"), ("--device=cuda", "no NVIDIA driver")):
+        assert script.main(["speed", *PLACES, option]) == 64
+        assert words in capsys.readouterr().err
 
 
 def test_a_command_ends_in_time_with_what_it_has(tmp_path):
@@ -180,19 +191,20 @@ def test_the_packages_are_those_that_the_sweep_imports(script):
     assert named <= set(script.NEEDED)
 
 
-def test_the_bench_is_a_phase_that_keeps_its_record(tmp_path):
-    done = call(tmp_path, "bench", "--minutes", "3", "--bench-elements", "64")
-    assert done.returncode == 0, done.stdout + done.stderr
-    with tarfile.open(tmp_path / "out" / "tiny.tar.gz") as bundle:
-        assert "tiny/operator.json" in bundle.getnames()
+def test_the_bench_is_a_phase_that_keeps_its_record(place, script, monkeypatch):
+    """Its command is one of the harness, typed in this process; what the bench measures has tests of its own."""
+    python = [sys.executable, "-P", "-m", "harness"]
 
+    def run_here(command, *_):
+        assert command[: len(python)] == python
+        return f"exit status {cli.main(command[len(python) :])}"
 
-def test_a_phase_runs_the_code_of_the_script_wherever_it_is_started(tmp_path):
-    (tmp_path / "harness").mkdir()
-    (tmp_path / "harness" / "__init__.py").write_text("raise ImportError('another checkout')")
-    done = call(tmp_path, "speed", "--minutes", "3", "--workers", "fresh")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 measured, 0 failed" in done.stdout
+    monkeypatch.setattr(session, "run_phase", run_here)
+    monkeypatch.setattr(operator_bench, "bench", lambda wanted, **_: operator_record(wanted))
+    assert script.main(["bench", "--minutes", "3", "--bench-elements", "131072", *PLACES]) == 0
+    with tarfile.open(place / "out" / "tiny.tar.gz") as bundle:
+        record = json.load(bundle.extractfile("tiny/operator.json"))
+    assert record["settings"]["elements"] == 131072
 
 
 @pytest.mark.parametrize("option", ["--phases=speed", "--bench-elements=64"])
