@@ -1,6 +1,7 @@
 """What a record's source digest covers: what the cell executes, in the project and in a plugin, and nothing else."""
 
 import ast
+import os
 import re
 import shutil
 import sys
@@ -20,12 +21,26 @@ REFERENCE = Executed("training", ("markov",), None, "leave-one-out")
 CELLS = (SPEED, TRAINING, DECLARED, REFERENCE)
 
 
-@pytest.fixture
-def project(tmp_path):
-    """A copy of this project that may be edited."""
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("copy")
     for package in source_digest.PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture
+def project(copy):
+    """A copy of this project that may be edited; what a test does to it is undone."""
+    kept = {path: (path.read_bytes(), path.stat()) for path in copy.rglob("*") if path.is_file()}
+    yield copy
+    for path in [path for path in copy.rglob("*") if path.is_file() and path not in kept]:
+        path.unlink()
+    for path, (content, state) in kept.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+            # With its time, by which it is known that what was parsed is still what is there.
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def digests(folder):
