@@ -1,5 +1,6 @@
 """Without torch: what reads records works, what measures says in one line what is missing."""
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -18,15 +19,53 @@ class WithoutTorch:
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 sys.meta_path.insert(0, WithoutTorch())
+import contextlib, io, json
 from harness import cli
-sys.exit(cli.main(sys.argv[1:]))
+
+for name, arguments in json.load(sys.stdin).items():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(arguments)
+    print(json.dumps([name, code, out.getvalue(), err.getvalue()]))
 """
+READS = {
+    "verify": {0, 1, 2},
+    "accuracy": {0},
+    "compare": {0},
+    "cells": {0},
+    "data": {0},
+    "report": {0},
+}
+MEASURES = ("sweep", "check", "models", "plan")
 
 
-def harness(*arguments):
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("light")
+
+
+@pytest.fixture(scope="module")
+def done(folder):
+    """Command → exit code, stdout and stderr; all are typed in one process, which is started once."""
+    results = ["--results", str(folder / "results")]
+    commands = {
+        "verify": ["verify", RECORDS],
+        "accuracy": ["accuracy", RECORDS],
+        "compare": ["compare", RECORDS, RECORDS],
+        "cells": ["cells", "quick"],
+        "data": ["data", "ml-latest-small"],
+        "report": ["report", RECORDS, "--output", str(folder / "a.pdf")],
+        "sweep": ["sweep", "quick", *results],
+        "check": ["check", "sasrec"],
+        "models": ["models"],
+        "plan": ["plan", "quick", *results],
+    }
+    assert commands.keys() == {*READS, *MEASURES}
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True
     )
+    assert run.returncode == 0, run.stderr
+    return {name: said for name, *said in map(json.loads, run.stdout.splitlines())}
 
 
 def test_torch_comes_with_an_extra_alone():
@@ -35,37 +74,24 @@ def test_torch_comes_with_an_extra_alone():
     assert any(line.startswith("torch") for line in project["optional-dependencies"]["measure"])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "codes"),
-    [
-        (["verify", RECORDS], {0, 1, 2}),
-        (["accuracy", RECORDS], {0}),
-        (["compare", RECORDS, RECORDS], {0}),
-        (["cells", "quick"], {0}),
-        (["data", "ml-latest-small"], {0}),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_what_reads_works(arguments, codes):
-    done = harness(*arguments)
-    assert done.returncode in codes, done.stderr
-    assert "torch, which is not installed" not in done.stderr
+@pytest.mark.parametrize("command", READS)
+def test_what_reads_works(done, command):
+    code, _, err = done[command]
+    assert code in READS[command], err
+    assert "torch, which is not installed" not in err
 
 
-def test_reports_are_made(tmp_path):
-    done = harness("report", RECORDS, "--output", str(tmp_path / "a.pdf"))
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
-    assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
+def test_reports_are_made(done, folder):
+    assert done["report"][0] == 0
+    assert (folder / "a.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "a.html").read_text().startswith("<!doctype html>")
 
 
-@pytest.mark.parametrize("arguments", [["sweep", "quick"], ["check", "sasrec"], ["models"], ["plan", "quick"]])
-def test_what_measures_says_what_to_install(arguments, tmp_path):
-    if arguments[0] in ("sweep", "plan"):
-        arguments = [*arguments, "--results", str(tmp_path / "results")]
-    done = harness(*arguments)
-    assert done.returncode == 64, done.stdout + done.stderr
-    (line,) = done.stderr.strip().splitlines()
+@pytest.mark.parametrize("command", MEASURES)
+def test_what_measures_says_what_to_install(done, folder, command):
+    code, out, err = done[command]
+    assert code == 64, out + err
+    (line,) = err.strip().splitlines()
     assert line.startswith("error: ")
     assert "pip install 'hyenarec-bench[measure]'" in line
-    assert not (tmp_path / "results").exists()
+    assert not (folder / "results").exists()
