@@ -43,7 +43,11 @@ TINY = Settings(
 
 @pytest.fixture(scope="module")
 def record():
-    return bench.bench(TINY)
+    """Measured where the environment asks for other threads and another allocator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "7")
+        patch.setenv("MALLOC_ARENA_MAX", "1")
+        return bench.bench(TINY)
 
 
 def test_every_combination_has_a_row_and_no_length_exceeds_the_batch(record):
@@ -234,7 +238,21 @@ def test_a_bench_whose_deadline_passed_leaves_nothing():
         bench.bench(TINY, deadline=time.monotonic() + 0.1)
 
 
-def test_the_command_prints_rows_and_slopes_and_writes_the_record(tmp_path):
+def test_the_command_prints_rows_and_slopes_and_writes_the_record(record, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(bench, "bench", lambda wanted, **_: asked.append(wanted) or record)
+    path = tmp_path / "operator.json"
+    assert cli.main(["bench", "--quick", "--elements", "64", "--json", "--output", str(path)]) == 0
+    assert asked == [bench.settings(quick=True, elements=64)]
+    assert operator_record.read(path) == record
+    shown = capsys.readouterr().out
+    names = {"backend", "length", "kernel_order", "layout", "pass", "seconds", "speedup_over_fft"}
+    assert all(names <= set(row) for row in json.loads(shown)["rows"])
+    assert msgspec.json.decode(shown, type=OperatorBench) == operator_bench(record)
+
+
+@pytest.mark.slow
+def test_the_command_measures_in_processes_of_its_own(tmp_path):
     command = [sys.executable, "-m", "harness", "bench", "--quick", "--elements", "64", "--json"]
     done = subprocess.run(
         [*command, "--output", str(tmp_path / "operator.json")],
