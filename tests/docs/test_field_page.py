@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from committed import analysis_of
 
-from harness.analysis.analyse import analyse
 from harness.report.field_table import field_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,12 +13,12 @@ PAGE = (ROOT / "docs" / "field.md").read_text()
 
 @pytest.fixture(scope="module")
 def found():
-    return analyse(ROOT / "results" / "reference" / "field-cpu")
+    return analysis_of("field-cpu")
 
 
 @pytest.fixture(scope="module")
 def again():
-    return analyse(ROOT / "results" / "reference" / "field-cpu-again")
+    return analysis_of("field-cpu-again")
 
 
 def test_the_table_is_that_of_the_records(found):

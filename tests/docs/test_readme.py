@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from committed import analysis_of
 
 from harness import cli
-from harness.analysis.analyse import analyse
 from harness.report.accuracy_table import accuracy_figure, accuracy_markdown
 from harness.report.section import draw
 from harness.report.theme import save
@@ -72,7 +72,7 @@ def test_every_path_of_the_project_that_is_named_exists(name):
 
 
 def test_the_verdict_tables_are_those_of_the_committed_records():
-    table = verdict_markdown(analyse(ROOT / "results" / "reference" / "cpu-2core"))
+    table = verdict_markdown(analysis_of("cpu-2core"))
     shown = {name: text.split("<!-- verdicts -->\n")[1].split("<!-- /verdicts -->")[0] for name, text in (
         ("README.md", TEXT["README.md"]), ("docs/results.md", TEXT["docs/results.md"]))}  # fmt: skip
     assert table in shown["docs/results.md"]
@@ -82,7 +82,7 @@ def test_the_verdict_tables_are_those_of_the_committed_records():
 
 
 def test_the_accuracy_table_is_that_of_the_committed_records():
-    table = accuracy_markdown([analyse(ROOT / "results" / "reference" / name) for name in ACCURACY])
+    table = accuracy_markdown([analysis_of(name) for name in ACCURACY])
     for page in ("README.md", "docs/results.md"):
         assert TEXT[page].split("<!-- accuracy -->\n")[1].split("<!-- /accuracy -->")[0] == table
 
@@ -95,8 +95,8 @@ def drawing(path):
 
 
 def test_the_figures_are_those_of_the_committed_records(tmp_path):
-    accuracy_figure([analyse(ROOT / "results" / "reference" / name) for name in ACCURACY], tmp_path / "accuracy.svg")
-    save(draw(analyse(ROOT / "results" / "reference" / "cpu-2core"), "speedup"), tmp_path / "speedup-cpu-2core.svg")
+    accuracy_figure([analysis_of(name) for name in ACCURACY], tmp_path / "accuracy.svg")
+    save(draw(analysis_of("cpu-2core"), "speedup"), tmp_path / "speedup-cpu-2core.svg")
     for name in ("accuracy.svg", "speedup-cpu-2core.svg"):
         assert f"reports/{name}" in TEXT["README.md"]
         words, numbers = drawing(ROOT / "reports" / name)
@@ -145,7 +145,7 @@ def test_the_budget_it_shows_is_legal(tmp_path):
 
 
 def test_the_figures_at_200_events_are_those_of_the_records():
-    found = analyse(ROOT / "results" / "reference" / "accuracy-ml-1m-200")
+    found = analysis_of("accuracy-ml-1m-200")
     means = {row.label: row.metrics["ndcg@10"] for row in found.accuracy}
     (difference,) = (d for d in found.accuracy_differences if d.label == "sasrec-sdpa")
     for label in ("hyenarec", "sasrec-sdpa"):

@@ -1,17 +1,14 @@
 """What a study can rule on is known before it is measured: the rules decide over made-up records."""
 
-from pathlib import Path
-
 import msgspec
 import pytest
+from committed import REFERENCE, analysis_of
 
-from harness.analysis.analyse import analyse
 from harness.plan.rehearsal import prospects
 from harness.study.check import load_study
 from harness.study.manifest import manifest, read_manifest
 from harness.study.schema import Study
 
-REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference"
 SWEEP = {"lengths": [128, 256, 512, 1024, 2048, 4096, 8192], "tokens": 8192, "replicates": 3}
 
 
@@ -87,7 +84,7 @@ def test_a_published_figure_can_be_met_and_missed():
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in REFERENCE.glob("*/study.json")))
 def test_no_committed_record_decides_what_its_study_could_not(name):
     prospect = {one.id: one for one in prospects(read_manifest(REFERENCE / name))}
-    for claim in analyse(REFERENCE / name).claims:
+    for claim in analysis_of(name).claims:
         if claim.overall.verdict == "supported":
             assert prospect[claim.id].supports, claim.id
         if claim.overall.verdict == "refuted":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from committed import analysis_of
 from examples import LENGTHS, MODELS, example, with_labels
 
 from harness.analysis.analyse import analyse
@@ -34,7 +35,7 @@ def page(tmp_path, analysis, **options):
 
 @pytest.fixture(scope="module")
 def committed():
-    return analyse(RECORDS)
+    return analysis_of("cpu-2core")
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,16 @@
 """What to see in each figure, a sentence with the numbers of the analysis."""
 
 import re
-from pathlib import Path
 
 import pytest
+from committed import analysis_of
 from examples import example
 
-from harness.analysis.analyse import analyse
 from harness.report.section import draw, figure_names, seen
 
-REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference"
 
-
-@pytest.fixture(scope="module")
-def committed():
-    return analyse(REFERENCE / "cpu-2core")
-
-
-def test_the_sentences_of_a_committed_set(committed):
+def test_the_sentences_of_a_committed_set():
+    committed = analysis_of("cpu-2core")
     said = seen(committed)
     at = {(p.label, p.length): p.speedup for p in committed.speedups}
     largest = max((value, label) for (label, length), value in at.items() if length == 8192)
@@ -31,7 +24,7 @@ def test_the_sentences_of_a_committed_set(committed):
 
 
 def test_accuracy_names_the_best_and_the_partners_place():
-    found = analyse(REFERENCE / "accuracy-ml-1m")
+    found = analysis_of("accuracy-ml-1m")
     said = seen(found)["accuracy"]
     rows = [r for r in found.accuracy if not r.is_reference and r.length == max(r.length or 0 for r in found.accuracy)]
     ordered = sorted(rows, key=lambda r: -r.metrics["ndcg@10"].mean)
