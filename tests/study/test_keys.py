@@ -96,16 +96,19 @@ def test_the_two_kinds_say_where_and_which():
 
 KEYS = """
 import json
-from pathlib import Path
-from harness.analysis.load import load
 from harness.study.cells import cells
 from harness.study.check import load_study
 from harness.study.find import study_names
-keys = {name: [cell.path for cell in cells(load_study(name))] for name in study_names()}
+print(json.dumps({name: [cell.path for cell in cells(load_study(name))] for name in study_names()}))
+"""
+RECORDS = """
+import json
+from pathlib import Path
+from harness.analysis.load import load
 found = {path.parent.name: load(path.parent) for path in Path("results/reference").glob("*/study.json")}
 counted = {name: [c.path for c in folder.counted if c.record is not None] for name, folder in found.items()}
 refused = [r.message for folder in found.values() for r in folder.refused]
-print(json.dumps({"keys": keys, "counted": counted, "refused": refused}))
+print(json.dumps({"counted": counted, "refused": refused}))
 """
 # Where something stands now, and what a stranger writes below it.
 ADDED = [
@@ -133,21 +136,21 @@ def test_what_a_stranger_adds_changes_no_key_and_costs_no_record(tmp_path):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    before = run(KEYS)
-    assert set(before["keys"]) == set(study_names())
-    assert before["refused"] == []
+    keys, found = run(KEYS), run(RECORDS)
+    assert set(keys) == set(study_names())
+    assert found["refused"] == []
     for file, above, line in ADDED:
         text = (tmp_path / file).read_text()
         assert text.count(above) == 1
         (tmp_path / file).write_text(text.replace(above, above + line))
-    assert run(KEYS) == before
+    assert (run(KEYS), run(RECORDS)) == (keys, found)
     # What differs from its default is another cell.
     changed = tmp_path / "workflow" / "studies" / "ablation.yaml"
     changed.write_text(
         changed.read_text().replace("{model: hyenarec, kernel_order: 4}", "{model: hyenarec, echoes: 1}")
     )
-    after = set(run(KEYS)["keys"]["ablation"])
-    assert {path.split("/")[1] for path in after - set(before["keys"]["ablation"])} == {"hyenarec-k4"}
+    after = set(run(KEYS)["ablation"])
+    assert {path.split("/")[1] for path in after - set(keys["ablation"])} == {"hyenarec-k4"}
     changed.write_text(changed.read_text().replace("training:\n", "training:\n  warm_up: 0.25\n"))
-    kept = set(run(KEYS)["keys"]["ablation"]) & set(before["keys"]["ablation"])
+    kept = set(run(KEYS)["ablation"]) & set(keys["ablation"])
     assert all("/speed/" in path or "-all-" in path for path in kept)

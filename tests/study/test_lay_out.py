@@ -1,6 +1,5 @@
 """`harness init`: a folder that a newcomer can measure as it is."""
 
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from harness.errors import UserError
 from harness.study.cells import cells
 from harness.study.check import load_study
 from harness.study.lay_out import lay_out
+from models import registry
 
 
 def test_every_file_carries_the_folders_name(tmp_path):
@@ -41,19 +41,22 @@ def test_a_name_that_no_study_can_have_is_refused(tmp_path, name, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_commands_of_its_page_work(tmp_path):
-    """Installed without a network, as `pip install -e model` would with one."""
+def test_the_commands_of_its_page_work(tmp_path, monkeypatch, capsys, request):
+    """Installed without a network, as `pip install -e model` would with one; the commands are typed in this process."""
     folder = tmp_path / "mine"
     lay_out(folder)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*install, "--target", str(tmp_path / "installed"), str(folder / "model")], check=True)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    monkeypatch.chdir(folder)
+    request.addfinalizer(registry.entries.cache_clear)
+    registry.entries.cache_clear()
 
     def harness(*arguments):
-        command = [sys.executable, "-m", "harness", *arguments]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        code = cli.main(arguments)
+        said = capsys.readouterr()
+        assert code == 0, said.out + said.err
+        return said.out
 
     assert "FAILED" not in harness("check", "my-model")
     assert harness("cells", "study.yaml").count("missing speed") == 36
