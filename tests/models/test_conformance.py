@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -250,7 +251,13 @@ def test_a_sound_model_passes():
     ],
 )
 def test_a_broken_promise_is_found(kind, test):
-    assert test in failures(check_class(kind))
+    assert test in broken(kind, test == "learns")
+
+
+@cache
+def broken(kind, learns):
+    """Whether it learns takes longest, and is looked at where that is the promise."""
+    return failures(check_class(kind, leave_out=() if learns else {"learns"}))
 
 
 def test_the_learning_task_is_beyond_first_order_counts():
