@@ -17,7 +17,6 @@ from harness.records import cgroup
 from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.schema import read
-from harness.run.allocator import settings
 from harness.run.supervisor import ATTEMPT, failed_before, run_cell
 from harness.study.schema import Study
 
@@ -47,15 +46,6 @@ def test_ok(tmp_path):
     assert 0 < result.provenance.import_seconds < result.provenance.elapsed_seconds
     assert result.provenance.source_digest
     assert result.model.parameters > 0
-
-
-def test_memory_pass_has_its_own_allocator_setting(tmp_path):
-    sweep = {"lengths": [16], "batch": 4, "replicates": 1, "measure": ["memory"]}
-    value = study(sweeps={"constant-batch": sweep})
-    result = run_cell(value, one_cell(value), tmp_path / "r.json")
-    assert result.status == "ok", result.detail
-    assert result.environment.allocator == settings("memory")
-    assert result.memory.peak_bytes >= result.memory.tiny_peak_bytes > 0
 
 
 def test_oom_by_a_child_that_allocates_past_the_limit(tmp_path):
@@ -133,7 +123,7 @@ def test_error_keeps_the_last_lines_and_a_later_success_clears_it(tmp_path):
     assert result.status == "error"
     assert "broken on purpose" in result.detail
     assert (tmp_path / "r.failed.json").exists()
-    run_cell(value, cell, tmp_path / "r.json")
+    run_cell(value, cell, tmp_path / "r.json", workers=Scripted(child(tmp_path, RESULT)))
     assert not (tmp_path / "r.failed.json").exists()
     assert read(tmp_path / "r.json").status == "ok"
 
