@@ -32,7 +32,7 @@ _Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Planted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Options of generated data whose next item depends on one earlier event, see harness/data/planted.py.
+    """Options of generated data whose next item depends on one earlier event, see harness/data/generated/planted.py.
 
     Attributes:
         lag: How many events back that event lies.
@@ -296,6 +296,6 @@ def _registry() -> dict[str, DataSource]:
 
 
 SOURCES: dict[str, DataSource] = {
-    "synthetic": DataSource(format=SYNTHETIC, citation="built in, see harness/data/synthetic.py"),
+    "synthetic": DataSource(format=SYNTHETIC, citation="built in, see harness/data/generated/synthetic.py"),
     **_registry(),
 }

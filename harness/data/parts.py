@@ -18,9 +18,9 @@ from harness.data import leaks
 from harness.data.account import Account, Options
 from harness.data.formats import Format, Histories, cut
 from harness.data.interactions import Integers, StoredInteractions
-from harness.data.lines import ItemIds, shown
+from harness.data.reading.lines import ItemIds, shown
+from harness.data.reading.tokens import look_alikes
 from harness.data.splits import HeldOutEvents, ranges
-from harness.data.tokens import look_alikes
 from harness.errors import UserError
 
 # Rises when files of a split give other arrays than before.

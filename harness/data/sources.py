@@ -19,13 +19,14 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 
-from harness.data import interactions, parts, planted, synthetic
+from harness.data import interactions, parts
 from harness.data.account import Account
 from harness.data.catalogue import SYNTHETIC, DataSource, Origin, joint_sha256
 from harness.data.formats import find_format
+from harness.data.generated import planted, synthetic
 from harness.data.interactions import StoredInteractions
-from harness.data.lines import ItemIds
 from harness.data.preparation import prepared
+from harness.data.reading.lines import ItemIds
 from harness.data.remote import fetching, unpacking
 from harness.data.splits import HELD_OUT_FILE
 from harness.errors import UserError

@@ -15,14 +15,15 @@ import msgspec
 import numpy as np
 import yaml
 
-from harness.data import planted, sources, splits, synthetic
+from harness.data import sources, splits
 from harness.data.account import Account, Leaks
 from harness.data.catalogue import SOURCES, SYNTHETIC, DataSource
 from harness.data.formats import names
-from harness.data.guess import guess
+from harness.data.generated import planted, synthetic
 from harness.data.interactions import StoredInteractions
 from harness.data.leaks import leaks
 from harness.data.parts import Files
+from harness.data.reading.guess import guess
 from harness.data.sources import Prepared
 from harness.data.splits import SPLITS, Split
 from harness.errors import UserError, unknown

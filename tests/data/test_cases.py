@@ -9,7 +9,7 @@ import zstandard
 
 from harness.data.account import Account, Options
 from harness.data.formats import find_format
-from harness.data.lines import ItemIds
+from harness.data.reading.lines import ItemIds
 from harness.errors import UserError
 
 # Three users whose rows are not in the order of their times.

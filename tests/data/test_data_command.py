@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from harness import cli
-from harness.data import guess as guessing
 from harness.data.catalogue import DataSource
+from harness.data.reading import guess as guessing
 from harness.data.sources import sha256_of
 from harness.records import schema as records
 from harness.run.sweep import changed_data

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.data import plain
 from harness.data.account import Account, Options
 from harness.data.formats import find_format
-from harness.data.lines import ItemIds
-from harness.data.order import sorted_by
+from harness.data.reading import plain
+from harness.data.reading.lines import ItemIds
+from harness.data.reading.order import sorted_by
 from harness.errors import UserError
 
 PLAINLY = Options()

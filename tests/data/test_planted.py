@@ -5,8 +5,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.data import planted, sources
+from harness.data import sources
 from harness.data.catalogue import MEMBERS, DataSource, Planted
+from harness.data.generated import planted
 from harness.data.interactions import StoredInteractions
 from harness.data.splits import leave_one_out
 from harness.data.summary import summary

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data.formats import find_format
-from harness.data.lines import ItemIds
-from harness.data.tokens import MISSING
+from harness.data.reading.lines import ItemIds
+from harness.data.reading.tokens import MISSING
 from harness.errors import UserError
 
 # Without what may separate, quote or bracket; what these do stands in test_cases.py.

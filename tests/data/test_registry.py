@@ -20,8 +20,8 @@ from harness.data import sources
 from harness.data.account import Account
 from harness.data.catalogue import SOURCES, Origin
 from harness.data.formats import find_format
-from harness.data.lines import ItemIds
 from harness.data.preparation import Preparation
+from harness.data.reading.lines import ItemIds
 from harness.data.remote.page import table
 
 ROOT = Path(__file__).resolve().parents[2]

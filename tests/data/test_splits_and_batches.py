@@ -11,7 +11,7 @@ from harness.data.batches import TrainingSequences, queries
 from harness.data.formats import pairs as pairs_format
 from harness.data.formats import sequences as sequences_format
 from harness.data.interactions import StoredInteractions, load, store
-from harness.data.lines import ItemIds
+from harness.data.reading.lines import ItemIds
 from harness.data.splits import global_temporal, leave_one_out
 
 

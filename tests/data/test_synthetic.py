@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.data.synthetic import Parameters, describe, generate, oracles
+from harness.data.generated.synthetic import Parameters, describe, generate, oracles
 
 SMALL = Parameters(users=300, moods=5, shortest=40, longest=90)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from harness.data.account import Account, Options
 from harness.data.interactions import Integers
-from harness.data.lines import ItemIds
+from harness.data.reading.lines import ItemIds
 from harness.doors import Door
 
 FORMATS = Door("format", "harness.data.formats", "FORMAT")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.data.formats import Format, Histories
-from harness.data.lines import ItemIds, lines, malformed
+from harness.data.reading.lines import ItemIds, lines, malformed
 
 _FORM = "'item user', the oldest event of the file first"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.data.account import PLAIN, Account, Options
 from harness.data.formats import Format, Histories
 from harness.data.formats.table import OPTIONS, read_table
-from harness.data.lines import ItemIds
+from harness.data.reading.lines import ItemIds
 
 
 def read(

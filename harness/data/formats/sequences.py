@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.data import grouped
 from harness.data.account import PLAIN, Account, Options
 from harness.data.formats import Format, Histories
-from harness.data.lines import ItemIds, malformed, no_events, refuse, shown, text_lines
-from harness.data.tokens import look_alikes
+from harness.data.reading import grouped
+from harness.data.reading.lines import ItemIds, malformed, no_events, refuse, shown, text_lines
+from harness.data.reading.tokens import look_alikes
 from harness.errors import UserError
 
 _FORM = "'user item item …', one line a user, oldest first"

@@ -18,16 +18,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.data import columns as by
-from harness.data import lines as text
-from harness.data import plain, tokens
 from harness.data.account import PLAIN, SEPARATORS, Account, Options
 from harness.data.formats import Format, Histories, cut
 from harness.data.formats import _literals as literals
 from harness.data.interactions import Integers
-from harness.data.lines import ItemIds
-from harness.data.order import sorted_by
-from harness.data.times import Clock, RowError, Times
+from harness.data.reading import columns as by
+from harness.data.reading import lines as text
+from harness.data.reading import plain, tokens
+from harness.data.reading.lines import ItemIds
+from harness.data.reading.order import sorted_by
+from harness.data.reading.times import Clock, RowError, Times
 from harness.errors import UserError
 
 # Rows that decide the separator and the columns, and rows that are read at once.

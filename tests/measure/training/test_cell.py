@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.data import synthetic
 from harness.data.catalogue import SOURCES
+from harness.data.generated import synthetic
 from harness.data.sources import prepare
 from harness.errors import UserError
 from harness.measure.training import cell, loop

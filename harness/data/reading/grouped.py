@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.account import SEPARATORS
-from harness.data.lines import shown, split
-from harness.data.tokens import ITEMS, LISTS, MISSING, USERS, plain
+from harness.data.reading.lines import shown, split
+from harness.data.reading.tokens import ITEMS, LISTS, MISSING, USERS, plain
 from harness.errors import UserError
 
 # Lines that decide.

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 
 from harness.data.interactions import Integers
-from harness.data.tokens import MISSING
+from harness.data.reading.tokens import MISSING
 
 # 1990-01-01 and 2100-01-01. In units of each other these ranges do not meet, so a value tells its unit.
 FIRST, LAST = 631_152_000, 4_102_444_800

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from harness.data import columns
-from harness.data import lines as text
 from harness.data.account import PLAIN, SEPARATORS
+from harness.data.reading import columns
+from harness.data.reading import lines as text
 from harness.errors import UserError
 
 _SAMPLE = 200

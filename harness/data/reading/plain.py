@@ -14,8 +14,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data import lines
 from harness.data.interactions import Integers
+from harness.data.reading import lines
 
 _BLOCK = 1 << 24
 _SIGNATURE = b"\xef\xbb\xbf"

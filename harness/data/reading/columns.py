@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.data.account import Options
-from harness.data.tokens import ITEMS, LISTS, OTHERS, RATINGS, TIMES, USERS, plain
+from harness.data.reading.tokens import ITEMS, LISTS, OTHERS, RATINGS, TIMES, USERS, plain
 
 _KNOWN = {"user": USERS, "item": ITEMS, "time": TIMES}
 _NAMES = frozenset([*USERS, *ITEMS, *TIMES, *OTHERS])

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from harness.data.catalogue import MEMBERS, Planted
-from harness.data.synthetic import FloatArray, Generated, IntArray, zipf
+from harness.data.generated.synthetic import FloatArray, Generated, IntArray, zipf
 from harness.metrics import ndcg
 
 GENERATOR_VERSION = 1
