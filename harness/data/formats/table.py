@@ -136,7 +136,7 @@ def read_table(
     for code in np.argsort(firsts, kind="stable").tolist():
         if firsts[code] < len(thing):
             labels[code] = items[names[code - 1]]
-    bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
+    bounds = np.concatenate([[0], np.flatnonzero(owner[1:] != owner[:-1]) + 1, [len(owner)]])
     if told is not None:
         # Sorted owners are ranks.
         ids = dict(zip(rank[1:].tolist(), users, strict=True))

@@ -32,7 +32,9 @@ def sorted_by(keys: list[Any], values: Any) -> tuple[list[Any], Any]:
         return [keys.pop(0)[order] for _ in range(len(keys))], values[order]
     packed = _packed(keys, lows, widths)
     order = np.argsort(packed, kind="stable")
-    packed, values = packed[order], values[order]
+    # Sorted in place once more, not gathered into one more array of this size.
+    packed.sort()
+    values = values[order]
     del order
     found = []
     for place, (low, width) in enumerate(zip(lows, widths, strict=True)):
