@@ -180,7 +180,7 @@ def test_the_packages_are_those_that_the_sweep_imports(script):
         "import sys; before = set(sys.modules); import torch; own = set(sys.modules)\n"
         "import harness.cli, harness.run.sweep, harness.run.fork_server as server, harness.run.operator_bench\n"
         "import harness.run.operator_child, harness.measure.operator.measures, harness.run.session\n"
-        "import harness.report.operator_table; server._imports()\n"
+        "import harness.report.operator_table; server.imports()\n"
         "print(*sorted({m.split('.')[0] for m in set(sys.modules) - own}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
