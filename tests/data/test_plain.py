@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from harness.data.account import Account, Options
 from harness.data.formats import find_format
+from harness.data.reading import order as ordering
 from harness.data.reading import plain
 from harness.data.reading.lines import ItemIds
-from harness.data.reading.order import sorted_by
+from harness.data.reading.order import Growing, sorted_by
 from harness.errors import UserError
 
 PLAINLY = Options()
@@ -96,3 +97,15 @@ def test_packed_keys_sort_as_keys_do(rows, wide):
     found, values = sorted_by(list(keys), places)
     assert values.tolist() == order.tolist()
     assert [key.tolist() for key in found] == [key[order].tolist() for key in keys]
+
+
+@given(st.lists(st.lists(st.integers(-9, 9), max_size=7), max_size=5), st.integers(1, 4))
+def test_what_was_appended_is_joined_once(parts, chunk):
+    with mock.patch.object(ordering, "_CHUNK", chunk):
+        growing = Growing(np.int32)
+        for part in parts:
+            growing.append(np.array(part, np.int32))
+        assert growing.joined().tolist() == [value for part in parts for value in part]
+        assert growing.joined().tolist() == []
+        growing.append(np.array([1, 2, 3]))
+        assert growing.joined().tolist() == [1, 2, 3]

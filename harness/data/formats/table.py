@@ -26,7 +26,7 @@ from harness.data.reading import columns as by
 from harness.data.reading import lines as text
 from harness.data.reading import plain, tokens
 from harness.data.reading.lines import ItemIds
-from harness.data.reading.order import sorted_by
+from harness.data.reading.order import Growing, sorted_by
 from harness.data.reading.times import Clock, RowError, Times
 from harness.errors import UserError
 
@@ -79,22 +79,21 @@ def read_table(
     """The same; without `sort_users` users keep the order of the file."""
     source = _source(path, options, account)
     users, things, clock = ItemIds(), ItemIds(), Clock()
-    user_parts, item_parts, rating_parts = [], [], [np.empty(0)]
+    owners, items_seen, rating_parts = Growing(np.int32), Growing(np.int32), [np.empty(0)]
     rows = 0
     try:
         for piece in source.pieces():
             column = dict(zip(source.columns.roles, piece, strict=True))
-            user_parts.append(_codes(users, column["user"]))
-            item_parts.append(_codes(things, column["item"]))
+            owners.append(_codes(users, column["user"]))
+            items_seen.append(_codes(things, column["item"]))
             if "time" in column:
                 clock.add(plain.uncoded(column["time"]))
             if "rating" in column:
                 rating_parts.append(_ratings(plain.uncoded(column["rating"]), rows))
             rows += len(piece[0])
-        if not user_parts:
+        if not rows:
             raise text.no_events(path)
-        # Parts go as soon as they are joined: a file may hold hundreds of millions of events.
-        owner, thing = _joined(user_parts), _joined(item_parts)
+        owner, thing = owners.joined(), items_seen.joined()
         _refuse_missing(source.columns, {"user": (users, owner), "item": (things, thing)})
         times = None if source.columns.time is None else clock.finish()
     except RowError as error:
@@ -142,12 +141,6 @@ def read_table(
         ids = dict(zip(rank[1:].tolist(), users, strict=True))
         told += [ids[place] for place in owner[bounds[:-1]].tolist()]
     return cut(labels[thing], bounds), None if seconds is None else cut(seconds, bounds)
-
-
-def _joined(parts: list[Any]) -> Any:
-    whole = np.concatenate(parts)
-    parts.clear()
-    return whole
 
 
 def _ratings(column: Any, rows: int) -> Any:

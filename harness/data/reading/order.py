@@ -1,4 +1,4 @@
-"""Sorting hundreds of millions of rows by several keys in little memory."""
+"""Collecting and sorting hundreds of millions of rows in little memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,40 @@ from harness.data.interactions import Integers
 _PIECE = 1 << 22
 # Of a signed 64-bit integer without its sign.
 _BITS = 63
+# Elements of a chunk: more than 32 MiB, from where on an array's memory goes back to the system when it is freed, which
+# small ones leave scattered.
+_CHUNK = 1 << 24
+
+
+class Growing:
+    """An array to which others are appended.
+
+    Args:
+        dtype: Type of the elements.
+    """
+
+    def __init__(self, dtype: type[np.integer[Any]]) -> None:
+        self._dtype, self._chunks, self._used = dtype, list[Any](), _CHUNK
+
+    def append(self, values: Any) -> None:
+        """Copy some more elements behind the others."""
+        start = 0
+        while start < len(values):
+            if self._used == _CHUNK:
+                # Memory that is not written to is not taken.
+                self._chunks.append(np.empty(_CHUNK, self._dtype))
+                self._used = 0
+            count = min(_CHUNK - self._used, len(values) - start)
+            self._chunks[-1][self._used : self._used + count] = values[start : start + count]
+            self._used, start = self._used + count, start + count
+
+    def joined(self) -> Any:
+        """`[N]` all of them; afterwards there are none here."""
+        last = [self._chunks.pop()[: self._used]] if self._chunks else []
+        whole = np.concatenate([*self._chunks, *last]) if last else np.empty(0, self._dtype)
+        self._chunks.clear()
+        self._used = _CHUNK
+        return whole
 
 
 def sorted_by(keys: list[Any], values: Any) -> tuple[list[Any], Any]:

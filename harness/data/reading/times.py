@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 
 from harness.data.interactions import Integers
+from harness.data.reading.order import Growing
 from harness.data.reading.tokens import MISSING
 
 # 1990-01-01 and 2100-01-01. In units of each other these ranges do not meet, so a value tells its unit.
@@ -60,7 +61,8 @@ class Times:
 class Clock:
     """Reads columns of times piece by piece, then decides what they are."""
 
-    _whole: list[Integers] = field(default_factory=list)
+    _whole: Growing = field(default_factory=lambda: Growing(np.int64))
+    # First row of a piece → its parts of a second, where one has any.
     _fractions: dict[int, Integers] = field(default_factory=dict)
     _rows: int = 0
     _iso: bool | None = None
@@ -100,7 +102,7 @@ class Clock:
                 words = "is missing" if text in MISSING else str(error) if known else "is neither a number nor a date"
                 raise RowError(self._rows + place, f"time '{text}' {words}. {LEGAL}") from None
         if fractions.any():
-            self._fractions[len(self._whole)] = fractions
+            self._fractions[self._rows] = fractions
         return whole
 
     def _number(self, text: str) -> tuple[int, int]:
@@ -142,13 +144,13 @@ class Clock:
         Raises:
             RowError: A time of another unit than most have, or outside 1990 to 2100.
         """
-        sizes = [len(part) for part in self._whole]
-        whole = np.concatenate(self._whole)
-        self._whole.clear()
+        whole = self._whole.joined()
         keys = [whole]
         if self._fractions:
-            pieces = [self._fractions.get(k, np.zeros(size, np.int64)) for k, size in enumerate(sizes)]
-            keys.append(np.concatenate(pieces))
+            below = np.zeros(len(whole), np.int64)
+            for row, fractions in self._fractions.items():
+                below[row : row + len(fractions)] = fractions
+            keys.append(below)
         if self._iso:
             outside = np.flatnonzero((whole < FIRST * 10**6) | (whole >= LAST * 10**6))
             if len(outside):
