@@ -21,7 +21,7 @@ from harness.report.theme import INK, MUTED, NARROW_INCHES, TEXT_WIDTH_INCHES, S
 
 DIRECT_LABELS = 6
 _LINE_INCHES = 0.135
-_WORDS = {"oom": "OOM", "timeout": "time-out"}
+CENSORED = {"oom": "OOM", "timeout": "time-out"}
 
 # A longer label is written with its middle left out; the tables have it in full.
 LONGEST_NAME = 30
@@ -111,6 +111,14 @@ def look_of_hues(looks: Mapping[str, Style], order: Sequence[str], axes: Axes) -
     return {"hue": "label", "hue_order": list(order), "palette": palette, "legend": False, "ax": axes}
 
 
+def marks(
+    axes: Axes, rows: pd.DataFrame, x: str, y: str, looks: Mapping[str, Style], order: Sequence[str], **how: Any
+) -> None:
+    """A marker a row, in the colour and the shape of its label; `how` goes on to seaborn's scatter plot."""
+    markers = {label: looks[label].marker for label in order}
+    sns.scatterplot(rows, x=x, y=y, style="label", markers=markers, **look_of_hues(looks, order, axes), **how)
+
+
 def curves(axes: Axes, found: pd.DataFrame, looks: Mapping[str, Style], lines: pd.DataFrame | None = None) -> Ends:
     """Every label of a panel: markers at the means, a band for the intervals, a dot per process, and a line.
 
@@ -152,18 +160,8 @@ def curves(axes: Axes, found: pd.DataFrame, looks: Mapping[str, Style], lines: p
     for emphasis in (False, True):
         some = found[[looks[label].emphasis is emphasis for label in found["label"]]]
         if len(some):
-            sns.scatterplot(
-                some,
-                x="x",
-                y="y",
-                style="label",
-                markers={label: looks[label].marker for label in order},
-                s=27 if emphasis else 21,
-                edgecolor="white",
-                linewidth=0.6,
-                zorder=5 + emphasis,
-                **hues,
-            )
+            edge = {"edgecolor": "white", "linewidth": 0.6}
+            marks(axes, some, "x", "y", looks, order, s=27 if emphasis else 21, zorder=5 + emphasis, **edge)
     return {label: ends[label] for label in looks if label in ends}
 
 
@@ -214,7 +212,7 @@ def censored_marks(
         axes.plot(
             lengths, [row] * len(lengths), "x", color=colour, markersize=4.5, markeredgewidth=1.4, transform=transform
         )
-        words = " / ".join(sorted({_WORDS[status] for _, status in points}))
+        words = " / ".join(sorted({CENSORED[status] for _, status in points}))
         axes.annotate(
             words,
             (lengths[0], row),
@@ -321,6 +319,12 @@ def rows_inches(rows: int) -> float:
     return max(1.35, (0.2 if rows <= 8 else 0.155) * rows + 1.0)
 
 
+def intervals_of(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """What `rows_of_intervals` draws, of columns `KIND`, `KIND low` and `KIND high`."""
+    named = rows.rename(columns={kind: "value", f"{kind} low": "low", f"{kind} high": "high"})
+    return named[["label", "name", "value", "low", "high"]]
+
+
 def rows_of_intervals(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Style], *, named: bool = True) -> None:
     """A row an estimate, from the top down: a marker at the estimate and a bar over its 95 % interval.
 
@@ -338,18 +342,7 @@ def rows_of_intervals(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Style]
     known = placed.dropna(subset=["value"])
     labels = present(looks, known["label"])
     if len(known):
-        sns.scatterplot(
-            known,
-            x="value",
-            y="y",
-            style="label",
-            markers={label: looks[label].marker for label in labels},
-            s=34,
-            edgecolor="white",
-            linewidth=0.6,
-            zorder=3,
-            **look_of_hues(looks, labels, axes),
-        )
+        marks(axes, known, "value", "y", looks, labels, s=34, edgecolor="white", linewidth=0.6, zorder=3)
     spans = known.dropna(subset=["low", "high"], how="all")
     closed = spans[["low", "high"]].notna().all(axis=1)
     # Open ends last: the limits come from the markers and the closed intervals.

@@ -23,6 +23,7 @@ from harness.report.drawing import (
     limit,
     look_of_hues,
     looks_of,
+    marks,
     name_lines,
     panels,
     present,
@@ -101,8 +102,7 @@ def _accuracy_panel(
         sns.stripplot(
             seeds, x="seeds", y="y", orient="h", native_scale=True, jitter=False, size=3, alpha=0.5, linewidth=0, **hues
         )
-    markers = {label: looks[label].marker for label in found["label"]}
-    sns.scatterplot(inside, x="mean", y="y", style="label", markers=markers, s=36, zorder=3, **hues)
+    marks(axes, inside, "mean", "y", looks, list(found["label"]), s=36, zorder=3)
     for row, y in zip([*ordered, *untrained], found["y"], strict=True):
         look, metric = looks[row.label], row.metrics[SELECTION]
         if metric.mean < low:
@@ -201,9 +201,7 @@ def frontier_figure(analysis: Analysis) -> Figure | None:
         x = [*(cost for _, cost in best), float(rows["cost"].max())]
         y = [*(r.metrics[SELECTION].mean for r, _ in best), best[-1][0].metrics[SELECTION].mean]
         one.step(x, y, where="post", color=MUTED, linewidth=0.9, zorder=1)
-        markers = {label: looks[label].marker for label in labels}
-        hues = look_of_hues(looks, labels, one)
-        sns.scatterplot(rows, x="cost", y="mean", style="label", markers=markers, s=42, zorder=3, **hues)
+        marks(one, rows, "cost", "mean", looks, labels, s=42, zorder=3)
         one.set_xscale("log")
         low, high = one.get_xlim()
         one.set_xlim(low / 1.1, high * 1.1)
@@ -322,18 +320,8 @@ def _learning_curves(axes: Axes, runs: pd.DataFrame, looks: dict[str, Style], *,
         runs, x="train_seconds", y="validation_ndcg10", units="seed", estimator=None, size="label", sizes=widths, **hues
     )
     marked = runs if single else runs.groupby(["label", "seed"], sort=False).tail(1)
-    sns.scatterplot(
-        marked,
-        x="train_seconds",
-        y="validation_ndcg10",
-        style="label",
-        markers={label: looks[label].marker for label in labels},
-        s=13,
-        edgecolor="white",
-        linewidth=0.4,
-        zorder=3,
-        **hues,
-    )
+    edge = {"edgecolor": "white", "linewidth": 0.4}
+    marks(axes, marked, "train_seconds", "validation_ndcg10", looks, labels, s=13, zorder=3, **edge)
 
 
 def surpassing(points: Iterable[tuple[AccuracyRow, float]]) -> list[tuple[AccuracyRow, float]]:

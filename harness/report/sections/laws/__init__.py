@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.results import Analysis, Challenge
 from harness.report.drawing import (
+    intervals_of,
     legend,
     limit,
     look_of_hues,
@@ -129,10 +130,9 @@ def growth(analysis: Analysis) -> Figure | None:
     looks = looks_of(analysis)
     figure, axes = panels(len(kinds), rows_inches(len(rows)), columns=len(kinds))
     for one, kind in zip(axes, kinds, strict=True):
-        own = rows.rename(columns={kind: "value", f"{kind} low": "low", f"{kind} high": "high"})
         if kind == "rise":
             one.set_xscale("log")
-        rows_of_intervals(one, own[["label", "name", "value", "low", "high"]], looks, named=kind == kinds[0])
+        rows_of_intervals(one, intervals_of(rows, kind), looks, named=kind == kinds[0])
         if kind == "rise":
             limit(one, 1, "linear time", dashed=False)
             ratio_axis(one, "longest over an eighth of it (×)")

@@ -15,10 +15,12 @@ from matplotlib.patches import Rectangle
 
 from harness.analysis.results import Analysis, SpeedupPoint
 from harness.report.drawing import (
+    CENSORED,
     Ends,
     censored_marks,
     curves,
     frame,
+    intervals_of,
     limit,
     looks_of,
     lost_cells,
@@ -37,7 +39,6 @@ from harness.report.numbers import number, window
 from harness.report.section import Section
 from harness.report.theme import ACCENT, INK, MUTED, RULE, Style, length_axis, log_axis
 
-_WORDS = {"oom": "OOM", "timeout": "time-out"}
 _FULL_INCHES = 3.1
 _TITLES = {"speed-up": "At the longest length", "crossing": "Faster from", "trend": "How it grows"}
 # Rows of a figure that still fits a page beside another one.
@@ -157,7 +158,7 @@ def speedup_map(analysis: Analysis) -> Figure | None:
                 values[i, j] = math.log2(point.speedup)
                 words[i, j] = _digits(point.speedup) + "×"
             elif status is not None:
-                words[i, j] = _WORDS[status]
+                words[i, j] = CENSORED[status]
     figure, (axes,) = panels(1, (0.235 if len(labels) <= 10 else 0.18) * len(labels) + 0.75)
     reach = max(1.0, float(np.nanmax(np.abs(values))))
     colours = LinearSegmentedColormap.from_list("speed-up", [_SLOWER, "#f6f6f4", ACCENT])
@@ -237,12 +238,11 @@ def speedup_intervals(analysis: Analysis) -> Figure | None:
     kinds = [kind for kind in _TITLES if rows[kind].notna().any()]
     figure, axes = panels(len(kinds), rows_inches(len(rows)), columns=len(kinds))
     for one, kind in zip(axes, kinds, strict=True):
-        own = rows.rename(columns={kind: "value", f"{kind} low": "low", f"{kind} high": "high"})
         # Above the words at the reference lines.
         one.set_title(_TITLES[kind], pad=13)
         if kind != "trend":
             one.set_xscale("log")
-        rows_of_intervals(one, own[["label", "name", "value", "low", "high"]], looks, named=kind == "speed-up")
+        rows_of_intervals(one, intervals_of(rows, kind), looks, named=kind == "speed-up")
         if kind == "speed-up":
             claimed = _claimed(analysis, analysis.speedups[0].partner)
             limit(one, 1, dashed=False)
