@@ -19,6 +19,7 @@ from harness.data.account import Account, Options
 from harness.data.formats import Format, Histories, cut
 from harness.data.interactions import Integers, StoredInteractions
 from harness.data.reading.lines import ItemIds, shown
+from harness.data.reading.order import by_first
 from harness.data.reading.tokens import look_alikes
 from harness.data.splits import HeldOutEvents, ranges
 from harness.errors import UserError
@@ -204,8 +205,7 @@ def _kept(part: str, read: _Read, path: Path, account: Account) -> Integers:
 
 def _numbers(items: Integers, count: int) -> Integers:
     """`[V + 1]` the new number of every item: in the order of their first event, then those without one."""
-    distinct, firsts = np.unique(items, return_index=True)
-    order = distinct[np.argsort(firsts)]
+    order = by_first(items, count)
     numbers = np.zeros(count + 1, np.int64)
     numbers[order] = np.arange(1, len(order) + 1)
     others = np.flatnonzero(numbers[1:] == 0) + 1

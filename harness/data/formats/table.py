@@ -26,7 +26,7 @@ from harness.data.reading import columns as by
 from harness.data.reading import lines as text
 from harness.data.reading import plain, tokens
 from harness.data.reading.lines import ItemIds
-from harness.data.reading.order import Growing, sorted_by
+from harness.data.reading.order import Growing, by_first, sorted_by
 from harness.data.reading.times import Clock, RowError, Times
 from harness.errors import UserError
 
@@ -126,15 +126,9 @@ def read_table(
         seconds = keys[0] // times.per_second if times.per_second > 1 else keys[0]
     del keys
     account.warnings += [*tokens.look_alikes("users", users), *tokens.look_alikes("items", things)]
-    # Of a place that is written several times numpy keeps the last: here the first event of every item.
-    firsts = np.full(len(things) + 1, len(thing))
-    for end in range(len(thing), 0, -_PIECE):
-        start = max(end - _PIECE, 0)
-        firsts[thing[start:end][::-1]] = np.arange(start, end)[::-1]
     labels, names = np.zeros(len(things) + 1, np.int32), list(things)
-    for code in np.argsort(firsts, kind="stable").tolist():
-        if firsts[code] < len(thing):
-            labels[code] = items[names[code - 1]]
+    for code in by_first(thing, len(things)).tolist():
+        labels[code] = items[names[code - 1]]
     bounds = np.concatenate([[0], np.flatnonzero(owner[1:] != owner[:-1]) + 1, [len(owner)]])
     if told is not None:
         # Sorted owners are ranks.

@@ -18,6 +18,8 @@ from harness.errors import UserError
 
 _GZIP, _ZSTANDARD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# What unpackers raise over a damaged file.
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError)
 # Enough to see a byte order mark, or that a file is no text.
 _PEEK = 4096
 
@@ -135,7 +137,7 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
             file = stack.enter_context(_member(path, stack))
         try:
             yield file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
-        except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError) as error:
+        except DAMAGED as error:
             raise UserError(f"{path} is damaged ({error}); get it again") from None
 
 

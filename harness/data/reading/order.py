@@ -47,6 +47,26 @@ class Growing:
         return whole
 
 
+def by_first(codes: Any, count: int) -> Integers:
+    """Codes in the order in which they come first.
+
+    Args:
+        codes: `[N]` from 0 to `count`.
+        count: The largest that there may be.
+
+    Returns:
+        Each that is there, once.
+    """
+    # Of a place that is written several times numpy keeps the last: here the first of every code.
+    firsts = np.full(count + 1, len(codes))
+    for end in range(len(codes), 0, -_PIECE):
+        start = max(end - _PIECE, 0)
+        firsts[codes[start:end][::-1]] = np.arange(start, end)[::-1]
+    order = np.argsort(firsts, kind="stable")
+    there: Integers = order[firsts[order] < len(codes)]
+    return there
+
+
 def sorted_by(keys: list[Any], values: Any) -> tuple[list[Any], Any]:
     """Values in the order of keys, the most significant first; equal rows stay as they are.
 

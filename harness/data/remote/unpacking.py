@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import lzma
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from harness.data.reading.lines import DAMAGED
+
 _CHUNK = 1 << 20
 # The most that is written: tables of text are packed by less than thirty to one.
 _LEAST_LIMIT, _RATIO = 64 << 20, 100
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
 class ArchiveError(Exception):
@@ -53,7 +51,7 @@ def unpack(archive: Path, members: Sequence[str], file: BinaryIO) -> None:
                         left -= file.write(block)
                         if left < 0:
                             raise ArchiveError(f"{archive}: '{member}' is far larger than it can be; nothing is kept")
-    except (*_DAMAGED, EOFError, NotImplementedError) as error:
+    except (*DAMAGED, tarfile.TarError, NotImplementedError) as error:
         raise ArchiveError(
             f"{archive} is damaged ({error or 'it ends too early'}); remove it and get it again"
         ) from None
