@@ -5,6 +5,7 @@ import os
 from collections import Counter
 
 import pytest
+from scene import Scene
 
 INJECTED, SURVIVED = pytest.StashKey[Counter](), pytest.StashKey[Counter]()
 # How many signals and damages there are in all, and the seed that they are drawn from.
@@ -44,6 +45,20 @@ def share():
 @pytest.fixture
 def seed(request):
     return f"{SEED} {request.node.name}"
+
+
+@pytest.fixture
+def scene(tmp_path, request):
+    """Makes scenes, of what the test's module says in `SCENE` where a test says nothing else, and removes them."""
+    made, usual = [], getattr(request.module, "SCENE", {})
+
+    def make(**how):
+        made.append(Scene(tmp_path / f"scene-{len(made)}", **{**usual, **how}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.remove()
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from scene import SPEED, TRAINING, Scene
+from scene import SPEED, TRAINING
 
 from harness.records.schema import read
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")]
 SMALL = {**SPEED, "sweeps": {"constant-tokens": {"lengths": [4], "tokens": 16, "replicates": 1}}}
+SCENE = {"speed": SMALL, "training": TRAINING}
 # Behind LD_PRELOAD: the clock of the day is a day late as soon as a file is there.
 CLOCK = r"""
 #define _GNU_SOURCE
@@ -52,19 +53,6 @@ time_t time(time_t *where) {
     return found.tv_sec;
 }
 """
-
-
-@pytest.fixture
-def scene(tmp_path):
-    made = []
-
-    def make(**how):
-        made.append(Scene(tmp_path / f"scene-{len(made)}", **{"speed": SMALL, "training": TRAINING, **how}))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.remove()
 
 
 @contextlib.contextmanager

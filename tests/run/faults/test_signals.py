@@ -12,7 +12,7 @@ import time
 
 import psutil
 import pytest
-from scene import SPEED, TRAINING, Scene, moments
+from scene import SPEED, TRAINING, moments
 
 pytestmark = [
     pytest.mark.faults,
@@ -22,19 +22,6 @@ SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 # A sweep of this length has a child to hit at most moments.
 MANY = {**SPEED, "sweeps": {"constant-tokens": {"lengths": [2, 4, 6, 8, 10, 12], "tokens": 120, "replicates": 1}}}
 FEW = {**SPEED, "sweeps": {"constant-tokens": {"lengths": [2, 4, 8], "tokens": 16, "replicates": 1}}}
-
-
-@pytest.fixture
-def scene(tmp_path):
-    made = []
-
-    def make(**how):
-        made.append(Scene(tmp_path / f"scene-{len(made)}", **how))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.remove()
 
 
 def hit(scene, kind, number, seconds=5.0):

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", re
 # Small tmpfs file systems are mounted, which only root may.
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 SMALL = {**SPEED, "sweeps": {"constant-tokens": {"lengths": [4], "tokens": 16, "replicates": 1}}}
+SCENE = {"speed": SMALL, "training": TRAINING}
 DOCUMENT = ["report", "results/tiny", "--output", "out/scaling.pdf"]
 ANALYSIS = ["analyse", "results/tiny", "--output", "out/analysis.json"]
 # What each place holds, and the command that writes there.
@@ -34,19 +35,6 @@ WRITTEN = {
     "analysis": ("out", ANALYSIS),
     "PDF": ("out", DOCUMENT),
 }
-
-
-@pytest.fixture
-def scene(tmp_path):
-    made = []
-
-    def make(**how):
-        made.append(Scene(tmp_path / f"scene-{len(made)}", **{"speed": SMALL, "training": TRAINING, **how}))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.remove()
 
 
 @pytest.fixture(scope="module")
