@@ -85,4 +85,4 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account, users
     account.warnings += [*look_alikes("users", finished), *look_alikes("items", items)]
 
 
-FORMAT = Format(read, version=2, options=("separator", "encoding"), tells_users=True)
+FORMAT = Format(read, version=3, options=("separator", "encoding"), tells_users=True)

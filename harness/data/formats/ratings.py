@@ -24,4 +24,4 @@ def read(
     return read_table(path, items, options, account or Account(), users, sort_users=False)
 
 
-FORMAT = Format(read, version=2, options=OPTIONS, tells_users=True)
+FORMAT = Format(read, version=3, options=OPTIONS, tells_users=True)

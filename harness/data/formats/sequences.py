@@ -45,7 +45,9 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account, users
     """
     numbered = text_lines(path, options.encoding, account)
     head = [*itertools.islice(numbered, grouped.SAMPLE)]
-    cutting = grouped.by(options.separator) if options.separator else grouped.of_sequences([line for _, line in head])
+    # A list in brackets is refused below, by its own line, and must not decide how the others are cut.
+    sample = [line for _, line in head if not _is_list(line)]
+    cutting = grouped.by(options.separator) if options.separator else grouped.of_sequences(sample)
     account.form = f"'user item item …' lines, {cutting.words}"
     finished: set[str] = set()
     padded, padding = 0, True
@@ -104,4 +106,4 @@ def _is_list(line: str) -> bool:
     )
 
 
-FORMAT = Format(read, version=2, options=("separator", "encoding"), tells_users=True)
+FORMAT = Format(read, version=3, options=("separator", "encoding"), tells_users=True)

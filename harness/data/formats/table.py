@@ -183,6 +183,9 @@ def _refuse_missing(found: by.Columns, ids: dict[str, tuple[ItemIds, Any]]) -> N
             if "\n" in token or "\r" in token:
                 row = int(np.flatnonzero(codes == code)[0])
                 raise RowError(row, f"the {role} ({name}) goes over several lines. Close the quote before it")
+            if "\0" in token:
+                row = int(np.flatnonzero(codes == code)[0])
+                raise RowError(row, f"the {role} ({name}) has a zero byte, which no text has. Correct the line")
 
 
 def _describe(account: Account, found: by.Columns, rows: int, times: Times | None) -> None:

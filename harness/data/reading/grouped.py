@@ -58,19 +58,22 @@ def of_sequences(sample: list[str]) -> Cutting:
 
     By tabs, if a line has several; else, if each has one, the items after it by commas or blanks. Else by white
     space, with `,` or `;` behind ids and `:` behind the user left out if they stand there in all lines; or by a
-    separator, if there is no white space.
+    separator, if there is no white space. Tabs and separators need but half of the lines, so that a wrong line is
+    what is refused, not the others.
     """
     bare = [line.strip() for line in sample]
-    if all("\t" in line for line in bare):
+    half = len(bare) / 2
+    if sum("\t" in line for line in bare) >= half:
         if any(line.count("\t") > 1 for line in bare):
             return by("\t")
         for mark in (",", ";"):
             if any(mark in line.partition("\t")[2] for line in bare):
                 return Cutting(f"a tab behind the user, items separated by {SEPARATORS[mark]}", _after_tab(mark))
     fields = [line.split() for line in bare]
-    if all(len(line) == 1 for line in fields):
+    single = [line[0] for line in fields if len(line) == 1]
+    if len(single) >= half:
         for mark in ("::", ",", ";", "|"):
-            if all(mark in line for line in bare):
+            if sum(mark in line for line in single) >= half:
                 return by(mark)
     for mark in (",", ";"):
         if _closes(mark, [line[:-1] for line in fields]):
@@ -157,4 +160,6 @@ def check(fields: list[str]) -> str | None:
     for place, field in enumerate(fields):
         if field in MISSING:
             return f"has no {'item' if place else 'user'} in field {place + 1} ('{shown(field)}')"
+        if "\0" in field:
+            return f"has a zero byte in field {place + 1}, which no text has"
     return None

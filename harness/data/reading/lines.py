@@ -88,9 +88,10 @@ def text(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
                 "study, or convert the file (`iconv -f utf-16 -t utf-8`)"
             )
         if b"\0" in head and not encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32", "u16", "u32")):
+            line = len(head[: head.index(b"\0")].splitlines(keepends=True)) or 1
             raise UserError(
-                f"{path}, line 1: not text (it holds zero bytes). Legal: text, .gz, .zst, .zip of one text, .parquet; "
-                "unpack an archive first, and export a workbook as CSV"
+                f"{path}, line {line}: not text (it holds zero bytes). Legal: text, .gz, .zst, .zip of one text, "
+                ".parquet; unpack an archive first, and export a workbook as CSV"
             )
         # The signature is that of UTF-8 alone: for other encodings Python takes it off itself, or there is none.
         file = io.TextIOWrapper(binary, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
