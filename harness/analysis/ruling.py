@@ -215,7 +215,7 @@ def conjunction(
     deciding = min(variants, key=strength)
     if len(variants) == 1:
         return msgspec.structs.replace(deciding, variant="")
-    sizes = [v.sample_size for v in variants if v.sample_size is not None]
+    larger = max(variants, key=lambda v: v.sample_size or 0) if verdict == "inconclusive" else None
     parts = ", ".join(f"{v.variant}: {v.verdict}{number(v.statistic)}" for v in variants)
     return msgspec.structs.replace(
         deciding,
@@ -224,7 +224,8 @@ def conjunction(
         detail=f"{parts}. {deciding.variant}: {deciding.detail}",
         evidence=list(dict.fromkeys(path for v in variants for path in v.evidence)),
         missing=list(dict.fromkeys(what for v in variants for what in v.missing)),
-        sample_size=max(sizes) if verdict == "inconclusive" and sizes else None,
+        sample_size=larger.sample_size if larger else None,
+        sample_unit=larger.sample_unit if larger else "",
     )
 
 

@@ -163,3 +163,14 @@ def test_a_claim_of_several_parts_shows_the_part_that_speaks_least_for_it(larger
     parts = [ClaimVerdict(id="c", variant=str(v), verdict="supported", statistic=v) for v in (19.0, 6.5, 7.2)]
     overall = conjunction(CLAIMS["speedup-6x"], parts, "nothing", larger_is_stronger=larger_is_stronger)
     assert (overall.verdict, overall.statistic, overall.variant) == ("supported", weakest, "")
+
+
+def test_how_many_would_decide_comes_with_what_they_are():
+    def part(statistic, size, unit):
+        return ClaimVerdict(
+            id="c", variant="v", verdict="inconclusive", statistic=statistic, sample_size=size, sample_unit=unit
+        )
+
+    # The part that is shown is not the one that needs most.
+    overall = conjunction(CLAIMS["no-sacrifice"], [part(0.1, None, ""), part(0.2, 11, "seeds")], "nothing")
+    assert (overall.statistic, overall.sample_size, overall.sample_unit) == (0.1, 11, "seeds")

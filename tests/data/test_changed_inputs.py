@@ -348,7 +348,9 @@ def spoilt(reader, draw, path):
         if line is not None and (named is None or (reader not in ("ratings", "table") and int(named[1]) != line)):
             return kind, f"not line {line}: {content!r}: {message}"
         return kind, None
-    return kind, f"{content!r} was read as {found}"
+    # A column that is not read may hold anything.
+    ignored = kind == "a byte of zero" and found == histories(events)
+    return kind, None if ignored else f"{content!r} was read as {found}"
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
