@@ -491,7 +491,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from harness.analysis.estimates.operator import operator_bench
     from harness.report.operator_table import operator_table
-    from harness.run.operator_bench import bench, settings
+    from harness.run.operator.bench import bench, settings
 
     record = bench(
         settings(quick=options.quick, elements=options.elements, threads=options.threads, device=options.device)

@@ -21,7 +21,7 @@ from harness.data import interactions
 from harness.plan.data_places import FAR, place
 from harness.records.environment import usable_cores
 from harness.records.spec import ModelSpec, SpeedSpec, TrainingSpec
-from harness.run.operator_bench import OperatorCell
+from harness.run.operator.bench import OperatorCell
 from harness.run.past import Anchor, Basis, Identity, Known, identity
 from harness.run.supervisor import run_cell
 from harness.run.sweep import Task

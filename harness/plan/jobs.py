@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.plan.forecast import Forecaster
 from harness.records.spec import SpeedSpec
-from harness.run.operator_bench import MEASURES
+from harness.run.operator.bench import MEASURES
 from harness.run.past import folders, known
 from harness.run.sweep import Task, tasks
 from harness.study.cells import Cell

@@ -17,7 +17,7 @@ from harness.records.schema import Environment, Provenance, Status
 OPERATOR_SCHEMA = 2
 FILE_NAME = "operator.json"
 # What a measurement executes begins here; see harness/records/source_digest.py.
-SOURCES = ["harness.run.operator_child.main"]
+SOURCES = ["harness.run.operator.child.main"]
 
 Layout = Literal["channel_major", "batch_length_channel"]
 Pass = Literal["forward", "forward_backward"]

@@ -31,7 +31,7 @@ from harness.errors import UserError, unknown
 from harness.records.environment import PACKAGES, ROOT
 from harness.records.operator import FILE_NAME
 from harness.records.schema import write_atomic
-from harness.run.operator_bench import ELEMENTS
+from harness.run.operator.bench import ELEMENTS
 from harness.run.process import die_with_parent
 from harness.study.schema import Study
 

@@ -21,7 +21,7 @@ from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
 from harness.records.spec import TrainingSpec
 from harness.run.display import Display, Pace, failure_log
-from harness.run.operator_bench import OperatorCell, bench, operator_cells
+from harness.run.operator.bench import OperatorCell, bench, operator_cells
 from harness.run.past import folders, known
 from harness.run.supervisor import run_cell
 from harness.run.watch import OutOfTimeError, Said

@@ -14,7 +14,7 @@ from harness.report.document import assemble, render
 from harness.report.section import draw
 from harness.report.sections.operator import LOOKS
 from harness.report.theme import font_folder
-from harness.run.operator_bench import settings
+from harness.run.operator.bench import settings
 
 
 @pytest.fixture(scope="module")

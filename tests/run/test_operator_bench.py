@@ -20,8 +20,8 @@ from harness.records import operator as operator_record
 from harness.records import schema as records
 from harness.records.operator import Settings
 from harness.records.schema import encode
-from harness.run import operator_bench as bench
 from harness.run import workers
+from harness.run.operator import bench
 from harness.run.watch import OutOfTimeError
 from models.ops.attention.softmax import causal_attention
 from models.ops.build import native

@@ -15,7 +15,8 @@ import yaml
 from operator_examples import operator_record
 
 from harness import cli
-from harness.run import operator_bench, session
+from harness.run import session
+from harness.run.operator import bench as operator_bench
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "gpu.py"
@@ -178,8 +179,8 @@ def test_the_packages_are_those_that_the_sweep_imports(script):
     """What a sweep and its children import from elsewhere; torch's own needs come with torch."""
     code = (
         "import sys; before = set(sys.modules); import torch; own = set(sys.modules)\n"
-        "import harness.cli, harness.run.sweep, harness.run.fork_server as server, harness.run.operator_bench\n"
-        "import harness.run.operator_child, harness.measure.operator.measures, harness.run.session\n"
+        "import harness.cli, harness.run.sweep, harness.run.fork_server as server, harness.run.operator.bench\n"
+        "import harness.run.operator.child, harness.measure.operator.measures, harness.run.session\n"
         "import harness.report.operator_table; server.imports()\n"
         "print(*sorted({m.split('.')[0] for m in set(sys.modules) - own}))"
     )

@@ -1,4 +1,4 @@
-"""A child process of the bench: `python -m harness.run.operator_child REQUEST`.
+"""A child process of the bench: `python -m harness.run.operator.child REQUEST`.
 
 Timing runs with an allocator that keeps its blocks, the memory pass with one that returns them, so
 each has a process of its own.

@@ -112,7 +112,7 @@ def bench(
     request = {"settings": wanted, "memory_limit_bytes": limit if wanted.device == "cpu" else None}
     fields: dict[str, Any] = {"omitted": []}
     outcome = Outcome("ok", None, {})
-    workers = Fresh("harness.run.operator_child")
+    workers = Fresh("harness.run.operator.child")
     seconds = math.inf if wanted.timeout_seconds is None else wanted.timeout_seconds
     for measure in MEASURES:
         outcome = run_child(request, measure, workers, Bounds(seconds, limit, deadline), log, said)
