@@ -156,6 +156,16 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
         choices=["fork", "fresh"],
         help="fork cells from a process that has imported torch, or start each by itself (default: fork if it works)",
     )
+    command.add_argument(
+        "--gpus", metavar="all|N,…", help="measure on these GPUs side by side, one cell at a time on each"
+    )
+    command.add_argument(
+        "--cpu-sets",
+        metavar="CORES",
+        nargs="+",
+        default=[],
+        help="measure on these sets of cores side by side, such as  --cpu-sets 0-3 4-7 ; with --gpus one for each",
+    )
     command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
     command.add_argument("--data", type=Path, help="folder of real data (default: what HYENAREC_DATA names)")
     command.add_argument("--commit", help="commit of these files, where they are a copy without its git folder")
@@ -351,12 +361,16 @@ def _stale(folder: Path, *, remove: bool) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from harness.run import session
+    from harness.run.beside.places import places
     from harness.run.sweep import changed_data, sweep
 
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
     minutes = None if options.minutes is None else session.read_minutes(options.minutes)
     phases = session.read_phases(options.phases or options.kind or "speed,training")
+    chosen = places(study, options.gpus, options.cpu_sets)
+    if options.archive is not None and chosen:
+        raise UserError("--gpus and --cpu-sets are of a sweep without --archive; leave one of them out")
     if options.archive is None and (options.phases or options.bench_elements):
         raise UserError("--phases and --bench-elements need --archive FILE, in which the records are kept")
     session.name_sources(options.data, options.commit)
@@ -377,7 +391,7 @@ def _sweep(options: argparse.Namespace) -> int:
         return 0 if here.run(phases) else 1
     interrupted_by(signal.SIGTERM, signal.SIGHUP)
     try:
-        done = sweep(study, folder, minutes=minutes, kind=options.kind, workers=options.workers)
+        done = sweep(study, folder, minutes=minutes, kind=options.kind, workers=options.workers, places=chosen)
     except KeyboardInterrupt as stop:
         print(f"interrupted; finished records are kept in {folder}, the same command goes on", file=sys.stderr)
         return exit_code(stop)

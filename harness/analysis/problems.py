@@ -307,7 +307,14 @@ def _provenance(folder: Folder) -> Iterable[str]:
     places = machines(folder)
     if len(places) > 1:
         yield f"Records of {len(places)} machines are mixed: {', '.join(f'{m.name} ({m.records})' for m in places)}."
-    threads = {r.environment.threads for r in found if isinstance(r, SpeedRecord) and r.timing is not None}
+    timed = [r for r in found if isinstance(r, SpeedRecord) and r.timing is not None]
+    beside = [r.provenance.beside for r in timed if r.provenance.beside]
+    if beside:
+        yield (
+            f"{_count(len(beside), 'record')} timed while up to {max(beside)} other place(s) of the machine measured: "
+            "times hold what these share (memory, bus, heat), ratios inside a record less so."
+        )
+    threads = {r.environment.threads for r in timed}
     if len(threads) > 1:
         yield f"Timed with different numbers of threads: {', '.join(sorted(str(t) for t in threads))}."
     torch = {r.environment.packages.get("torch", "unknown") for r in found}

@@ -122,6 +122,8 @@ class Provenance(_Frozen, frozen=True):
         split_sha256: Checksum of the split: which event is held out for whom.
         elapsed_seconds: Wall time of the whole cell, child start to record.
         import_seconds: Part of it that the children took to start and to import.
+        beside: Other places (GPUs, sets of cores) of the machine where the same sweep may have measured meanwhile;
+            null: it measured one cell at a time.
     """
 
     git_commit: str | None
@@ -135,6 +137,7 @@ class Provenance(_Frozen, frozen=True):
     arrays_sha256: str | None = None
     files_sha256: dict[str, str] | None = None
     leaks: Leaks | None = None
+    beside: int | None = None
 
 
 class Block(_Frozen, frozen=True):

@@ -50,6 +50,7 @@ def run_cell(
     workers: Workers | None = None,
     deadline: float | None = None,
     said: Said | None = None,
+    beside: int | None = None,
 ) -> Record:
     """Run one cell and write its record.
 
@@ -61,6 +62,7 @@ def run_cell(
         workers: Starts the children; default: a fresh process for each.
         deadline: Monotonic clock at which the cell is given up, whatever its own time limit.
         said: Is given what the child prints, line by line; None: stderr.
+        beside: Other places of this machine where cells may be measured meanwhile; None: it is not known to be shared.
 
     Returns:
         The record as written.
@@ -116,6 +118,7 @@ def run_cell(
         split_sha256=fields.pop("split_sha256", None),
         elapsed_seconds=round(time.monotonic() - begin, 3),
         import_seconds=fields.pop("import_seconds", None),
+        beside=beside,
     )
     fields.setdefault("environment", describe(cell.spec.threads or usable_cores(), allocator.settings(measures[0])))
     if source is not None and _is_above(source.sentinel_ndcg10, fields):

@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import os
+import queue
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import filelock
 
 from harness.data.sources import own_files, prepare, sha256_of
 from harness.data.summary import unusable
 from harness.errors import NO_TORCH, UserError
+from harness.records import operator as operators
 from harness.records import schema as records
 from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
 from harness.records.spec import TrainingSpec
+from harness.run.beside.lanes import Answer, Errand, Lane, Order
+from harness.run.beside.places import Place
 from harness.run.display import Display, Pace, failure_log
 from harness.run.operator.bench import OperatorCell, bench, operator_cells
 from harness.run.past import folders, known
@@ -200,6 +205,7 @@ def run(
     workers: Workers | None = None,
     deadline: float | None = None,
     said: Said | None = None,
+    beside: int | None = None,
 ) -> Result:
     """Measure and write one record; see `run_cell` and `bench`.
 
@@ -209,7 +215,7 @@ def run(
     """
     _check_torch()
     if isinstance(task, Cell):
-        return run_cell(study, task, output, log=log, workers=workers, deadline=deadline, said=said)
+        return run_cell(study, task, output, log=log, workers=workers, deadline=deadline, said=said, beside=beside)
     record = bench(task.settings, log=log, deadline=deadline, said=said)
     records.write(record, output)
     return record
@@ -239,6 +245,7 @@ def sweep(
     minutes: float | None = None,
     kind: str | None = None,
     workers: Literal["fork", "fresh"] | None = None,
+    places: Sequence[Place] = (),
     display: Display | None = None,
 ) -> Progress:
     """Run all cells of a study that have no record yet.
@@ -253,6 +260,7 @@ def sweep(
         kind: `speed` or `training` to run only those.
         workers: How cells start: forked from a process that has imported torch, or each by itself. Default: forked
             where that works.
+        places: Where to measure, a cell at a time at each; none: one after the other, on all of the machine.
         display: Shows them; None: one of its own.
 
     Raises:
@@ -262,7 +270,7 @@ def sweep(
     """
     _check_torch()
     with alone(folder):
-        return _sweep(study, folder, minutes, kind, workers, display)
+        return _sweep(study, folder, minutes, kind, workers, places, display)
 
 
 def _sweep(
@@ -271,6 +279,7 @@ def _sweep(
     minutes: float | None,
     kind: str | None,
     workers: Literal["fork", "fresh"] | None,
+    places: Sequence[Place],
     display: Display | None,
 ) -> Progress:
     begin = time.monotonic()
@@ -282,9 +291,9 @@ def _sweep(
         prepare_data(study, dataset)
     progress = Progress(folder)
     if display is None:
-        with show(study, folder, todo) as display:
-            return _measure(study, todo, progress, display, workers, deadline)
-    return _measure(study, todo, progress, display, workers, deadline)
+        with show(study, folder, todo, max(1, len(places))) as display:
+            return _measure(study, todo, _Ledger(progress, display, deadline), workers, places)
+    return _measure(study, todo, _Ledger(progress, display, deadline), workers, places)
 
 
 def show(study: Study, folder: Path, todo: Sequence[Task], beside: int = 1) -> Display:
@@ -310,41 +319,138 @@ def log_of(study: Study, task: Task) -> Path:
     return Path("logs") / study.name / Path(task.path).with_suffix(".log")
 
 
+class _Ledger:
+    """What a sweep keeps account of: which cells may still begin, and how each ended."""
+
+    def __init__(self, progress: Progress, display: Display, deadline: float | None) -> None:
+        self.progress, self.display, self.deadline = progress, display, deadline
+        self._longest: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+
+    def begins(self, task: Task) -> bool:
+        """Whether a cell begins now; else it is left: nothing works here, or it would not end in time."""
+        now = time.monotonic()
+        needed = self._longest.get(task.label, 0.0) if task.kind == "speed" else 0.0
+        if self.progress.hopeless or (self.deadline is not None and now + needed > self.deadline):
+            self.progress.left.append(task)
+            return False
+        self._begun[task.path] = now
+        self.display.begun(task)
+        return True
+
+    def ended(self, study: Study, task: Task, result: Result | None) -> None:
+        """A cell has ended with a result."""
+        if task.kind == "speed":
+            seconds = time.monotonic() - self._begun[task.path]
+            self._longest[task.label] = max(self._longest.get(task.label, 0.0), seconds)
+        well = result is not None and result.status in records.FINAL
+        (self.progress.measured if well else self.progress.failed).append(task)
+        self.display.ended(task, result, failure_log(self.progress.folder / task.path, log_of(study, task)))
+
+    def given_up(self, task: Task) -> None:
+        """A cell was ended since the time was over."""
+        self.progress.left.append(task)
+        self.display.given_up(task)
+
+
 def _measure(
     study: Study,
     todo: Sequence[Task],
-    progress: Progress,
-    display: Display,
+    ledger: _Ledger,
     workers: Literal["fork", "fresh"] | None,
-    deadline: float | None,
+    places: Sequence[Place],
 ) -> Progress:
-    longest: dict[str, float] = {}
-    with ForkServers() as servers:
-        runner = _Runner(study, servers, workers, deadline, display)
-        for task in todo:
-            started = time.monotonic()
-            needed = longest.get(task.label, 0.0) if task.kind == "speed" else 0.0
-            if progress.hopeless or (deadline is not None and started + needed > deadline):
-                progress.left.append(task)
-                continue
-            output, log = progress.folder / task.path, log_of(study, task)
-            display.begun(task)
-            result = runner.run(task, output, log)
-            if result is None:
-                progress.left.append(task)
-                display.given_up(task)
-                continue
-            if task.kind == "speed":
-                longest[task.label] = max(longest.get(task.label, 0.0), time.monotonic() - started)
-            (progress.measured if result.status in records.FINAL else progress.failed).append(task)
-            display.ended(task, result, failure_log(output, log))
+    progress = ledger.progress
+    if places:
+        _measure_beside(study, todo, ledger, workers, places)
+    else:
+        with ForkServers() as servers:
+            runner = Runner(study, servers, workers, ledger.deadline, ledger.display)
+            for task in todo:
+                if not ledger.begins(task):
+                    continue
+                result = runner.run(task, progress.folder / task.path, log_of(study, task))
+                if result is None:
+                    ledger.given_up(task)
+                else:
+                    ledger.ended(study, task, result)
     if progress.hopeless:
         count = len(progress.failed)
-        display.note(f"error: the first {count} cells failed and none was measured; the others were not begun")
+        ledger.display.note(f"error: the first {count} cells failed and none was measured; the others were not begun")
     return progress
 
 
-class _Runner:
+def _measure_beside(
+    study: Study,
+    todo: Sequence[Task],
+    ledger: _Ledger,
+    workers: Literal["fork", "fresh"] | None,
+    places: Sequence[Place],
+) -> None:
+    """Measure at several places; a place that is idle gets the next cell."""
+    folder, answers = ledger.progress.folder, queue.SimpleQueue[tuple[Lane, Answer | None]]()
+    coming = (task for task in todo if ledger.begins(task))
+    lanes = []
+    for place in places:
+        order = Order(
+            study=study,
+            cores=None if place.cores is None else [*place.cores],
+            workers=workers,
+            deadline=ledger.deadline,
+            beside=len(places) - 1,
+            parent=os.getpid(),
+        )
+        lanes.append(Lane(place, order, answers))
+
+    def give(lane: Lane) -> None:
+        lane.task = next(coming, None)
+        if lane.task is not None:
+            path = lane.task.path
+            lane.give(lane.task, Errand(path=path, output=str(folder / path), log=str(log_of(study, lane.task))))
+
+    try:
+        for lane in lanes:
+            give(lane)
+        while any(lane.task is not None for lane in lanes):
+            lane, answer = answers.get()
+            task = lane.task
+            if answer is not None and answer.kind == "said":
+                ledger.display.said(task, answer.text)
+            elif answer is not None and answer.kind == "note":
+                ledger.display.note(answer.text)
+            elif answer is not None and answer.kind == "refused":
+                raise UserError(answer.text)
+            elif task is not None:
+                if answer is None:
+                    lane.end()
+                    ledger.ended(study, task, None)
+                elif answer.kind == "left":
+                    ledger.given_up(task)
+                else:
+                    ledger.ended(study, task, _result(task, folder / task.path))
+                give(lane)
+    finally:
+        for lane in lanes:
+            lane.end()
+
+
+def _result(task: Task, output: Path) -> Result:
+    if not isinstance(task, Cell):
+        return operators.read(output)
+    return records.read(output if output.is_file() else output.with_suffix(records.FAILED_SUFFIX))
+
+
+class Listener(Protocol):
+    """Who is told what happens while a cell runs; a display is one."""
+
+    def said(self, job: Task, line: str) -> None:
+        """A cell's process has printed a line."""
+
+    def note(self, line: str) -> None:
+        """A person should read this."""
+
+
+class Runner:
     """Runs one cell after the other as `sweep` was told to, and by itself what turns out not to be forkable here."""
 
     def __init__(
@@ -353,10 +459,11 @@ class _Runner:
         servers: ForkServers,
         wanted: Literal["fork", "fresh"] | None,
         deadline: float | None,
-        display: Display,
+        listener: Listener,
+        beside: int | None = None,
     ) -> None:
         self._study, self._servers, self._wanted, self._deadline = study, servers, wanted, deadline
-        self._display = display
+        self._listener, self._beside = listener, beside
         self._workers: Workers = servers if wanted == "fork" or (wanted is None and can_fork()) else Fresh()
         self._rank: int | None = None
 
@@ -371,13 +478,22 @@ class _Runner:
         except ForkError as error:
             if self._wanted == "fork":
                 raise
-            self._display.note(f"warning: {error}; each cell now starts by itself")
+            self._listener.note(f"warning: {error}; each cell now starts by itself")
             self._workers = Fresh()
             return self._run(task, output, log)
 
     def _run(self, task: Task, output: Path, log: Path) -> Result | None:
-        said = functools.partial(self._display.said, task)
+        said = functools.partial(self._listener.said, task)
         try:
-            return run(self._study, task, output, log=log, workers=self._workers, deadline=self._deadline, said=said)
+            return run(
+                self._study,
+                task,
+                output,
+                log=log,
+                workers=self._workers,
+                deadline=self._deadline,
+                said=said,
+                beside=self._beside,
+            )
         except OutOfTimeError:
             return None
