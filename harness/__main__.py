@@ -9,5 +9,15 @@ except KeyboardInterrupt:
     # What is imported takes a second, in which a traceback would say nothing.
     print("interrupted; nothing was begun", file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
+except ModuleNotFoundError as error:
+    # A package that is missing; a module of our own is a fault, and keeps its traceback.
+    if error.name is None or error.name.split(".")[0] in ("harness", "models"):
+        raise
+    print(
+        f"error: {sys.executable} has no '{error.name}', which this program needs; in a checkout type  make install  "
+        "and then  . .venv/bin/activate  (or  pip install -c constraints.txt -e .)",
+        file=sys.stderr,
+    )
+    sys.exit(64)
 
 sys.exit(main())

@@ -9,15 +9,18 @@ Exit codes: 64 wrong usage, 70 internal error, everywhere; `verify` 0 all suppor
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import importlib.util
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +117,9 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
     data.add_argument("--study", help="study whose data sets and data folder count too")
     data.add_argument("--json", action="store_true")
     own = data.add_argument_group("of a file", "what a study would say of it; what is left out is found in the file")
-    own.add_argument("--format", help="such as table, pairs or sequences")
-    for role in ("user", "item", "time"):
-        own.add_argument(f"--{role}", metavar="COLUMN", type=_column, help=f"name or number of the {role}s' column")
-    own.add_argument("--order", choices=["time", "lines"], help="of a user's events (default: time)")
-    own.add_argument("--rating", metavar="COLUMN", type=_column, help="name or number of the ratings' column")
-    own.add_argument("--least-rating", metavar="RATING", type=float, help="leave smaller ratings out (default: none)")
-    own.add_argument("--ties", choices=["file", "hashed"], help="order of events of one time (default: file)")
-    own.add_argument("--separator", metavar="CHARACTER")
+    _add_file_options(own)
     own.add_argument("--validation", type=Path, metavar="FILE", help="of data that come split, whose train is the file")
     own.add_argument("--test", type=Path, metavar="FILE", help="the same; without --validation it is taken from train")
-    own.add_argument("--encoding", help="(default: utf-8)")
 
     for name, kind in (("speed", "speed"), ("train", "training")):
         command = add(name, _cell, f"run one {kind} cell of a study")
@@ -140,6 +135,7 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
     )
     command.add_argument("folder", type=Path)
     command.add_argument("--data", type=Path, metavar="FILE", help="study shipped models on this file of interactions")
+    _add_file_options(command.add_argument_group("of that file", "as `data` has them; what is left out is found in it"))
 
     command = add("cells", _cells, "list the cells of a study and which of them have a record")
     command.add_argument("study", nargs="?")
@@ -254,6 +250,43 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
     return parser
 
 
+def _add_file_options(group: argparse._ArgumentGroup) -> None:
+    """What a study would say of a file."""
+    group.add_argument("--format", help="such as table, pairs or sequences")
+    for role in ("user", "item", "time"):
+        group.add_argument(f"--{role}", metavar="COLUMN", type=_column, help=f"name or number of the {role}s' column")
+    group.add_argument("--order", choices=["time", "lines"], help="of a user's events (default: time)")
+    group.add_argument("--rating", metavar="COLUMN", type=_column, help="name or number of the ratings' column")
+    group.add_argument("--least-rating", metavar="RATING", type=float, help="leave smaller ratings out (default: none)")
+    group.add_argument("--ties", choices=["file", "hashed"], help="order of events of one time (default: file)")
+    group.add_argument("--separator", metavar="CHARACTER")
+    group.add_argument("--encoding", help="(default: utf-8)")
+
+
+def _said_of_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of them that were given."""
+    said = {name: getattr(options, name) for name in ("format", *Options.__struct_fields__)}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+@contextlib.contextmanager
+def _options_in_words() -> Iterator[None]:
+    """What is refused says what to write in a study; here the same is typed as options."""
+    try:
+        yield
+    except UserError as error:
+        typed = [" ".join(_options_of(part)) for part in str(error).split(" or `")]
+        if not any(typed):
+            raise
+        raise UserError(f"{error}; here type  {'  or  '.join(filter(None, typed))}") from None
+
+
+def _options_of(words: str) -> Iterator[str]:
+    for name, value in re.findall(r"(\w+): ([^`,;()]+)(?=[`,])", words):
+        if name in ("format", *Options.__struct_fields__):
+            yield f"--{name.replace('_', '-')} {value}"
+
+
 def _study(name: str | None) -> Study:
     return load_study(name or default_study())
 
@@ -267,19 +300,28 @@ def _data(options: argparse.Namespace) -> int:
 
     study = load_study(options.study) if options.study else None
     sources = study.sources() if study else Study(name="none").sources()
-    said = {name: getattr(options, name) for name in ("format", *Options.__struct_fields__)}
-    said = {name: value for name, value in said.items() if value is not None}
+    said = _said_of_file(options)
     held_out = {part: getattr(options, part) for part in ("validation", "test") if getattr(options, part)}
     if options.dataset in sources:
         if vain := [*said, *held_out]:
             raise UserError(f"'{options.dataset}' is a data set, so --{vain[0]} means nothing; it is for files")
         found = figures(options.dataset, sources[options.dataset], study.data_folder if study else None)
     elif Path(options.dataset).is_file():
-        found = of_file(Path(options.dataset), said, held_out)
+        with _options_in_words():
+            found = of_file(Path(options.dataset), said, held_out)
+    elif {"/", "."} & set(options.dataset):
+        raise UserError(f"there is no file {Path(options.dataset).resolve()}{_near_file(Path(options.dataset))}")
     else:
         raise unknown("data set", options.dataset, sources, "Or give the path of a file.")
     print(as_json(found) if options.json else as_text(found))
     return 0
+
+
+def _near_file(path: Path) -> str:
+    """The nearest name in its folder, as a question."""
+    names = [entry.name for entry in path.parent.iterdir() if entry.is_file()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f". Did you mean '{path.parent / near[0]}'?" if near else "; correct the path"
 
 
 def _cell(options: argparse.Namespace) -> int:
@@ -314,13 +356,21 @@ def _end_with(parent: int | None) -> None:
 def _init(options: argparse.Namespace) -> int:
     from harness.study.lay_out import lay_out
 
-    paths = lay_out(options.folder, options.data)
+    said = _said_of_file(options)
+    if options.data is None and said:
+        raise UserError(f"--{next(iter(said)).replace('_', '-')} is of a file; add `--data FILE`, or leave it out")
+    with _options_in_words():
+        paths = lay_out(options.folder, options.data, said)
     for path in paths:
         print(path)
-    if options.data is not None:
-        print(f"next: snakemake reports/scaling.pdf --cores 2 --config study={shlex.quote(str(paths[0]))}")
-    else:
+    study = shlex.quote(str(paths[0]))
+    if options.data is None:
         print(f"next: cd {shlex.quote(str(options.folder))}, and type the commands of its README.md")
+    elif Path("Snakefile").is_file():
+        print(f"next: make report STUDY={study}  (or  snakemake reports/scaling.pdf --cores 2 --config study={study})")
+    else:
+        results = shlex.quote(str(Path("results") / options.folder.resolve().name))
+        print(f"next: python -m harness sweep {study}, then  python -m harness report {results}")
     return 0
 
 

@@ -19,6 +19,7 @@ import contextlib
 import functools
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,14 +110,16 @@ def _is(process: psutil.Process, program: str) -> bool:
 
 
 def named_study(arguments: Sequence[str]) -> Study | None:
-    """The study that the arguments of Snakemake name; None where they name none that is one, which Snakemake says."""
+    """The study that the arguments of Snakemake name; None where they ask for more than a study.
+
+    Raises:
+        RegistryError: It cannot be read for what a model's file says.
+        UserError: There is none, or it is wrong.
+    """
     words = dict(word.split("=", 1) for word in arguments if "=" in word)
     if set(words) - {"study"}:
         return None
-    try:
-        return load_study(words.get("study", default_study()))
-    except (UserError, RegistryError):
-        return None
+    return load_study(words.get("study", default_study()))
 
 
 def run(study: Study, arguments: Sequence[str]) -> int:
@@ -129,6 +132,9 @@ def run(study: Study, arguments: Sequence[str]) -> int:
     log = Path("logs") / study.name / "snakemake.log"
     every = tasks(study)
     missing = [task for task in every if not (folder / task.path).is_file()]
+    # Snakemake writes it, which a person may look for before the first timed cell has ended.
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
     print(f"{study.name}: {len(every) - len(missing)} of {len(every)} cells are measured; log of Snakemake: {log}")
     sys.stdout.flush()
     display = show(study, folder, missing, study.trainings_beside() if study.speed is None else 1)
@@ -153,7 +159,6 @@ def snakemake(arguments: Sequence[str], log: Path, follower: Follower) -> int:
     Returns:
         Its exit code, negative for a signal.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     read, write = os.pipe()
     here = str(Path(__file__).resolve().parent)
     places = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -181,6 +186,14 @@ def snakemake(arguments: Sequence[str], log: Path, follower: Follower) -> int:
         process.kill()
 
 
+def _python() -> str:
+    """How a person types this Python: `make` runs one that need not be the one on their path."""
+    here, found = Path(sys.executable), shutil.which("python")
+    if found is not None and Path(found).absolute() == here.absolute():
+        return "python"
+    return str(here.relative_to(HERE)) if here.is_relative_to(HERE) else str(here)
+
+
 def _kept(study: Study, folder: Path, every: Sequence[Task], code: int) -> int:
     """Say what an interrupted run leaves, and how to go on; the exit code."""
     done = sum((folder / task.path).is_file() for task in every)
@@ -188,8 +201,7 @@ def _kept(study: Study, folder: Path, every: Sequence[Task], code: int) -> int:
     trainings = f", and the last epoch of {checkpoints} unfinished training(s)" if checkpoints else ""
     print(
         f"interrupted: {done} of {len(every)} cells are kept in {folder}{trainings}\n"
-        "next: the same command goes on from there; `python -m harness report "
-        f"{folder}` draws what there is",
+        f"next: the same command goes on from there; `{_python()} -m harness report {folder}` draws what there is",
         file=sys.stderr,
     )
     return code
@@ -205,8 +217,8 @@ def _sum_up(
         print(f"\n{verdict_table(read_analysis(folder / 'analysis.json'))}\n")
         print(f"document  {DOCUMENT}   ({display.count()} cells, {in_words(seconds)})")
         print(f"page      {DOCUMENT.removesuffix('.pdf')}.html   (verdicts, charts and cells, to click through)")
-        print(f"verdicts  python -m harness verify {folder}   (with threats to validity; --json for scripts)")
-        print(f"next      harness.load({str(folder)!r}) in Python: all cells as one table")
+        print(f"verdicts  {_python()} -m harness verify {folder}   (with threats to validity; --json for scripts)")
+        print(f"next      harness.load({str(folder)!r}) in {_python()}: all cells as one table")
         return
     for line in [*follower.other, *(follower.told if not display.failed else [])]:
         print(f"error: {line}", file=sys.stderr)
@@ -252,7 +264,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt as stop:
         print("interrupted; finished records are kept", file=sys.stderr)
         return exit_code(stop)
-    except (UserError, OSError) as error:
+    except (UserError, RegistryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
 

@@ -21,7 +21,8 @@ class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What is done, in this order.
 
     Attributes:
-        repeats: `keep`, or `first`: of several events of a user with one item the first stays.
+        repeats: `keep`; `first`: of several events of a user with one item the first stays; `exact`: of several
+            events of a user with one item at one time.
         core: Least events of every user and every item that stay.
         core_passes: `all`: users and items are left out until every one that is left has that many. `one`: once, by
             the counts of all events, as the published files of Amazon's reviews were made
@@ -31,7 +32,7 @@ class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         longest: The last so many events of each user.
     """
 
-    repeats: Literal["keep", "first"] = "keep"
+    repeats: Literal["keep", "first", "exact"] = "keep"
     core: _Count = 1
     core_passes: Literal["all", "one"] = "all"
     users: _Count | None = None
@@ -78,6 +79,13 @@ def prepared(name: str, choices: Preparation, found: Histories, account: Account
     left = np.arange(len(items))
     if choices.repeats == "first":
         left = _told(account, "repeats: first", left, _first_of_each(owner, items))
+    if choices.repeats == "exact":
+        if times is None:
+            raise UserError(
+                f"data set '{name}': repeats: exact is of events of one time, and there are no times; write "
+                "`repeats: first`, or leave it out"
+            )
+        left = _told(account, "repeats: exact", left, _first_of_each(owner, items, times))
     if choices.core > 1:
         left = _told(account, f"core: {choices.core}", left, _core(owner, items, left, choices))
     if not len(left):
@@ -99,9 +107,16 @@ def _told(account: Account, choice: str, before: Integers, after: Integers) -> I
     return after
 
 
-def _first_of_each(owner: Integers, items: Integers) -> Integers:
-    """The first event of every pair of user and item."""
-    _, firsts = np.unique(owner * (items.max(initial=0) + 1) + items, return_index=True)
+def _first_of_each(owner: Integers, items: Integers, times: Integers | None = None) -> Integers:
+    """The first event of every pair of user and item, at every time where there are times."""
+    pairs = owner * (items.max(initial=0) + 1) + items
+    if times is None:
+        _, firsts = np.unique(pairs, return_index=True)
+    else:
+        order = np.lexsort((times, pairs))
+        same = (np.diff(pairs[order]) == 0) & (np.diff(times[order]) == 0)
+        # lexsort is stable, so that the first of equal ones is the first in the file.
+        firsts = order[np.concatenate([[True], ~same])[: len(order)]]
     found: Integers = np.sort(firsts)
     return found
 

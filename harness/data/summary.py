@@ -28,8 +28,9 @@ from harness.data.sources import Prepared
 from harness.data.splits import SPLITS, Split
 from harness.errors import UserError, unknown
 
-# Share of the test items that nobody trains on, from which on it is a warning.
+# Share of the test items that nobody trains on, and of events of an item had before, from which on it is a warning.
 _MANY_COLD = 0.1
+_MANY_REPEATS = 0.05
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,17 @@ class Summary:
             found.append(
                 f"{self.cold:,} of {tested:,} test items stand in nobody's training events: no model can know them"
             )
+        if self.repeats >= _MANY_REPEATS:
+            found.append(
+                f"{self.repeats:.0%} of the events are of an item that the user has had before; items had are left out "
+                "of a user's ranking, all but the one held out. `preparation: {repeats: first}` keeps the first event "
+                "of each"
+            )
+        if self.account.duplicates:
+            found.append(
+                f"{self.account.duplicates:,} events are there twice (same user, item and time) and count; "
+                "`preparation: {repeats: exact}` keeps one of each"
+            )
         return found + self.leaks.warnings
 
     @property
@@ -111,7 +123,7 @@ class Summary:
             sums = self.prepared.files_sha256
             parts = self.source.parts.items()
             entry["files"] = {part: {"file": one.file, "sha256": sums[part]} for part, one in parts}
-        content = {"data": {self.prepared.name: {**entry, **self.source.given}}}
+        content: dict[str, Any] = {"data": {self.prepared.name: {**entry, **self.source.given}}}
         dumped: str = yaml.safe_dump(
             content, default_flow_style=None, sort_keys=False, width=10_000, allow_unicode=True
         )
@@ -156,7 +168,7 @@ def split_of(source: DataSource) -> str:
     return "leave-one-out" if source.files is None else "given"
 
 
-def of_file(path: Path, said: dict[str, Any], held_out: Mapping[str, Path] = MappingProxyType({})) -> Summary:
+def of_file(path: Path, said: Mapping[str, Any], held_out: Mapping[str, Path] = MappingProxyType({})) -> Summary:
     """The same of a file that no study names.
 
     Args:
@@ -180,14 +192,15 @@ def of_file(path: Path, said: dict[str, Any], held_out: Mapping[str, Path] = Map
     if form is None:
         asked = options.keys() & {"user", "item", "time", "order"}
         form = "table" if asked else guess(path, options.get("encoding", "utf-8"))
+    path = path.resolve()
     # Of a split the folder tells more than its `train.csv` does.
-    told = path.absolute().parent.name if held_out else path.name.split(".")[0]
+    told = path.parent.name if held_out else path.name.split(".")[0]
     name = re.sub(r"[^A-Za-z0-9]+", "-", told).strip("-") or "mine"
     if name in SOURCES:
         name += "-own"
     if not held_out:
-        return figures(name, DataSource(format=form, file=str(path.absolute()), **options))
-    files = Files(train=str(path.absolute()), **{part: str(file.absolute()) for part, file in held_out.items()})
+        return figures(name, DataSource(format=form, file=str(path), **options))
+    files = Files(train=str(path), **{part: str(file.resolve()) for part, file in held_out.items()})
     return figures(name, DataSource(format=form, files=files, **options))
 
 
@@ -267,8 +280,8 @@ def as_text(found: Summary) -> str:
     lines += [
         f"repeats: {found.repeats:.1%} of the events are of an item that the user has had before",
         *_split_words(found),
-        f"training: {found.untrained:,} users have fewer than two training events; {found.cold:,} test items stand in "
-        "nobody's",
+        f"training: {found.untrained:,} users have fewer than two training events; {found.cold:,} items of the test "
+        "stand in nobody's training events",
         f"split sha256: {split.sha256}",
         f"data sha256: {found.prepared.data_sha256}",
         f"arrays sha256: {found.prepared.arrays_sha256}",
@@ -286,7 +299,7 @@ def as_text(found: Summary) -> str:
         lines.append(synthetic.describe())
     elif found.prepared.name not in SOURCES:
         lines += ["in a study:" if source.files is None else "in a study, with `split: given` under `training:`:"]
-        lines += [found.lines]
+        lines += [found.lines, "training:", f"  datasets: [{found.prepared.name}]"]
     return "\n".join(lines)
 
 

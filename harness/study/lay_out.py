@@ -6,7 +6,10 @@ import re
 import shlex
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from harness.data.summary import of_file, unusable
 from harness.errors import UserError
@@ -20,12 +23,13 @@ _OWN_MODEL = {
 _OWN_DATA = {"study.yaml": "own_data.yaml"}
 
 
-def lay_out(folder: Path, data: Path | None = None) -> list[Path]:
+def lay_out(folder: Path, data: Path | None = None, said: Mapping[str, Any] = MappingProxyType({})) -> list[Path]:
     """Write the template's files into a new folder, named after it.
 
     Args:
         folder: Must not exist, or be empty.
         data: A file of interactions to study. None: the study is of a model of the user's own.
+        said: Format and options of that file, as far as they are given.
 
     Returns:
         The files written, in the order in which to read them.
@@ -41,7 +45,7 @@ def lay_out(folder: Path, data: Path | None = None) -> list[Path]:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"'{folder}' exists and is not empty; nothing was written. Name a new folder")
-    words = {"NAME": name, "FOLDER": shlex.quote(str(folder)), **({} if data is None else _words(data))}
+    words = {"NAME": name, "FOLDER": shlex.quote(str(folder)), **({} if data is None else _words(data, said))}
     files = _OWN_MODEL if data is None else _OWN_DATA
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Complete before it has its name, so that nobody meets half of it.
@@ -59,11 +63,11 @@ def lay_out(folder: Path, data: Path | None = None) -> list[Path]:
     return [folder / file for file in files]
 
 
-def _words(data: Path) -> dict[str, str]:
+def _words(data: Path, said: Mapping[str, Any]) -> dict[str, str]:
     """What a study of a file says of it."""
     if not data.is_file():
         raise UserError(f"--data: there is no file {data.absolute()}; correct the path")
-    found = of_file(data, {})
+    found = of_file(data, said)
     if problem := unusable(found.prepared):
         raise UserError(f"{data}: {problem}; `python -m harness data {shlex.quote(str(data))}` tells more")
     histories = f"Here the median is {found.histories['median']:,.0f} and the longest {found.histories['max']:,.0f}"

@@ -48,7 +48,9 @@ def test_a_file_is_described_and_its_lines_make_a_study(here, capsys):
     ):
         assert line in out.splitlines()
     training = {"training": {"models": ["gru4rec"], "datasets": ["My-ratings"], "lengths": [8]}}
-    study = {"name": "mine", "device": "cpu", **training, **yaml.safe_load(out.split("in a study:\n")[1])}
+    lines = yaml.safe_load(out.split("in a study:\n")[1])
+    assert lines.pop("training") == {"datasets": ["My-ratings"]}
+    study = {"name": "mine", "device": "cpu", **training, **lines}
     (here / "mine.yaml").write_text(yaml.safe_dump(study))
     assert "24 events" in data(capsys, "My-ratings", "--study", "mine.yaml")
 
@@ -80,7 +82,7 @@ def test_what_cannot_be_found_in_a_file_may_be_said(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing.csv"], "Or give the path of a file"),
+        (["nothing"], "Or give the path of a file"),
         (["synthetic", "--format", "table"], "--format means nothing"),
         (["x.csv", "--format", "tabel"], "Did you mean 'table'"),
     ],
@@ -195,3 +197,33 @@ def test_a_changed_file_is_noticed(here, capsys):
     out, error = capsys.readouterr()
     assert f"changed training {done[0].key}" in out
     assert f"{len(done)} records in results/mine were measured on another content of {here / 'x.csv'}" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "typed"),
+    [
+        ("kunde,artikel,zeit\na,b,2020-01-01\na,c,2020-01-02\n", [], "--user NAME --item NAME --time NAME"),
+        (
+            "kunde,artikel,zeit\na,b,2020-01-01\n",
+            ["--user", "kunde", "--item", "artikel"],
+            "--time NAME  or  --order lines",
+        ),
+        ("user,item\na,b\nb,c\na,d\n", [], "--format table --order lines"),
+        ("a,b,4,5,1500000000\n", [], "--user 1 --item 2 --time 4"),
+        ("1 caf\xe9\n".encode("latin-1"), [], "--encoding latin-1"),
+    ],
+)
+def test_what_a_study_would_say_is_told_as_options_to_type(tmp_path, capsys, monkeypatch, content, options, typed):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "log.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert cli.main(["data", str(path), *options]) == 64
+    assert capsys.readouterr().err.endswith(f"; here type  {typed}\n")
+
+
+def test_a_path_without_a_file_is_said_with_the_nearest_one(tmp_path, capsys):
+    (tmp_path / "purchases.csv").write_text("")
+    assert cli.main(["data", str(tmp_path / "purchase.csv")]) == 64
+    assert (
+        f"there is no file {tmp_path}/purchase.csv. Did you mean '{tmp_path}/purchases.csv'?" in capsys.readouterr().err
+    )

@@ -22,6 +22,9 @@ def plain(histories, choices):
     events = [(user, item) for user, history in enumerate(histories) for item in history]
     if choices.repeats == "first":
         events = list(dict.fromkeys(events))
+    if choices.repeats == "exact":
+        timed = [(user, item, place // 2) for user, own in enumerate(histories) for place, item in enumerate(own)]
+        events = [(user, item) for user, item, _ in dict.fromkeys(timed)]
     while choices.core > 1:
         users, items = Counter(user for user, _ in events), Counter(item for _, item in events)
         kept = [(u, i) for u, i in events if users[u] >= choices.core and items[i] >= choices.core]
@@ -40,7 +43,7 @@ def plain(histories, choices):
 
 CHOICES = st.builds(
     Preparation,
-    repeats=st.sampled_from(["keep", "first"]),
+    repeats=st.sampled_from(["keep", "first", "exact"]),
     core=st.integers(1, 4),
     longest=st.none() | st.integers(1, 5),
 )
@@ -51,7 +54,8 @@ def test_does_what_plain_python_does(histories, choices, one):
     if one and choices.core > 1:
         choices = Preparation(**{**choices.given, "core_passes": "one"})
     expected, account = plain(histories, choices), Account()
-    times = [[100 * user + place for place, _ in enumerate(history)] for user, history in enumerate(histories)]
+    # Two events of a user have each time.
+    times = [[100 * user + place // 2 for place, _ in enumerate(history)] for user, history in enumerate(histories)]
     if not expected:
         with pytest.raises(UserError, match=f"core {choices.core} leaves no event"):
             prepared("mine", choices, (iter(histories), iter(times)), account)
@@ -195,3 +199,8 @@ def test_a_preparation_is_part_of_the_cells_and_told(tmp_path):
     assert found.account.left_out["by longest: 2"] == 2
     assert found.account.rows == 4
     assert prepare("mine", DataSource(format="table", file=str(path))).interactions.num_events == 6
+
+
+def test_exact_repeats_need_times():
+    with pytest.raises(UserError, match="repeats: exact is of events of one time, and there are no times"):
+        prepared("mine", Preparation(repeats="exact"), (iter([[1, 1]]), None), Account())

@@ -84,7 +84,7 @@ def test_malformed_pair_names_file_line_text_and_form(tmp_path, line):
 def test_a_user_who_comes_back_is_refused(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("u a\nv a\nu b\n")
-    with pytest.raises(UserError, match=r"line 3: user 'u' comes back.*[Ss]ort"):
+    with pytest.raises(UserError, match=r"line 3: user 'u' comes back.*`format: table, order: lines`"):
         list(read_pairs(path, ItemIds()))
 
 

@@ -95,3 +95,19 @@ def test_a_file_that_cannot_be_studied_lays_out_nothing(tmp_path, capsys, monkey
         assert cli.main(["init", str(tmp_path / "mine"), "--data", str(file)]) == 64
         assert words in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_file_with_names_of_its_own_is_laid_out_by_the_options_of_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "kauf.csv"
+    write_events(file)
+    file.write_text(file.read_text().replace("user,item,timestamp", "kunde,artikel,zeit"))
+    command = ["init", str(tmp_path / "mine"), "--data", str(file)]
+    assert cli.main(command) == 64
+    assert "here type  --user NAME --item NAME --time NAME" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*command, "--user", "kunde", "--item", "artikel", "--time", "zeit"]) == 0
+    assert f"next: python -m harness sweep {tmp_path}/mine/study.yaml, then" in capsys.readouterr().out
+    assert load_study(tmp_path / "mine" / "study.yaml").sources()["kauf"].user == "kunde"
+    assert cli.main(["init", str(tmp_path / "other"), "--user", "kunde"]) == 64
+    assert "--user is of a file; add `--data FILE`" in capsys.readouterr().err

@@ -72,7 +72,8 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account, users
             if fields[0] in finished:
                 raise UserError(
                     f"{path}, line {number}: user '{shown(fields[0])}' comes back after other users; expected {_FORM}. "
-                    "Sort the file by user, keeping each user's events in order (for instance `sort -s -k1,1 FILE`)"
+                    "If the lines are in the order of their events, write `format: table, order: lines` with the data "
+                    "set in the study"
                 )
             user, history = fields[0], []
             finished.add(user)

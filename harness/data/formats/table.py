@@ -499,4 +499,4 @@ def _texts(column: Any) -> list[str]:
 
 
 OPTIONS = ("user", "item", "time", "order", "separator", "encoding", "rating", "least_rating", "ties")
-FORMAT = Format(read, options=OPTIONS, tells_users=True)
+FORMAT = Format(read, version=2, options=OPTIONS, tells_users=True)

@@ -175,7 +175,7 @@ def _unnamed(missing: list[str], names: list[str], options: Options) -> str:
     words = f"no column is known as {' or '.join(missing)}; the columns are {', '.join(n or repr(n) for n in names)}. "
     if missing == ["time"]:
         return f"{words}Write `time: NAME` with the data set in the study, or `order: lines` if the lines are in order"
-    return f"{words}Write `{missing[0]}: NAME` with the data set in the study"
+    return f"{words}Write `{', '.join(f'{role}: NAME' for role in missing)}` with the data set in the study"
 
 
 def _given(names: list[str], role: str, given: str | int) -> int:

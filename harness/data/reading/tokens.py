@@ -17,15 +17,17 @@ def _words(text: str) -> list[str]:
 # Names of columns, without case and signs, the surest first.
 USERS = _words(
     "user userid uid userids reviewerid visitorid customerid memberid accountid playerid steamid username customer "
-    "visitor reviewer member session sessionid"
+    "visitor reviewer member buyerid clientid client shopperid session sessionid"
 )
 ITEMS = _words(
     "item itemid iid itemids parentasin asin movieid productid product isbn bookid videoid trackid songid artistid "
-    "gameid appid articleid newsid businessid locationid poiid venueid sku movie book track song artist game"
+    "gameid appid articleid newsid businessid locationid poiid venueid sku productsku itemsku skuid productcode "
+    "itemcode stockcode movie book track song artist game"
 )
 TIMES = _words(
     "timestamp unixreviewtime unixtimestamp unixtime timems timestampms time datetime eventtime eventtimestamp ts "
-    "date createdat playedat reviewtime ratedat"
+    "date createdat playedat reviewtime ratedat purchasedat orderedat boughtat soldat viewedat clickedat watchedat "
+    "listenedat visitedat orderdate purchasedate invoicedate transactiondate eventdate orderdatetime"
 )
 RATINGS = _words("rating ratings score stars overall bookrating reviewrating")
 OTHERS = [*RATINGS, *_words("label value event eventtype behavior")]
