@@ -595,8 +595,11 @@ def _doctor(options: argparse.Namespace) -> int:
 def _models(options: argparse.Namespace) -> int:
     from harness.conformance.inventory import inventory, table
 
-    rows = inventory()
+    unusable: list[str] = []
+    rows = inventory(unusable)
     print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() if options.json else table(rows))
+    for line in unusable:
+        print(f"warning: {in_one_line(line)}", file=sys.stderr)
     return 0
 
 

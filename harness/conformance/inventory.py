@@ -10,8 +10,11 @@ from models.base import Scorer
 NUM_ITEMS, MAX_LENGTH = 10_000, 200
 
 
-def inventory() -> list[dict[str, Any]]:
-    """One row per registered name.
+def inventory(unusable: list[str] | None = None) -> list[dict[str, Any]]:
+    """One row per registered name that can be imported.
+
+    Args:
+        unusable: Filled with a line for each of the others.
 
     Returns:
         `name`, `family`, `causal`, `citation`, `objective` (null for references), `parameters` (at
@@ -20,7 +23,14 @@ def inventory() -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for name, entry in sorted(registry.entries().items()):
-        cls = registry.load(name)
+        try:
+            cls = registry.load(name)
+        except (Exception, SystemExit) as error:
+            # A file being written must not hide the models of all others.
+            if unusable is None:
+                raise
+            unusable.append(cannot_be_imported(name, error))
+            continue
         row: dict[str, Any] = {
             "name": name,
             "family": cls.FAMILY,
@@ -37,6 +47,13 @@ def inventory() -> list[dict[str, Any]]:
             row["objective"] = model.objective().batch
         rows.append(row)
     return rows
+
+
+def cannot_be_imported(name: str, error: BaseException) -> str:
+    """What is wrong with a model's module, in one line."""
+    entry = registry.entries()[name]
+    words = str(error) if isinstance(error, registry.RegistryError) else f"{type(error).__name__}: {error}"
+    return f"model '{name}' ({entry.path}) cannot be imported: {words}; correct the file, or install what it needs"
 
 
 def table(rows: list[dict[str, Any]]) -> str:

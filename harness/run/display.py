@@ -34,6 +34,8 @@ _SAID_SECONDS = 30.0
 # What children say that a person should see at once.
 _LOUD = ("warning: ", "note: ", "error: ")
 _BAR_WIDTH = 30
+# Share of the cells left of which it must be known what such take, before a time left is shown.
+_KNOWN = 0.5
 # A second: drawing takes some milliseconds of a core that a timed cell may be using.
 _FRAMES = 1
 
@@ -100,18 +102,18 @@ class Pace:
             self._ratio[0] += seconds
             self._ratio[1] += self._expected[job.path]
 
-    def left(self, running: Mapping[str, float]) -> tuple[float, bool]:
-        """Seconds left of the cells that something is known of, and whether that is all of them.
+    def left(self, running: Mapping[str, float]) -> tuple[float, float]:
+        """Seconds left of the cells that something is known of, and what share of all that is.
 
         Args:
             running: Seconds that the cells in hand have run, by path.
         """
-        total, whole = 0.0, True
+        total, known = 0.0, 0
         for path, job in self._left.items():
             seconds = self._seconds(job)
-            whole = whole and seconds is not None
+            known += seconds is not None
             total += max(0.0, (seconds or 0.0) - running.get(path, 0.0))
-        return total / self._beside, whole
+        return total / self._beside, known / len(self._left) if self._left else 1.0
 
     def _seconds(self, job: Job) -> float | None:
         narrow, *wider = _likes(job)
@@ -240,10 +242,11 @@ class Display:
     def left(self) -> str:
         """The time left in words; "" where it is not known or nothing is left."""
         now = time.monotonic()
-        seconds, whole = self._pace.left({path: now - began for path, (_, began, _) in self._running.items()})
-        if self.done + self.failed >= self.total or seconds == 0.0:
+        seconds, known = self._pace.left({path: now - began for path, (_, began, _) in self._running.items()})
+        # Of a few cells it would be the time of these alone.
+        if self.done + self.failed >= self.total or seconds == 0.0 or known < _KNOWN:
             return ""
-        return f"{'about' if whole else 'over'} {in_words(seconds)} left"
+        return f"{'about' if known == 1 else 'more than'} {in_words(seconds)} left"
 
     def rows(self) -> list[tuple[str, str]]:
         """What a terminal shows below the bar: a word and a line each."""

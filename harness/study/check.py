@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.data import formats
 from harness.data.catalogue import SOURCES, SYNTHETIC
@@ -30,11 +33,19 @@ def load_study(name_or_path: str) -> Study:
     try:
         path = find_study(name_or_path)
         study: Study = read_yaml(path, Study)
+        if study.claims is not None:
+            study = msgspec.structs.replace(study, claims=[_beside(path, name) for name in study.claims])
         _validate(study, str(path))
     except UserError as error:
         # It may repeat a word of the file, with whatever is in it.
         raise UserError(in_one_line(error)) from None
     return study
+
+
+def _beside(path: Path, name: str) -> str:
+    """A file of cards that lies beside the study, from wherever the command is typed; any other name as it is."""
+    beside = path.parent / name
+    return str(beside) if name.endswith((".yaml", ".yml")) and beside.is_file() else name
 
 
 def _validate(study: Study, where: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
 from models import registry
 from models.registry import RegistryError
 
@@ -94,3 +95,24 @@ def test_the_commands_say_it_in_one_line(install):
     assert run.returncode == 64
     assert run.stderr.startswith("error: package 'digger'")
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_model_that_cannot_be_imported_is_named_and_hides_no_other(capsys, monkeypatch):
+    def load(name):
+        if name == "fossil":
+            raise ModuleNotFoundError("No module named 'nonexisting'")
+        return real(name)
+
+    real = registry.load
+    entries = {name: registry.entries()[name] for name in ("hyenarec", "popularity")}
+    entries["fossil"] = registry.Entry("fossil", "models.fossil", Path("models/fossil.py"), reference=False)
+    monkeypatch.setattr(registry, "entries", lambda: entries)
+    monkeypatch.setattr(registry, "load", load)
+    assert cli.main(["models"]) == 0
+    said = capsys.readouterr()
+    assert "hyenarec" in said.out
+    assert "popularity" in said.out
+    assert said.err == (
+        "warning: model 'fossil' (models/fossil.py) cannot be imported: ModuleNotFoundError: No module named "
+        "'nonexisting'; correct the file, or install what it needs\n"
+    )

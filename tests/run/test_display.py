@@ -78,25 +78,35 @@ def test_durations_are_as_exact_as_a_person_needs(seconds, words):
 
 def test_time_left_comes_from_like_cells_and_says_what_is_not_known():
     pace = Pace(CELLS, {})
-    assert pace.left({}) == (0.0, False)
+    assert pace.left({}) == (0.0, 0.0)
     pace.ended(SPEED[0], 10.0)
     # The other seven speed cells count as like it; of the trainings nothing is known.
-    assert pace.left({}) == (70.0, False)
+    assert pace.left({}) == (70.0, pytest.approx(7 / 9))
     pace.ended(SPEED[1], 12.0)
     assert pace.left({SPEED[2].path: 4.0})[0] == pytest.approx(6 * 11.0 - 4.0)
     for cell in SPEED[2:]:
         pace.ended(cell, 11.0)
     for cell in TRAINING:
         pace.ended(cell, 3.0)
-    assert pace.left({}) == (0.0, True)
+    assert pace.left({}) == (0.0, 1.0)
+
+
+def test_no_time_left_is_shown_while_most_of_it_is_not_known(clock, shown):
+    pace = Pace(CELLS, {TRAINING[0].path: 4.0})
+    display = Display(len(CELLS), 0, pace, shown)
+    assert (pace.left({})[0], display.left()) == (4.0, "")
+    display.begun(SPEED[0])
+    clock(10)
+    display.ended(SPEED[0], record(SPEED[0]), None)
+    assert display.left() == "more than 74 s left"
 
 
 def test_what_cells_took_before_counts_at_the_pace_of_today():
     expected = {cell.path: 10.0 for cell in CELLS}
     pace = Pace(CELLS, expected)
-    assert pace.left({}) == (100.0, True)
+    assert pace.left({}) == (100.0, 1.0)
     pace.ended(TRAINING[0], 20.0)
-    assert pace.left({}) == (180.0, True)
+    assert pace.left({}) == (180.0, 1.0)
     assert Pace(CELLS, expected, beside=2).left({})[0] == 50.0
 
 

@@ -1,4 +1,5 @@
 import contextlib
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -320,3 +321,16 @@ def test_any_yaml_is_either_a_study_or_a_user_error(tmp_path_factory, value):
     # Anything but a Study or a UserError fails by raising.
     with contextlib.suppress(UserError):
         assert isinstance(load_study(str(file)), Study)
+
+
+def test_cards_lie_beside_the_study_from_wherever_it_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    card = {"id": "faster-here", "sentence": "Here it is faster.", "source": "me", "rule": "speedup"}
+    card |= {"challenger": "hyenarec", "opponents": ["gru4rec"], "lengths": 16, "threshold": 1.0}
+    (folder / "card.yaml").write_text(yaml.safe_dump([card]))
+    speed = {"models": ["gru4rec"], "sweeps": {"constant-tokens": {"lengths": [16], "tokens": 64}}}
+    (folder / "study.yaml").write_text(yaml.safe_dump({"name": "own", "claims": ["card.yaml"], "speed": speed}))
+    for place, typed in ((tmp_path, "own/study.yaml"), (folder, "study.yaml"), (Path("/"), str(folder / "study.yaml"))):
+        monkeypatch.chdir(place)
+        assert [found.id for found in load_cards(load_study(typed).claims)] == ["faster-here"]
