@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,6 +19,9 @@ from harness.analysis.stale import stale, untold
 from harness.metrics import SELECTION
 from harness.records.schema import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
 from harness.study.claim import shipped_cards
+
+# Kinds of flags that are named; the table of cells shows all.
+_KINDS = 3
 
 
 def _records(folder: Folder) -> list[Record]:
@@ -184,6 +189,12 @@ def _cards(folder: Folder) -> Iterable[str]:
         yield f"Card {card.id} is not the shipped one of that name: {'; '.join(fields)}."
 
 
+def flag_kind(flag: str) -> str:
+    """What flags of one kind say alike: what is wrong, without its numbers, the side and the remedy."""
+    words = re.sub(r"\d[\d.,]*", "…", flag.partition(";")[0])
+    return re.sub(r"^(model|partner) ", "", words)
+
+
 def _coverage(folder: Folder) -> Iterable[str]:
     found = completeness(folder)
     if found.missing:
@@ -209,7 +220,9 @@ def _speed(folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[No
     flagged = [r for _, r in timed if r.flags]
     if flagged:
         labels = ", ".join(dict.fromkeys(r.label for r in flagged))
-        yield f"{len(flagged)} of {len(timed)} timed cells carry a flag ({labels}); none was dropped."
+        kinds = Counter(kind for r in flagged for kind in {flag_kind(flag) for flag in r.flags})
+        most = "; ".join(f"{count} × {kind}" for kind, count in kinds.most_common(_KINDS))
+        yield f"{len(flagged)} of {len(timed)} timed cells carry a flag ({labels}), and count all the same: {most}."
     throttled = dict.fromkeys(r.label for r in flagged if any(f.startswith("device throttled") for f in r.flags))
     if throttled:
         yield f"The device held its clocks back while these were timed: {', '.join(throttled)}."
@@ -255,7 +268,7 @@ def _outlying(points: Sequence[TimePoint | SpeedupPoint]) -> Iterable[str]:
         found[place] = max(found.get(place, 0), point.outlying)
     apart = [f"{place} ({count})" for place, count in found.items() if count]
     if apart:
-        yield f"Processes far from all others, kept in the tables but counted in no mean: {', '.join(apart)}."
+        yield f"Processes far from all others, shown in the tables and left out of the means: {', '.join(apart)}."
 
 
 def _accuracy(rows: Sequence[AccuracyRow]) -> Iterable[str]:

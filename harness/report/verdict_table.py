@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
+from harness.analysis.problems import flag_kind
 from harness.analysis.results import Analysis, ClaimVerdict
 from harness.report.numbers import window
 
@@ -15,6 +16,10 @@ WIDTH = 100
 _HEAD = ("claim", "verdict", "allowed", "lengths")
 VERDICTS = ("supported", "refuted", "inconclusive", "missing")
 _LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_TO_SUPPORT}
+# Beyond these a number is no plan.
+_MOST = {"processes": 1000, "seeds": 1000}
+# Share of flagged cells from which on the table itself says so.
+_MANY_FLAGS = 0.5
 _SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
 
 
@@ -44,8 +49,27 @@ def verdict_table(analysis: Analysis) -> str:
             lines += textwrap.wrap(sentence, WIDTH, initial_indent="    ", subsequent_indent="    ")
     counts = Counter[str](claim.overall.verdict for claim in analysis.claims)
     found = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
-    lines += ["", f"{found}: {len(analysis.claims)} card{'' if len(analysis.claims) == 1 else 's'} ruled on"]
+    lines += ["", f"{found}: of {len(analysis.claims)} claim{'' if len(analysis.claims) == 1 else 's'}"]
+    for doubt in doubts(analysis):
+        lines += textwrap.wrap(doubt, WIDTH)
     return "\n".join(lines)
+
+
+def doubts(analysis: Analysis) -> list[str]:
+    """Why a verdict of these records should not be quoted without a word, a sentence each."""
+    found = []
+    if analysis.study.preliminary:
+        found.append("Preliminary: the study measures too little to quote a verdict; it shows what a whole one would.")
+    timed = [row for row in analysis.records if row.kind == "speed" and row.status == "ok"]
+    flagged = [row for row in timed if row.flags]
+    if timed and len(flagged) >= _MANY_FLAGS * len(timed):
+        kinds = Counter(kind for row in flagged for kind in {flag_kind(flag) for flag in row.flags})
+        (kind, _), *_ = kinds.most_common(1)
+        found.append(
+            f"{len(flagged)} of {len(timed)} timed cells carry a flag, most often: {kind}. Other work on the machine "
+            "widens every interval; measure again when it is quiet."
+        )
+    return found
 
 
 def threat_list(analysis: Analysis) -> str:
@@ -97,9 +121,11 @@ def what_would_decide(verdict: ClaimVerdict) -> str:
     size, unit = verdict.sample_size, verdict.sample_unit
     if size is None:
         return ""
-    return (
-        f"At least {size} {unit} are needed." if size <= _LEAST.get(unit, 0) else f"About {size} {unit} would decide."
-    )
+    if size <= _LEAST.get(unit, 0):
+        return f"At least {size} {unit} are needed."
+    if size > _MOST.get(unit, size):
+        return f"More than {_MOST[unit]:,} {unit} would be needed: measure on a quieter machine, or another size."
+    return f"About {size:,} {unit} would decide."
 
 
 def verdict_words(verdict: ClaimVerdict) -> dict[str, str]:

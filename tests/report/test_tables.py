@@ -3,7 +3,7 @@ import pytest
 from examples import MODELS, example, with_labels
 
 from harness.report.numbers import interval, number, window
-from harness.report.verdict_table import verdict_markdown, verdict_table
+from harness.report.verdict_table import doubts, verdict_markdown, verdict_table
 
 
 def test_a_line_per_claim_and_variant_within_100_columns():
@@ -29,7 +29,7 @@ def test_the_last_line_counts_the_verdicts():
     last = verdict_table(analysis).split("\n")[-1]
     counts, cards = last.split(": ")
     assert sum(int(part.split()[0]) for part in counts.split(", ")) == len(analysis.claims)
-    assert cards == f"{len(analysis.claims)} cards ruled on"
+    assert cards == f"of {len(analysis.claims)} claims"
 
 
 def test_what_is_missing_is_named():
@@ -55,6 +55,11 @@ def test_a_model_that_sees_the_future_is_marked_in_every_row():
         (3, "processes", "At least 3 processes are needed."),
         (3, "seeds", "At least 3 seeds are needed."),
         (6, "lengths", "About 6 lengths would decide."),
+        (
+            20060,
+            "processes",
+            "More than 1,000 processes would be needed: measure on a quieter machine, or another size.",
+        ),
     ],
 )
 def test_an_undecided_claim_says_how_many_would_decide(size, unit, words):
@@ -107,3 +112,31 @@ def test_intervals(ends, text):
 
 def test_windows():
     assert [window(None), window((128, 8192)), window((64, 64))] == ["-", "128-8,192", "64"]
+
+
+def flagged(analysis, share):
+    """The analysis with so many of its timed cells flagged."""
+    timed = [row.path for row in analysis.records if row.kind == "speed" and row.status == "ok"]
+    chosen = set(timed[: round(share * len(timed))])
+    flags = [
+        "model step: only 4 steps in 1.9 s fitted the budget; give it more",
+        "neighbours: waited 7% of the time; stop",
+    ]
+    rows = [
+        msgspec.structs.replace(r, flags=flags[r.number % 2 :] if r.path in chosen else []) for r in analysis.records
+    ]
+    return msgspec.structs.replace(analysis, records=rows)
+
+
+def test_a_disturbed_machine_is_said_below_the_verdicts():
+    assert doubts(flagged(example(), 0.4)) == []
+    (words,) = doubts(flagged(example(), 1.0))
+    assert "timed cells carry a flag, most often: neighbours: waited …% of the time." in words
+    assert verdict_table(flagged(example(), 1.0)).endswith("measure again when it is quiet.")
+
+
+def test_a_preliminary_study_says_so_below_its_verdicts():
+    analysis = flagged(example(), 0.0)
+    study = msgspec.structs.replace(analysis.study, preliminary=True)
+    assert "Preliminary: the study measures too little" in verdict_table(msgspec.structs.replace(analysis, study=study))
+    assert "Preliminary" not in verdict_table(analysis)

@@ -89,6 +89,7 @@ def _payload(analysis: Analysis, output: Path, records: Path | None) -> dict[str
         "subtitle": words["subtitle"],
         "study": {"name": analysis.study.name, "description": analysis.study.description},
         "tally": words["tally"],
+        "doubts": words["doubts"],
         "claims": [_claim(claim, paths) for claim in analysis.claims],
         "threats": analysis.problems.threats,
         "refused": [f"{file.path}: {file.message}" for file in analysis.problems.refused],

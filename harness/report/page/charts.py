@@ -183,7 +183,8 @@ def _heat(analysis: Analysis) -> Chart:
         color=alt.Color(
             "value:Q",
             title="doublings",
-            scale=alt.Scale(scheme="redblue", domain=[-4, 4], clamp=True),
+            # As in the PDF.
+            scale=alt.Scale(range=["#0072b2", "#f6f6f4", "#d55e00"], domain=[-4, 0, 4], clamp=True),
         ),
         tooltip=[
             alt.Tooltip("label:N", title="over"),
@@ -199,7 +200,7 @@ def _heat(analysis: Analysis) -> Chart:
     return Chart(
         id="heat",
         title="Speed-up over model and length",
-        see="Blue: the first-named model is faster; red: slower; a step of colour is a doubling.",
+        see="Orange: the first-named model is faster; blue: slower; a step of colour is a doubling.",
         spec=_as_spec((squares + text).properties(**_rows(26))),
         rows=rows,
         lacks="No models timed in turns.",
@@ -290,7 +291,19 @@ def _accuracy(analysis: Analysis, looks: dict[str, Style]) -> Chart:
         "without training are among them.",
         spec=_as_spec((spread + means).properties(**_rows(20))),
         rows=rows,
-        lacks="No trained models.",
+        lacks=_no_means(analysis) or "No trained models.",
+    )
+
+
+def _no_means(analysis: Analysis) -> str:
+    """Why trained models have no mean, where all have collapsed."""
+    trained = [row for row in analysis.accuracy if not row.is_reference]
+    runs = sum(len(row.collapsed_seeds) for row in trained)
+    if not runs or any(row.seeds for row in trained):
+        return ""
+    return (
+        f"{runs} trained and all collapsed: none ranks above popularity, so there is no mean of them. "
+        "See the cells, and the learning curves."
     )
 
 
@@ -324,7 +337,7 @@ def _frontier(analysis: Analysis, looks: dict[str, Style]) -> Chart:
         spec=_as_spec(spec),
         rows=rows,
         scales=("x",),
-        lacks="No training that ran alone, so that its time counts.",
+        lacks=_no_means(analysis) or "No training that ran alone, so that its time counts.",
     )
 
 

@@ -51,6 +51,8 @@
     ...page.tally.map(([name, count]) => make("span", { className: `word ${name}` }, `${SHAPES[name]} ${count} ${name}`)),
   );
 
+  byId("doubts").append(...page.doubts.map((text) => make("p", { className: "doubt" }, text)));
+
   function facts(pairs) {
     const list = make("dl");
     for (const [name, value] of pairs) if (value) list.append(make("dt", {}, name), make("dd", {}, value));

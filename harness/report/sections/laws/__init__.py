@@ -169,7 +169,7 @@ def _growth_rows(analysis: Analysis) -> pd.DataFrame:
 
 
 def see(analysis: Analysis) -> str:
-    """Whose token becomes dearest over the upper lengths, and the timing partner's."""
+    """Whose token becomes most expensive over the upper lengths, and the timing partner's."""
     risen = [law for law in analysis.laws if law.rise is not None and law.rise_window is not None]
     if not risen:
         powers = [e for e in analysis.exponents if e.quantity == "time" and e.interval not in (None, (None, None))]
@@ -180,8 +180,10 @@ def see(analysis: Analysis) -> str:
     most = max(risen, key=lambda law: law.rise or 0.0)
     own = next((law for law in risen if law.label == analysis.study.timing_partner), risen[0])
     shortest, longest = own.rise_window or (0, 0)
-    words = f"From {shortest:,} to {longest:,} events a token of {own.label} becomes {number(own.rise)} times as dear"
-    return f"{words}." if most is own else f"{words}, one of {most.label} {number(most.rise)} times."
+    words = (
+        f"From {shortest:,} to {longest:,} events a token of {own.label} becomes {number(own.rise)} times as expensive"
+    )
+    return f"{words}." if most is own else f"{words}, one of {most.label} {number(most.rise)} times as expensive."
 
 
 def see_laws(analysis: Analysis) -> str:

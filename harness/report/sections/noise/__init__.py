@@ -79,9 +79,9 @@ def see(analysis: Analysis) -> str:
     if known:
         worst = max(known, key=lambda floor: floor.percent or 0.0)
         least = number(worst.percent, 2)
-        return f"Two copies of {partner} differ by {least} % at most: a smaller effect is inconclusive."
+        return f"Two copies of {partner} may differ by {least} % in the mean: a smaller effect is inconclusive."
     most = max(abs(point.ratio - 1) for point in analysis.controls)
-    return f"Two copies of {partner} differ by {number(100 * most, 2)} % at most; too few processes for a noise floor."
+    return f"Two copies of {partner} differ by up to {number(100 * most, 2)} %; too few processes for a noise floor."
 
 
 SECTION = Section(

@@ -110,7 +110,7 @@ def see(analysis: Analysis) -> str:
     if not growth:
         return f"{words}."
     label, (first, last, ratio) = max(growth.items(), key=lambda item: item[1][2])
-    return f"{words}, and from {first:,} to {last:,} {number(ratio)} times as long for {label}."
+    return f"{words}. For {label} it becomes {number(ratio)} times as long from {first:,} to {last:,}."
 
 
 SECTION = Section(

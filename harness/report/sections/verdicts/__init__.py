@@ -9,7 +9,7 @@ from harness.analysis.results import Analysis, ClaimResult, ClaimVerdict
 from harness.report.numbers import counted, duration, storage
 from harness.report.section import Section
 from harness.report.sections.verdicts.figures import main, main_name, margins, see_main, see_margins
-from harness.report.verdict_table import VERDICTS, verdict_words, what_would_decide
+from harness.report.verdict_table import VERDICTS, doubts, verdict_words, what_would_decide
 
 _MOST_MISSING = 3
 
@@ -28,6 +28,7 @@ def data(analysis: Analysis) -> dict[str, Any]:
         "missing": [(claim.id, _missing(claim.overall.missing)) for claim in analysis.claims if claim.overall.missing],
         "main": main_name(analysis),
         "machine": _machines(analysis),
+        "doubts": doubts(analysis),
         "reading": _reading(analysis),
         "elapsed": duration(analysis.versions.elapsed_seconds) if analysis.versions.elapsed_seconds > 0 else "",
     }

@@ -131,7 +131,7 @@ def see_margins(analysis: Analysis) -> str:
     ordered = sorted(zip(rows["value"].astype(float), rows["label"], strict=True))
     (least, lowest), (most, highest) = ordered[0], ordered[-1]
     beyond = sum(value >= 1 for value, _ in ordered)
-    words = f"{beyond} of {counted(len(ordered), 'claim lies', 'claims lie')} beyond the threshold"
+    words = f"By estimate {beyond} of {counted(len(ordered), 'claim lies', 'claims lie')} beyond the threshold"
     if len(ordered) == 1:
         return f"{words}: {lowest}, {number(least)} times the threshold."
     return (
