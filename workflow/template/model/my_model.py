@@ -43,12 +43,15 @@ class Block(nn.Module):
         n = self.before(x)
         past = nn.functional.pad(n.transpose(1, 2), (self.reach, 0))
         x = x + self.dropout(self.output(torch.sigmoid(self.gate(n)) * self.convolution(past).transpose(1, 2)))
-        return x + self.dropout(self.network(self.between(x)))
+        output: Tensor = x + self.dropout(self.network(self.between(x)))
+        return output
 
 
 @register("my-model", family="convolution", causal=True, citation="ours", config=MyConfig)
 class MyModel(SequenceModel):
     """See the module's docstring."""
+
+    config: MyConfig
 
     def __init__(self, config: MyConfig) -> None:
         super().__init__(config)
@@ -63,7 +66,8 @@ class MyModel(SequenceModel):
         x = self.dropout(self.item_embedding(items))
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
     def cost(self, batch: int, length: int) -> Cost:
         """Ten D × D products a position and block, and K products of width D; a block streams from K − 1 events."""

@@ -180,10 +180,8 @@ def see(analysis: Analysis) -> str:
     most = max(risen, key=lambda law: law.rise or 0.0)
     own = next((law for law in risen if law.label == analysis.study.timing_partner), risen[0])
     shortest, longest = own.rise_window or (0, 0)
-    words = (
-        f"From {shortest:,} to {longest:,} events a token of {own.label} becomes {number(own.rise)} times as expensive"
-    )
-    return f"{words}." if most is own else f"{words}, one of {most.label} {number(most.rise)} times as expensive."
+    words = f"From {shortest:,} to {longest:,} events a token of {own.label} costs {number(own.rise)} times as much"
+    return f"{words}." if most is own else f"{words}, one of {most.label} {number(most.rise)} times."
 
 
 def see_laws(analysis: Analysis) -> str:
