@@ -66,8 +66,8 @@ def doubts(analysis: Analysis) -> list[str]:
         kinds = Counter(kind for row in flagged for kind in {flag_kind(flag) for flag in row.flags})
         (kind, _), *_ = kinds.most_common(1)
         found.append(
-            f"{len(flagged)} of {len(timed)} timed cells carry a flag, most often: {kind}. Other work on the machine "
-            "widens every interval; measure again when it is quiet."
+            f"{len(flagged)} of {len(timed)} timed cells carry a flag, most often: {kind}. Other work on the machine, "
+            "or little time a cell, widens every interval."
         )
     return found
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from harness.errors import UserError
+from harness.errors import UserError, in_one_line
 from harness.records import read_json
+from harness.records.spec import SpeedSpec
 from harness.study.cells import Cell, cells
 from harness.study.claim import Card, load_cards
 from harness.study.schema import Study
@@ -45,5 +46,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f"{folder}: no {FILE_NAME}, so this is no folder of records; the workflow and `sweep` write one"
         )
-    found: Manifest = read_json.read(path, Manifest, "study", "delete it and run the workflow or `sweep` again")
+    remedy = "delete it and run the workflow or `sweep` again"
+    found: Manifest = read_json.read(path, Manifest, "study", remedy)
+    for cell in found.cells:
+        # No study asks for such a cell, and nothing can be said per token of it.
+        if isinstance(cell.spec, SpeedSpec) and min(cell.spec.batch, cell.spec.length) < 1:
+            raise UserError(f"{path}: cell '{in_one_line(cell.key)}' has no events; {remedy}")
     return found

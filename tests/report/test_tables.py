@@ -132,7 +132,7 @@ def test_a_disturbed_machine_is_said_below_the_verdicts():
     assert doubts(flagged(example(), 0.4)) == []
     (words,) = doubts(flagged(example(), 1.0))
     assert "timed cells carry a flag, most often: neighbours: waited …% of the time." in words
-    assert verdict_table(flagged(example(), 1.0)).endswith("measure again when it is quiet.")
+    assert verdict_table(flagged(example(), 1.0)).endswith("widens every interval.")
 
 
 def test_a_preliminary_study_says_so_below_its_verdicts():

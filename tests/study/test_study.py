@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
+from harness.records.schema import encode
 from harness.records.spec import LossSpec, TrainingSpec
 from harness.study.cells import cells
 from harness.study.check import load_study
@@ -334,3 +335,13 @@ def test_cards_lie_beside_the_study_from_wherever_it_is_named(tmp_path, monkeypa
     for place, typed in ((tmp_path, "own/study.yaml"), (folder, "study.yaml"), (Path("/"), str(folder / "study.yaml"))):
         monkeypatch.chdir(place)
         assert [found.id for found in load_cards(load_study(typed).claims)] == ["faster-here"]
+
+
+def test_a_cell_without_events_is_refused(tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(BASE))
+    content = manifest(load_study(str(tmp_path / "study.yaml")))
+    first, *others = content.cells
+    empty = msgspec.structs.replace(first, spec=msgspec.structs.replace(first.spec, batch=0))
+    (tmp_path / "study.json").write_bytes(encode(msgspec.structs.replace(content, cells=[empty, *others])))
+    with pytest.raises(UserError, match="has no events; delete it"):
+        read_manifest(tmp_path)
