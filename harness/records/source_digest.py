@@ -11,15 +11,22 @@ and checksums of the data and of the split.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
+import re
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
+
+from harness.data.sources import cache_folder
 from harness.records.environment import ROOT
 from harness.records.program.modules import Modules, Statement
 from harness.records.program.reach import Program, Reached
+from harness.records.schema import write_atomic
 from harness.records.spec import CellSpec, SpeedSpec
 from models import registry
 
@@ -70,7 +77,9 @@ def cell_digest(spec: CellSpec) -> str:
     executed = Executed.of(spec)
     entries = [registry.entries()[name] for name in executed.models]
     plugins = {(e.distribution, e.module.split(".")[0]) for e in entries if e.distribution is not None}
-    return _sources(frozenset(plugins)).cell_digest(executed)
+    if plugins:
+        return _sources(frozenset(plugins)).cell_digest(executed)
+    return _kept().cell_digest(executed)
 
 
 def source_digest(names: Iterable[str]) -> str:
@@ -141,6 +150,65 @@ class Sources:
 
     def _with_versions(self, reached: Reached) -> str:
         return hashlib.sha256("\n".join([reached.digest(), *self.versions]).encode()).hexdigest()
+
+
+class _Kept:
+    """Digests of this project's own cells, kept on disk under a checksum of all that they could depend on.
+
+    To follow what a cell executes takes half a second, which every job of a workflow would pay anew; to read all
+    sources takes a few milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._stamps, self._looked = _stamps(), time.monotonic()
+        content = hashlib.sha256()
+        for path in self._stamps:
+            content.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
+            content.update(path.read_bytes())
+        self._file = cache_folder() / "digests" / f"{content.hexdigest()[:32]}.json"
+        self._digests = self._read()
+
+    def is_current(self) -> bool:
+        """Whether the files are still as they were read; looked at a few times a second, for thousands of records."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            return self._stamps == _stamps()
+        return True
+
+    def cell_digest(self, executed: Executed) -> str:
+        """Digest of the cells that execute this."""
+        key = repr(executed)
+        if key not in self._digests:
+            self._digests[key] = _sources(frozenset()).cell_digest(executed)
+            # Beside it another process may have kept others; nothing is lost but their time. Without room for it, none.
+            with contextlib.suppress(OSError):
+                write_atomic(self._file, msgspec.json.encode({**self._read(), **self._digests}))
+        return self._digests[key]
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found = msgspec.json.decode(self._file.read_bytes(), type=dict[str, str])
+        except (OSError, ValueError):
+            return {}
+        return {key: digest for key, digest in found.items() if re.fullmatch("[0-9a-f]{64}", digest)}
+
+
+def _stamps() -> dict[Path, tuple[int, int]]:
+    """Modules of the project and native sources of its models, in order, with what tells that one was written to."""
+    found = [*(ROOT / "harness").rglob("*.py"), *(p for p in (ROOT / "models").rglob("*") if p.is_file())]
+    kept = sorted(path for path in found if "__pycache__" not in path.parts)
+    return {path: ((status := path.stat()).st_mtime_ns, status.st_size) for path in kept}
+
+
+_LOOK_SECONDS = 0.2
+_last: list[_Kept] = []
+
+
+def _kept() -> _Kept:
+    if not _last or not _last[0].is_current():
+        _last[:] = [_Kept()]
+    return _last[0]
 
 
 _current: dict[frozenset[Plugin], Sources] = {}

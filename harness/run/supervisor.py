@@ -120,7 +120,8 @@ def run_cell(
         import_seconds=fields.pop("import_seconds", None),
         beside=beside,
     )
-    fields.setdefault("environment", describe(cell.spec.threads or usable_cores(), allocator.settings(measures[0])))
+    if "environment" not in fields:
+        fields["environment"] = describe(cell.spec.threads or usable_cores(), allocator.settings(measures[0]))
     if source is not None and _is_above(source.sentinel_ndcg10, fields):
         fields["flags"].append("above-sentinel")
     result = _record(study, cell, outcome, provenance, fields)

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import queue
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,7 +27,6 @@ from harness.run.beside.lanes import Answer, Errand, Lane, Order
 from harness.run.beside.places import Place
 from harness.run.display import Display, Pace, failure_log
 from harness.run.operator.bench import OperatorCell, bench, operator_cells
-from harness.run.past import folders, known
 from harness.run.supervisor import run_cell
 from harness.run.watch import OutOfTimeError, Said
 from harness.run.workers import ForkError, ForkServers, Fresh, Workers, can_fork
@@ -306,8 +305,12 @@ def show(study: Study, folder: Path, todo: Sequence[Task], beside: int = 1) -> D
         beside: How many run at a time.
     """
     every = tasks(study)
-    # Reading records takes a second, which a few cells are not worth.
-    past = known(study.device_here(), folders(folder)).elapsed if len(todo) >= _MANY else {}
+    past: Mapping[tuple[str, str], Sequence[float]] = {}
+    # Reading records takes a second, which a few cells are not worth; what it needs takes half of one to import.
+    if len(todo) >= _MANY:
+        from harness.run.past import folders, known
+
+        past = known(study.device_here(), folders(folder)).elapsed
     seen = {t.path: past[t.kind, t.digest] for t in todo if isinstance(t, Cell) and (t.kind, t.digest) in past}
     expected = {path: sum(seconds) / len(seconds) for path, seconds in seen.items()}
     done = sum((folder / task.path).is_file() for task in every)

@@ -88,7 +88,7 @@ class Fresh:
 
     def start(self, request: Path, environment: dict[str, str]) -> Child:
         """See `Workers`."""
-        return subprocess.Popen(
+        return _Popen(
             command(self._module, str(request)),
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -101,6 +101,26 @@ class Fresh:
     def processes(self) -> set[int]:
         """See `Workers`."""
         return set()
+
+
+class _Popen(subprocess.Popen[str]):
+    """One that notices its end at once: Python's own looks every 50 ms, which is a tenth of an empty cell."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See `subprocess.Popen.wait`."""
+        if timeout is None or self.returncode is not None or not hasattr(os, "pidfd_open"):
+            return super().wait(timeout)
+        try:
+            end = os.pidfd_open(self.pid)
+        except OSError:
+            # An old kernel, or one that allows it to nobody.
+            return super().wait(timeout)
+        try:
+            if not select.select([end], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        finally:
+            os.close(end)
+        return super().wait()
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):

@@ -114,21 +114,26 @@ def load_cards(names: Sequence[str] | None = None) -> list[Card]:
         UserError: An unknown file or id, two cards of one id, or a card with a rule that does not exist.
     """
     wanted = [DEFAULT_FILE] if names is None else list(names)
-    shipped = shipped_cards()
+    files = named(FOLDER)
     found: list[Card] = []
     ids: list[str] = []
     for name in wanted:
-        if name in shipped:
-            found += shipped[name]
+        if name in files:
+            found += _shipped(name)
         elif name.endswith((".yaml", ".yml")):
             found += _read(Path(name))
         else:
             ids.append(name)
-    known = {card.id: card for cards in shipped.values() for card in cards}
+    # Every job of a workflow comes here: no more files are read than it takes to find single cards.
+    known: dict[str, Card] = {}
+    for file in dict.fromkeys([DEFAULT_FILE, *files]):
+        if known.keys() >= set(ids):
+            break
+        known.update({card.id: card for card in _shipped(file)})
     for name in ids:
         if name not in known:
-            files = f"Or name a file of cards: {', '.join([*shipped, 'the path of a YAML file'])}."
-            raise unknown("claim", name, known, files)
+            remedy = f"Or name a file of cards: {', '.join([*files, 'the path of a YAML file'])}."
+            raise unknown("claim", name, known, remedy)
     found += [card for card in known.values() if card.id in ids]
     for card in found:
         if sum(other.id == card.id for other in found) > 1:
@@ -138,7 +143,11 @@ def load_cards(names: Sequence[str] | None = None) -> list[Card]:
 
 def shipped_cards() -> dict[str, list[Card]]:
     """The cards of workflow/claims, by file."""
-    return {name: _read(resource(f"{FOLDER}/{name}.yaml")) for name in named(FOLDER)}
+    return {name: _shipped(name) for name in named(FOLDER)}
+
+
+def _shipped(name: str) -> list[Card]:
+    return _read(resource(f"{FOLDER}/{name}.yaml"))
 
 
 def _read(path: Path) -> list[Card]:

@@ -1,6 +1,7 @@
 """What a record's source digest covers: what the cell executes, in the project and in a plugin, and nothing else."""
 
 import ast
+import hashlib
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ import pytest
 from harness.records import source_digest
 from harness.records.environment import ROOT
 from harness.records.source_digest import Executed, Sources
+from harness.study.cells import cells
+from harness.study.check import load_study
 from models import registry
 
 SPEED = Executed("speed", ("sasrec", "hyenarec"), None, None)
@@ -19,6 +22,7 @@ TRAINING = Executed("training", ("sasrec",), "cross-entropy", "leave-one-out")
 DECLARED = Executed("training", ("sasrec",), "declared", "leave-one-out")
 REFERENCE = Executed("training", ("markov",), None, "leave-one-out")
 CELLS = (SPEED, TRAINING, DECLARED, REFERENCE)
+CELL = next(cells(load_study("quick")))
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +275,60 @@ def test_a_plugin_counts_with_its_files_and_its_version(tmp_path, monkeypatch, l
     (tmp_path / "neighbour.py").write_text("print(6)\n")
     assert (digest() == seen[-1]) == (not in_place)
     assert module not in sys.modules, "found without being imported"
+
+
+class TestKeptOnDisk:
+    """Digests of this project's cells are read from disk while no source changes."""
+
+    @pytest.fixture
+    def kept(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+        root = tmp_path / "project"
+        for folder in ("harness", "models"):
+            (root / folder).mkdir(parents=True)
+            (root / folder / "a.py").write_text("x = 1\n")
+        (root / "models" / "kernel.cpp").write_text("int x;\n")
+        monkeypatch.setattr(source_digest, "ROOT", root)
+        monkeypatch.setattr(source_digest, "_LOOK_SECONDS", 0.0)
+        monkeypatch.setattr(source_digest, "_last", [])
+        counted = []
+
+        class Counting:
+            def cell_digest(self, executed):
+                counted.append(executed)
+                return hashlib.sha256(repr(executed).encode()).hexdigest()
+
+        monkeypatch.setattr(source_digest, "_sources", lambda _: Counting())
+        return root, counted
+
+    @pytest.mark.parametrize("file", ["harness/a.py", "models/a.py", "models/kernel.cpp", "models/new.cpp"])
+    def test_a_source_that_is_written_to_is_followed_anew(self, kept, file):
+        root, counted = kept
+        found = [source_digest.cell_digest(CELL.spec) for _ in range(2)]
+        source_digest._last.clear()
+        found.append(source_digest.cell_digest(CELL.spec))
+        assert len(set(found)) == len(counted) == 1
+        with (root / file).open("a") as source:
+            source.write("y = 2\n")
+        source_digest.cell_digest(CELL.spec)
+        assert len(counted) == 2
+
+    @pytest.mark.parametrize("content", [b"{", b'{"x": 1}', b'["a"]', b""])
+    def test_a_damaged_file_is_none(self, kept, content):
+        _, counted = kept
+        first = source_digest.cell_digest(CELL.spec)
+        (file,) = (source_digest.cache_folder() / "digests").iterdir()
+        file.write_bytes(content)
+        source_digest._last.clear()
+        assert source_digest.cell_digest(CELL.spec) == first
+        assert len(counted) == 2
+
+    def test_without_room_nothing_is_kept(self, kept, monkeypatch):
+        _, counted = kept
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(source_digest, "write_atomic", full)
+        assert source_digest.cell_digest(CELL.spec) == source_digest.cell_digest(CELL.spec)
+        assert len(counted) == 1

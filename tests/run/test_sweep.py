@@ -1,3 +1,4 @@
+import importlib
 import time
 
 import filelock
@@ -83,6 +84,8 @@ def test_only_missing_cells_run(stand_in, tmp_path):
 
 
 def test_time_is_kept(stand_in, tmp_path):
+    # What a sweep of many cells imports must not be part of a time as short as this one's.
+    importlib.import_module("harness.run.past")
     stand_in(seconds=0.2)
     done = sweep(STUDY, tmp_path, minutes=1 / 60)
     assert 1 <= len(done.measured) <= 5, "a second has five cells of a fifth"
