@@ -138,7 +138,7 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
     _add_file_options(command.add_argument_group("of that file", "as `data` has them; what is left out is found in it"))
 
     command = add("cells", _cells, "list the cells of a study and which of them have a record")
-    command.add_argument("study", nargs="?")
+    command.add_argument("study", nargs="?", metavar="STUDY", help="with --stale also a folder of records")
     command.add_argument("--results", type=Path, help="folder of records (default: results/<study>)")
     old = command.add_mutually_exclusive_group()
     old.add_argument("--stale", action="store_true", help="list the records made from other sources, remove none")
@@ -198,8 +198,8 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
     command.add_argument("--output", type=Path, help="default: reports/<the folder's name>.pdf")
     command.add_argument("--figures", type=Path, help="also write the figures as SVG into this folder")
 
-    command = add("verify", _verify, "the verdict table; exit 0 all supported, 1 any refuted, 2 any open")
-    command.add_argument("folder", nargs="?", type=Path, help="default: results/<study after the machine>")
+    command = add("verify", _verify, "the verdict table; exit 0 all supported, 1 any refuted, 2 otherwise")
+    command.add_argument("folder", nargs="?", type=Path, help="default: results/cpu, or results/gpu with a GPU")
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true")
     form.add_argument("--markdown", action="store_true")
@@ -377,6 +377,10 @@ def _init(options: argparse.Namespace) -> int:
 def _cells(options: argparse.Namespace) -> int:
     from harness.run.sweep import changed_data, tasks
 
+    # Records of another machine or time have no study of their name here, and none is needed to list stale ones.
+    named = Path(options.study or "")
+    if (options.stale or options.remove_stale) and options.study and (named / "study.json").is_file():
+        return _stale(named, remove=options.remove_stale)
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
     if options.stale or options.remove_stale:
@@ -472,7 +476,8 @@ def _analysis(path: Path) -> Any:
         return read(path)
     if not path.is_dir():
         raise UserError(
-            f"'{path}' is neither a folder of records nor an analysis file; a study's lies at results/<study>"
+            f"{path.absolute()} is neither a folder of records nor an analysis file; your own lie at results/STUDY, "
+            "after `make report`, committed ones in results/reference"
         )
     return _fresh(path)
 

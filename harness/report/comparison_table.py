@@ -12,6 +12,11 @@ from harness.report.verdict_table import WIDTH
 
 _HEAD = ("quantity", "label", "where", "length", "first", "second", "ratio", "95 %", "n", "")
 _TEXT = {"quantity", "label", "where", ""}
+_LEGEND = (
+    "Seconds a step, bytes at the peak, speed-ups in times; ratio: second over first, for NDCG@10 second less first; "
+    "n: processes or seeds on either side. Changed: the interval over all lengths leaves out 1 and the ratio exceeds "
+    "the noise floor; a peak of memory, read once, by more than 5 %."
+)
 _WORDS = {True: "changed", False: "", None: "undecided"}
 
 
@@ -22,6 +27,7 @@ def comparison_table(found: Comparison) -> str:
     lines += [*_environment(found.environment), *_rows(found.changes, marks)]
     lines += [*_only(found.only_first, "first", marks), *_only(found.only_second, "second", marks)]
     lines += [*_reasons(found.changes)]
+    lines += textwrap.wrap(_LEGEND, WIDTH) if found.changes else []
     said = f"{found.changed} of {len(found.changes)} changed beyond noise"
     if found.undecided:
         said += f", {found.undecided} cannot be told"
