@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_STORE := file://tests/benchmarks/.benchmarks
 
-.PHONY: install report quick pause test test-simulations test-slow test-faults bench bench-compare lint docs notebook clean
+.PHONY: install report quick pause test test-slurm test-simulations test-slow test-faults bench bench-compare lint docs notebook clean
 .DEFAULT_GOAL := report
 
 # An environment to activate: . .venv/bin/activate
@@ -33,7 +33,11 @@ pause: $(INSTALLED)
 # Two processes, of one thread each but where a cell takes more.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  -m "not simulation and not slow and not gpu and not faults"
+	  -m "not simulation and not slow and not gpu and not faults and not slurm"
+
+# A Slurm of one node, started as root (apt-get install slurm-wlm munge), and the workflow on it; two minutes.
+test-slurm: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/workflow
 
 # Whether the intervals and the rules of the claims are wrong as seldom as they promise; four minutes on one core.
 test-simulations: $(INSTALLED)
