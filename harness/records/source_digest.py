@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import os
 import re
 import time
 from collections.abc import Collection, Iterable
@@ -162,28 +163,36 @@ class _Kept:
     def __init__(self) -> None:
         self._stamps, self._looked = _stamps(), time.monotonic()
         content = hashlib.sha256()
-        for path in self._stamps:
-            content.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
-            content.update(path.read_bytes())
+        for path, (_, size) in self._stamps.items():
+            content.update(f"{path.relative_to(ROOT)}\0{size}\0".encode())
+            with contextlib.suppress(OSError):
+                content.update(path.read_bytes())
         self._file = cache_folder() / "digests" / f"{content.hexdigest()[:32]}.json"
-        self._digests = self._read()
+        # What was written to while it was read is not what the checksum says.
+        self._is_whole = self._stamps == _stamps()
+        self._digests = self._read() if self._is_whole else {}
 
     def is_current(self) -> bool:
         """Whether the files are still as they were read; looked at a few times a second, for thousands of records."""
         now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
-            return self._stamps == _stamps()
-        return True
+            return self._is_whole and self._stamps == _stamps()
+        return self._is_whole
 
     def cell_digest(self, executed: Executed) -> str:
         """Digest of the cells that execute this."""
         key = repr(executed)
         if key not in self._digests:
-            self._digests[key] = _sources(frozenset()).cell_digest(executed)
+            found = _sources(frozenset()).cell_digest(executed)
+            # It was parsed later than it was read for the checksum.
+            if not self._is_whole or self._stamps != _stamps():
+                return found
+            self._digests[key] = found
             # Beside it another process may have kept others; nothing is lost but their time. Without room for it, none.
             with contextlib.suppress(OSError):
                 write_atomic(self._file, msgspec.json.encode({**self._read(), **self._digests}))
+                self._prune()
         return self._digests[key]
 
     def _read(self) -> dict[str, str]:
@@ -193,14 +202,33 @@ class _Kept:
             return {}
         return {key: digest for key, digest in found.items() if re.fullmatch("[0-9a-f]{64}", digest)}
 
+    def _prune(self) -> None:
+        """Every edit leaves a file; the newest are kept."""
+        files = sorted(self._file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        for old in files[:-_KEPT_FILES]:
+            old.unlink(missing_ok=True)
+
 
 def _stamps() -> dict[Path, tuple[int, int]]:
     """Modules of the project and native sources of its models, in order, with what tells that one was written to."""
-    found = [*(ROOT / "harness").rglob("*.py"), *(p for p in (ROOT / "models").rglob("*") if p.is_file())]
-    kept = sorted(path for path in found if "__pycache__" not in path.parts)
-    return {path: ((status := path.stat()).st_mtime_ns, status.st_size) for path in kept}
+    found = {}
+    for package in PACKAGES:
+        # Links are followed, as when a module is imported.
+        for folder, inner, names in os.walk(ROOT / package, followlinks=True):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            for name in names:
+                path = Path(folder, name)
+                # An editor's lock is a link to nowhere, and a file may go while it is looked at.
+                with contextlib.suppress(OSError):
+                    if path.suffix in _SOURCES and not name.startswith("."):
+                        status = path.stat()
+                        found[path] = status.st_mtime_ns, status.st_size
+    return dict(sorted(found.items()))
 
 
+# Modules, and what is compiled beside one.
+_SOURCES = {".py", ".cpp"}
+_KEPT_FILES = 20
 _LOOK_SECONDS = 0.2
 _last: list[_Kept] = []
 

@@ -35,6 +35,12 @@ from harness.study.schema import Study
 
 # Set in a job of a scheduler: which attempt it is, from 1.
 ATTEMPT = "HYENAREC_ATTEMPT"
+_SHARED_MEMORY = (
+    "other places of this machine measured meanwhile, and this was a share of its memory, so it is no result; measure "
+    "the cell without them, or state memory_limit_bytes in the study"
+)
+# One of them is in the last lines of the traceback of a child that could not read one.
+_READS_CHECKPOINTS = ("training/checkpoint.py", "torch/serialization.py", "torch/_weights_only_unpickler.py")
 _JOBS_MEMORY = (
     "that was the memory that the job had asked for, not the machine's, so it is no result; a further attempt asks for "
     "more, and `memory_limit_bytes` of the study makes a limit a result"
@@ -81,7 +87,8 @@ def run_cell(
     # Here, not in the child: what a cell executes then depends on no reader of data.
     source = study.sources()[cell.spec.dataset] if isinstance(cell.spec, TrainingSpec) else None
     data = None if source is None else prepare(cell.spec.where, source, study.data_folder)
-    limit = cell.spec.memory_limit_bytes or int(0.9 * memory_bytes())
+    # Places share the machine's memory.
+    limit = cell.spec.memory_limit_bytes or int(0.9 * memory_bytes() / (1 + (beside or 0)))
     bounds = Bounds(cell.spec.timeout_seconds, limit, deadline)
     request = {
         "spec": cell.spec,
@@ -98,6 +105,10 @@ def run_cell(
         outcome = run_child(request, measure, _workers(workers, cell, measure), bounds, log, said)
         if outcome.status == "oom" and _is_of_the_job(cell, outcome):
             outcome = replace(outcome, status="killed", detail=f"{outcome.detail}; {_JOBS_MEMORY}")
+        elif outcome.status == "oom" and beside and cell.spec.memory_limit_bytes is None and cell.spec.device == "cpu":
+            outcome = replace(outcome, status="killed", detail=f"{outcome.detail}; {_SHARED_MEMORY}")
+        if outcome.status == "error" and (words := _put_aside(_checkpoint(output), outcome)):
+            outcome = replace(outcome, detail=f"{outcome.detail}\n{words}")
         fields = _merge(fields, {**outcome.fields, "flags": [*outcome.fields.get("flags", []), *outcome.flags]})
         if outcome.status != "ok":
             break
@@ -132,6 +143,18 @@ def run_cell(
     if result.status in records.FINAL:
         _checkpoint(output).unlink(missing_ok=True)
     return result
+
+
+def _put_aside(checkpoint: Path, outcome: Outcome) -> str:
+    """Where reading its checkpoint ended a training, the next attempt must not end in the same way; "" elsewhere.
+
+    Most damage is noticed there, and the training starts again; some makes torch's reader fail in other ways.
+    """
+    if not checkpoint.is_file() or not any(place in (outcome.detail or "") for place in _READS_CHECKPOINTS):
+        return ""
+    aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+    checkpoint.replace(aside)
+    return f"the checkpoint could not be read; it is {aside} now, and the next attempt starts from the beginning"
 
 
 def failed_before(output: Path) -> Record | None:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import queue
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.records import schema as records
 from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
 from harness.records.spec import TrainingSpec
+from harness.run.beside import lanes
 from harness.run.beside.lanes import Answer, Errand, Lane, Order
 from harness.run.beside.places import Place
 from harness.run.display import Display, Pace, failure_log
@@ -36,6 +38,8 @@ from harness.study.schema import Study
 
 # So many failures without a single success have one cause, which time on a lent machine must not be spent on.
 _HOPELESS = 5
+# Failures one after the other from which on a place is given up where others work.
+_MOST_FAILURES = 3
 # Cells from which on a display is worth reading what they took before.
 _MANY = 20
 
@@ -73,7 +77,10 @@ class Progress:
     def errors(self) -> list[str]:
         """One line for each failed cell: where the reason stands."""
         files = {task.key: (self.folder / task.path).with_suffix(records.FAILED_SUFFIX) for task in self.failed}
-        return [f"{key} has no result; {file} says why" for key, file in files.items()]
+        return [
+            f"{key} has no result; {f'{file} says why' if file.is_file() else 'the process that measured it died'}"
+            for key, file in files.items()
+        ]
 
 
 def write_manifest(study: Study, folder: Path) -> Manifest:
@@ -348,7 +355,16 @@ class _Ledger:
             self._longest[task.label] = max(self._longest.get(task.label, 0.0), seconds)
         well = result is not None and result.status in records.FINAL
         (self.progress.measured if well else self.progress.failed).append(task)
-        self.display.ended(task, result, failure_log(self.progress.folder / task.path, log_of(study, task)))
+        output, log = self.progress.folder / task.path, log_of(study, task)
+        # A process that died at its place leaves no record that says why, and an older one would say something else.
+        why = failure_log(output, log) if result is not None else log if log.is_file() else None
+        if result is None:
+            output.with_suffix(records.FAILED_SUFFIX).unlink(missing_ok=True)
+        self.display.ended(task, result, why)
+
+    def again(self, task: Task) -> None:
+        """A cell was not begun after all."""
+        self.display.given_up(task)
 
     def given_up(self, task: Task) -> None:
         """A cell was ended since the time was over."""
@@ -390,51 +406,112 @@ def _measure_beside(
     workers: Literal["fork", "fresh"] | None,
     places: Sequence[Place],
 ) -> None:
-    """Measure at several places; a place that is idle gets the next cell."""
-    folder, answers = ledger.progress.folder, queue.SimpleQueue[tuple[Lane, Answer | None]]()
-    coming = (task for task in todo if ledger.begins(task))
-    lanes = []
-    for place in places:
-        order = Order(
-            study=study,
-            cores=None if place.cores is None else [*place.cores],
-            workers=workers,
-            deadline=ledger.deadline,
-            beside=len(places) - 1,
-            parent=os.getpid(),
-        )
-        lanes.append(Lane(place, order, answers))
+    """Measure at several places; trainings whose times count run at one of them, alone, when all else is done."""
+    alone = study.training is not None and study.training.timed
+    last = [task for task in todo if alone and task.kind == "training"]
+    if last and len(places) > 1:
+        ledger.display.note(f"note: {len(last)} trainings are timed, and run one after the other when all else is done")
+    for tasks_, used in (([task for task in todo if task not in last], places), (last, places[:1])):
+        _Crew(study, ledger, workers, used).measure(tasks_)
 
-    def give(lane: Lane) -> None:
-        lane.task = next(coming, None)
-        if lane.task is not None:
-            path = lane.task.path
-            lane.give(lane.task, Errand(path=path, output=str(folder / path), log=str(log_of(study, lane.task))))
 
-    try:
-        for lane in lanes:
-            give(lane)
-        while any(lane.task is not None for lane in lanes):
-            lane, answer = answers.get()
-            task = lane.task
-            if answer is not None and answer.kind == "said":
-                ledger.display.said(task, answer.text)
-            elif answer is not None and answer.kind == "note":
-                ledger.display.note(answer.text)
-            elif answer is not None and answer.kind == "refused":
-                raise UserError(answer.text)
-            elif task is not None:
-                if answer is None:
-                    lane.end()
-                    ledger.ended(study, task, None)
-                elif answer.kind == "left":
-                    ledger.given_up(task)
-                else:
-                    ledger.ended(study, task, _result(task, folder / task.path))
-                give(lane)
-    finally:
-        for lane in lanes:
+class _Crew:
+    """Places that measure side by side: one that is idle gets the next cell, one that is no good none."""
+
+    def __init__(
+        self, study: Study, ledger: _Ledger, workers: Literal["fork", "fresh"] | None, places: Sequence[Place]
+    ) -> None:
+        self._study, self._ledger, self._folder = study, ledger, ledger.progress.folder
+        self._answers = queue.SimpleQueue[tuple[Lane, Answer | None]]()
+        self._coming: deque[Task] = deque()
+        self._lanes = []
+        for place in places:
+            order = Order(
+                study=study,
+                cores=None if place.cores is None else [*place.cores],
+                workers=workers,
+                deadline=ledger.deadline,
+                beside=len(places) - 1,
+                parent=os.getpid(),
+            )
+            self._lanes.append(Lane(place, order, self._answers))
+
+    def measure(self, todo: Sequence[Task]) -> None:
+        """Measure these cells, in this order."""
+        self._coming.extend(todo)
+        try:
+            self._feed()
+            while any(lane.task is not None for lane in self._lanes):
+                self._heard(*self._answers.get())
+                self._feed()
+        finally:
+            lanes.end(self._lanes)
+        # Of places that are all given up.
+        self._ledger.progress.left += self._coming
+
+    def _feed(self) -> None:
+        for lane in self._lanes:
+            busy = any(other.task is not None for other in self._lanes)
+            # Whether anything works at all is known when what runs has ended.
+            if lane.task is not None or (busy and self._ledger.progress.hopeless):
+                continue
+            while self._coming and lane.task is None:
+                task = self._coming.popleft()
+                if self._ledger.begins(task):
+                    output, log = self._folder / task.path, log_of(self._study, task)
+                    lane.give(task, Errand(path=task.path, output=str(output), log=str(log)))
+
+    def _heard(self, lane: Lane, answer: Answer | None) -> None:
+        task, display = lane.task, self._ledger.display
+        if answer is None:
+            self._died(lane)
+        elif answer.kind == "note":
+            display.note(answer.text)
+        elif answer.kind == "refused":
+            raise UserError(answer.text)
+        # What a cell's process printed may arrive when the next has begun.
+        elif task is None or answer.path != task.path:
+            return
+        elif answer.kind == "begun":
+            lane.begun = True
+        elif answer.kind == "said":
+            display.said(task, answer.text)
+        elif answer.kind == "left":
+            lane.task = None
+            self._ledger.given_up(task)
+        else:
+            lane.task = None
+            result = _result(task, self._folder / task.path)
+            self._ledger.ended(self._study, task, result)
+            if result.status in records.FINAL:
+                lane.measured, lane.failed = lane.measured + 1, 0
+            else:
+                self._failed(lane)
+
+    def _died(self, lane: Lane) -> None:
+        task, lane.task = lane.task, None
+        lane.end()
+        if task is None:
+            return
+        if lane.begun:
+            self._ledger.ended(self._study, task, None)
+        else:
+            self._ledger.again(task)
+            self._coming.appendleft(task)
+        self._failed(lane)
+
+    def _failed(self, lane: Lane) -> None:
+        """A place that fails is idle soonest and would eat what the others could measure."""
+        lane.failed += 1
+        others = [other for other in self._lanes if other is not lane]
+        works = any(other.measured for other in others)
+        if lane.failed >= _MOST_FAILURES and (works or not lane.begun):
+            self._lanes = others
             lane.end()
+            self._ledger.display.note(
+                f"warning: {lane.place.words}: {lane.failed} cells failed one after the other, so it gets no more; "
+                "correct what their logs say, and type the same command again"
+            )
 
 
 def _result(task: Task, output: Path) -> Result:

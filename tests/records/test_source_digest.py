@@ -313,6 +313,30 @@ class TestKeptOnDisk:
         source_digest.cell_digest(CELL.spec)
         assert len(counted) == 2
 
+    def test_what_is_written_while_it_is_parsed_is_kept_for_nobody(self, kept, monkeypatch):
+        root, counted = kept
+        slow = source_digest._sources(frozenset())
+
+        class Written:
+            def cell_digest(self, executed):
+                (root / "models" / "a.py").write_text(f"x = {len(counted) + 7}\n")
+                return slow.cell_digest(executed)
+
+        monkeypatch.setattr(source_digest, "_sources", lambda _: Written())
+        source_digest.cell_digest(CELL.spec)
+        assert not (source_digest.cache_folder() / "digests").exists()
+
+    def test_an_editors_lock_and_a_linked_folder(self, kept, tmp_path):
+        root, counted = kept
+        (root / "models" / ".#a.py").symlink_to("nowhere")
+        (tmp_path / "ops").mkdir()
+        (tmp_path / "ops" / "b.py").write_text("z = 1\n")
+        (root / "models" / "ops").symlink_to(tmp_path / "ops")
+        source_digest.cell_digest(CELL.spec)
+        (tmp_path / "ops" / "b.py").write_text("z = 22\n")
+        source_digest.cell_digest(CELL.spec)
+        assert len(counted) == 2
+
     @pytest.mark.parametrize("content", [b"{", b'{"x": 1}', b'["a"]', b""])
     def test_a_damaged_file_is_none(self, kept, content):
         _, counted = kept

@@ -13,6 +13,7 @@ import pytest
 from harness.errors import UserError
 from harness.records import schema
 from harness.records.environment import ROOT
+from harness.run import sweep as sweep_module
 from harness.run.beside import lanes
 from harness.run.beside.places import Place, places
 from harness.run.sweep import sweep
@@ -51,12 +52,18 @@ def machine(monkeypatch):
     [
         (STUDY, None, [], []),
         (STUDY, None, ["0-2", "8,10-11"], [Place(None, (0, 1, 2)), Place(None, (8, 10, 11))]),
-        (GPU, "all", [], [Place(name) for name in ("0", "1", "2", "10")]),
+        (GPU, "all", [], [Place(name) for name in ("0", "1", "2", "3")]),
         (GPU, "2,0", ["0-7", "8-15"], [Place("2", tuple(range(8))), Place("0", tuple(range(8, 16)))]),
     ],
 )
 def test_what_is_named_is_where_it_measures(machine, study, gpus, sets, expected):
     assert places(study, gpus, sets) == expected
+
+
+def test_without_a_gpu_all_of_them_are_none(machine, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="no GPU is visible here"):
+        places(GPU, "all", ["0-3"])
 
 
 def test_gpus_are_counted_among_those_that_may_be_used(machine, monkeypatch):
@@ -99,28 +106,53 @@ def test_two_sets_of_cores_measure_every_cell_once_each_on_its_own(tmp_path):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Has a place's process be a few lines of Python."""
+    """Has a place's process be a few lines of Python; `line` is its errand's path, `say` answers, `fail` writes why."""
 
     def put(code):
-        monkeypatch.setattr(lanes, "command", lambda _: [sys.executable, "-c", f"import json, os, sys, time\n{code}"])
+        begin = (
+            "import json, os, sys, time\n"
+            "def say(kind, text='', path=None):\n"
+            "    print(json.dumps({'kind': kind, 'path': path or line, 'text': text}), flush=True)\n"
+            "def errands():\n"
+            "    sys.stdin.readline()\n"
+            "    for one in sys.stdin: yield json.loads(one)['path']\n"
+        )
+        monkeypatch.setattr(lanes, "command", lambda _: [sys.executable, "-c", begin + code])
 
     return put
 
 
-def test_a_place_that_dies_fails_its_cell_and_the_others_go_on(stand_in, tmp_path):
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    # The first process that is given a cell dies of it; all others write that there is no record.
+def test_a_place_that_dies_in_a_cell_fails_it_and_the_others_go_on(stand_in, tmp_path):
+    # The first process that is given a cell dies of it; all others say that there was no time for theirs.
     stand_in(
-        f"marks = {str(marks)!r}\n"
-        "sys.stdin.readline()\n"
-        "for line in sys.stdin:\n"
-        "    try: os.mkdir(marks + '/died')\n"
-        "    except FileExistsError: print(json.dumps({'kind': 'left'}), flush=True)\n"
+        "for line in errands():\n"
+        "    say('begun')\n"
+        f"    try: os.mkdir({str(tmp_path / 'died')!r})\n"
+        "    except FileExistsError: say('left')\n"
         "    else: os.kill(os.getpid(), 9)\n"
     )
     done = sweep(STUDY, tmp_path / "out", places=[Place(), Place()])
     assert (len(done.measured), len(done.failed), len(done.left)) == (0, 1, 3)
+    assert done.errors()[0].endswith("has no result; the process that measured it died")
+
+
+def test_a_cell_that_was_not_begun_is_measured_elsewhere(stand_in, tmp_path, capsys):
+    stand_in(
+        "for line in errands():\n"
+        f"    try: os.mkdir({str(tmp_path / 'died')!r})\n"
+        "    except FileExistsError: say('begun'), say('left')\n"
+        "    else: os.kill(os.getpid(), 9)\n"
+    )
+    done = sweep(STUDY, tmp_path / "out", places=[Place(), Place()])
+    assert (len(done.measured), len(done.failed), len(done.left)) == (0, 0, 4)
+
+
+@pytest.mark.parametrize("answer", ["print('no answer at all', flush=True)", "sys.stdout.buffer.write(b'\\xff\\n')"])
+def test_a_place_that_never_starts_is_given_up(stand_in, tmp_path, capsys, answer):
+    stand_in(f"for line in errands():\n    {answer}\n    sys.stdout.flush(); time.sleep(600)\n")
+    done = sweep(STUDY, tmp_path, places=[Place(None, (0,))])
+    assert (len(done.measured), len(done.failed), len(done.left)) == (0, 0, 4)
+    assert "warning: cores 0: 3 cells failed one after the other, so it gets no more" in capsys.readouterr().err
 
 
 def test_a_mistake_of_the_user_ends_all_places(stand_in, tmp_path):
@@ -129,11 +161,10 @@ def test_a_mistake_of_the_user_ends_all_places(stand_in, tmp_path):
     # One waits for ever, the other has what only a person can correct.
     stand_in(
         f"open({str(pids)!r} + '/' + str(os.getpid()), 'w').close()\n"
-        "sys.stdin.readline(), sys.stdin.readline()\n"
-        f"while len(os.listdir({str(pids)!r})) < 2: time.sleep(0.01)\n"
-        f"first = min(os.listdir({str(pids)!r}), key=int)\n"
-        "if str(os.getpid()) == first: time.sleep(600)\n"
-        "print(json.dumps({'kind': 'refused', 'text': 'the disk is full'}), flush=True)\n"
+        "for line in errands():\n"
+        f"    while len(os.listdir({str(pids)!r})) < 2: time.sleep(0.01)\n"
+        f"    if str(os.getpid()) == min(os.listdir({str(pids)!r}), key=int): time.sleep(600)\n"
+        "    say('refused', 'the disk is full')\n"
     )
     with pytest.raises(UserError, match="the disk is full"):
         sweep(STUDY, tmp_path / "out", places=[Place(), Place()])
@@ -141,30 +172,55 @@ def test_a_mistake_of_the_user_ends_all_places(stand_in, tmp_path):
     assert not any(Path(f"/proc/{path.name}").exists() for path in pids.iterdir())
 
 
-def test_what_a_place_says_is_shown(stand_in, tmp_path, capsys):
+def test_what_a_place_says_is_shown_of_its_own_cell_alone(stand_in, tmp_path, capsys):
     stand_in(
-        "sys.stdin.readline()\n"
-        "for line in sys.stdin:\n"
-        "    for kind in ('note', 'said', 'left'):\n"
-        "        print(json.dumps({'kind': kind, 'text': 'warning: of ' + kind}), flush=True)\n"
+        "for line in errands():\n"
+        "    say('begun'), say('note', 'warning: of note'), say('said', 'warning: of said')\n"
+        "    say('said', 'warning: too late', path='speed/another'), say('left', path='speed/another'), say('left')\n"
     )
-    sweep(STUDY, tmp_path, places=[Place()])
+    done = sweep(STUDY, tmp_path, places=[Place()])
+    assert len(done.left) == 4
     shown = capsys.readouterr().err
     assert "warning: of note\n" in shown
     assert "warning: of said  [hyenarec, " in shown
+    assert "too late" not in shown
 
 
-def test_hopeless_places_end(stand_in, tmp_path):
-    stand_in("sys.stdin.readline(), sys.stdin.readline()")
-    many = {"constant-tokens": {"lengths": [*range(8, 28)], "tokens": 64}}
-    done = sweep(
-        msgspec.convert({**TINY, "speed": {**TINY["speed"], "sweeps": many}}, Study),
-        tmp_path,
-        places=[Place(), Place()],
-    )
+MANY = msgspec.convert(
+    {**TINY, "speed": {**TINY["speed"], "sweeps": {"constant-tokens": {"lengths": [*range(8, 28)], "tokens": 64}}}},
+    Study,
+)
+
+
+def test_places_where_nothing_works_end(stand_in, tmp_path):
+    stand_in("for line in errands():\n    say('begun'); os._exit(1)\n")
+    done = sweep(MANY, tmp_path, places=[Place(), Place()])
     assert done.hopeless
     assert len(done.failed) <= 6
     assert len(done.failed) + len(done.left) == 60
+
+
+def test_one_broken_place_leaves_the_cells_to_the_others(stand_in, tmp_path, capsys, monkeypatch):
+    class Done:
+        status, flags, timing, memory, detail = "oom", (), None, None, ""
+
+    monkeypatch.setattr(sweep_module, "_result", lambda *_: Done)
+    monkeypatch.setattr(sweep_module.Display, "ended", lambda *_: None)
+    # Each says by its cores which it is: the first dies at once, the second works, slowly at first.
+    stand_in(
+        "order = json.loads(sys.stdin.readline())\n"
+        "for one in sys.stdin:\n"
+        "    line = json.loads(one)['path']\n"
+        "    say('begun')\n"
+        "    if order['cores'] == [0]: os._exit(1)\n"
+        "    time.sleep(0.02)\n"
+        "    say('ended')\n"
+    )
+    done = sweep(MANY, tmp_path, places=[Place(None, (0,)), Place(None, (1,))])
+    assert not done.left
+    assert 3 <= len(done.failed) <= 20
+    assert len(done.measured) + len(done.failed) == 60
+    assert "warning: cores 0: " in capsys.readouterr().err
 
 
 @two_cores
@@ -176,6 +232,7 @@ def test_an_interrupted_sweep_leaves_no_place_running(tmp_path):
     with subprocess.Popen([*command, *map(str, CORES[:2])], cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
         while len(at_work) < 2 and time.monotonic() < patience:
             at_work = [pid for pid in children(run.pid) if b"beside.worker" in command_of(pid)]
+            time.sleep(0.05)
         run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
     assert run.returncode == 130

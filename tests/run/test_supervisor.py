@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -352,3 +353,21 @@ def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
     assert result.status == "error"
     assert "no user has 3 events" in result.detail
     assert "Traceback" not in result.detail
+
+
+def test_a_checkpoint_that_breaks_its_reader_is_put_aside_and_the_next_attempt_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
+    (tmp_path / "mine.txt").write_text("".join(f"{user} {item}\n" for user in range(6) for item in range(6)))
+    study_ = toy_study(str(tmp_path))
+    # A pickle that sets an item of nothing: what some flipped bits make of one.
+    with zipfile.ZipFile(tmp_path / "r.checkpoint", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02s.")
+        archive.writestr("archive/version", b"3\n")
+        archive.writestr("archive/byteorder", b"little")
+    first = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert first.status == "error"
+    assert first.detail.endswith("r.checkpoint.damaged now, and the next attempt starts from the beginning")
+    assert (tmp_path / "r.checkpoint.damaged").is_file()
+    assert not (tmp_path / "r.checkpoint").exists()
+    assert run_cell(study_, one_cell(study_), tmp_path / "r.json").status == "ok"

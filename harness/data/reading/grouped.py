@@ -62,19 +62,24 @@ def of_sequences(sample: list[str]) -> Cutting:
     what is refused, not the others.
     """
     bare = [line.strip() for line in sample]
-    half = len(bare) / 2
-    if sum("\t" in line for line in bare) >= half:
-        if any(line.count("\t") > 1 for line in bare):
+    fields = [line.split() for line in bare]
+    tabbed = [line for line in bare if "\t" in line]
+    others = [parts for line, parts in zip(bare, fields, strict=True) if "\t" not in line]
+    # A line without a tab may be cut by the blanks that it has, and then all may, unless ids have blanks too.
+    wide = any(" " in part.strip() for line in tabbed for part in line.split("\t"))
+    if 2 * len(tabbed) >= len(bare) and (wide or all(len(parts) == 1 for parts in others)):
+        if any(line.count("\t") > 1 for line in tabbed):
             return by("\t")
         for mark in (",", ";"):
-            if any(mark in line.partition("\t")[2] for line in bare):
+            if any(mark in line.partition("\t")[2] for line in tabbed):
                 return Cutting(f"a tab behind the user, items separated by {SEPARATORS[mark]}", _after_tab(mark))
-    fields = [line.split() for line in bare]
-    single = [line[0] for line in fields if len(line) == 1]
-    if len(single) >= half:
-        for mark in ("::", ",", ";", "|"):
-            if sum(mark in line for line in single) >= half:
-                return by(mark)
+    single = [parts[0] for parts in fields if len(parts) == 1]
+    if 2 * len(single) >= len(bare):
+        counts = {mark: sum(mark in line for line in single) for mark in ("::", ",", ";", "|")}
+        # Where several are in as many lines, the first: the others belong to ids then.
+        mark = max(counts, key=lambda mark: counts[mark])
+        if 2 * counts[mark] >= len(bare) and counts[mark] > 0:
+            return by(mark)
     for mark in (",", ";"):
         if _closes(mark, [line[:-1] for line in fields]):
             return Cutting(f"separated by {SEPARATORS[mark]} and blanks", by(mark).cut)

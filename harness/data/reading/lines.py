@@ -178,7 +178,9 @@ class _Zstandard(io.RawIOBase):
 def _member(path: Path, stack: contextlib.ExitStack) -> Any:
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-        members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        # A damaged directory may hold an empty name, which `is_dir` cannot bear.
+        members = [m for m in archive.infolist() if m.filename and not m.filename.endswith("/")]
+        members = [m for m in members if not m.filename.startswith("__MACOSX/")]
         if len(members) == 1:
             return archive.open(members[0])
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:

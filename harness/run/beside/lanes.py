@@ -7,6 +7,8 @@ import os
 import queue
 import subprocess
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -56,12 +58,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What a place says of the cell in hand.
 
     Attributes:
-        kind: `said` (its process printed a line), `note` (for a person to read), `ended` (there is a record, or one of
-            a failure), `left` (given up for time) or `refused` (a mistake of the user, which ends the sweep).
+        kind: `begun`, `said` (its process printed a line), `note` (for a person to read), `ended` (there is a record,
+            or one of a failure), `left` (given up for time) or `refused` (a mistake of the user, which ends the sweep).
+        path: That of the cell.
         text: The line.
     """
 
-    kind: Literal["said", "note", "ended", "left", "refused"]
+    kind: Literal["begun", "said", "note", "ended", "left", "refused"]
+    path: str = ""
     text: str = ""
 
 
@@ -75,16 +79,21 @@ class Lane:
 
     Attributes:
         task: The cell in hand; None: idle.
+        begun: Whether its process has said that it began with that.
+        measured: Cells that got a record here.
+        failed: Cells that got none since the last that did, and starts that came to nothing.
     """
 
     def __init__(self, place: Place, order: Order, answers: queue.SimpleQueue[tuple[Lane, Answer | None]]) -> None:
         self.place, self._order, self._answers = place, order, answers
         self.task: Any = None
+        self.begun = False
+        self.measured = self.failed = 0
         self._process: subprocess.Popen[str] | None = None
 
     def give(self, task: Any, errand: Errand) -> None:
         """Have it measure a cell; its process is started where there is none."""
-        self.task = task
+        self.task, self.begun = task, False
         if self._process is None:
             environment = dict(os.environ) | self.place.environment
             self._process = subprocess.Popen(
@@ -110,23 +119,43 @@ class Lane:
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self._answers.put((self, msgspec.json.decode(line, type=Answer)))
-        self._answers.put((self, None))
+        try:
+            for line in process.stdout:
+                self._answers.put((self, msgspec.json.decode(line, type=Answer)))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Something else than its own words came out of it: it cannot be trusted to answer.
+            process.kill()
+        finally:
+            self._answers.put((self, None))
 
-    def end(self) -> None:
-        """End its process, and by that the cell in hand."""
+    def tell_to_end(self) -> None:
+        """Ask its process to end, with the cell in hand."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        # An idle one ends when there is nothing more to read.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        if self.task is not None:
+            self._process.terminate()
+
+    def end(self, deadline: float | None = None) -> None:
+        """End its process; by force from a moment of the monotonic clock on."""
+        self.tell_to_end()
         if self._process is None:
             return
         process, self._process = self._process, None
-        assert process.stdin is not None
-        # An idle one ends when there is nothing more to read.
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        if self.task is not None:
-            process.terminate()
         try:
-            process.wait(_END_SECONDS)
+            process.wait(_END_SECONDS if deadline is None else max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def end(lanes: Sequence[Lane]) -> None:
+    """End all, which takes no longer than one does."""
+    for lane in lanes:
+        lane.tell_to_end()
+    deadline = time.monotonic() + _END_SECONDS
+    for lane in lanes:
+        lane.end(deadline)

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.study.schema import Study
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+_MOST = 1 << 16
 _CORES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 
@@ -34,9 +35,9 @@ class Place:
 
     @property
     def words(self) -> str:
-        """`GPU 0, cores 0-7`."""
+        """`GPU 0, cores 0,1`."""
         cores = None if self.cores is None else f"cores {','.join(map(str, self.cores))}"
-        return ", ".join(part for part in (self.gpu and f"GPU {self.gpu}", cores) if part)
+        return ", ".join(part for part in (self.gpu and f"GPU {self.gpu}", cores) if part) or "this machine"
 
 
 def places(study: Study, gpus: str | None, cpu_sets: Sequence[str]) -> list[Place]:
@@ -79,8 +80,12 @@ def _gpus(study: Study, text: str) -> list[str]:
             "(--cpu-sets 0-3 4-7)"
         )
     there = os.environ.get(VISIBLE)
-    nodes = sorted(int(path.name[len("nvidia") :]) for path in Path("/dev").glob("nvidia[0-9]*"))
-    names = [name.strip() for name in there.split(",")] if there else [str(number) for number in nodes]
+    # CUDA counts what it sees from 0, whatever the numbers of the device files are.
+    nodes = sum(1 for _ in Path("/dev").glob("nvidia[0-9]*"))
+    named = [str(number) for number in range(nodes)] if there is None else [name.strip() for name in there.split(",")]
+    names = [name for name in named if name]
+    if not names:
+        raise UserError(f"--gpus: no GPU is visible here ({VISIBLE} is {there!r}); leave it out")
     if text == "all":
         return names
     wanted = text.split(",")
@@ -99,7 +104,8 @@ def _cores(text: str) -> tuple[int, ...]:
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
+        # No further than there can be cores, whatever is typed.
+        found.update(range(int(first), min(int(last or first), int(first) + _MOST) + 1))
     usable = os.sched_getaffinity(0)
     if beyond := sorted(found - usable):
         raise UserError(f"--cpu-sets: core {beyond[0]} of '{text}' may not be used here; legal: {_listed(usable)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,17 +20,25 @@ from harness.run.beside.lanes import Answer, Errand, Order
 from harness.run.process import die_with_parent, exit_code, interrupted_by
 from harness.run.sweep import Runner, Task, tasks
 from harness.run.workers import ForkServers
+from models.registry import RegistryError
 
 
 def main() -> None:
     """Read an order and errands from stdin, answer on stdout."""
-    requests = sys.stdin
-    # What else is printed must not be taken for an answer.
-    pipe, sys.stdout = sys.stdout, sys.stderr
+    # What else is printed, by whatever runs here, must not be taken for an answer; nor may it read errands.
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
     interrupted_by(signal.SIGTERM)
+    lock = threading.Lock()
 
     def say(answer: Answer) -> None:
-        print(msgspec.json.encode(answer).decode(), file=pipe, flush=True)
+        # Lines of a child come from a thread of their own.
+        with lock:
+            pipe.write(msgspec.json.encode(answer).decode() + "\n")
+            pipe.flush()
 
     try:
         first = requests.readline()
@@ -57,12 +66,13 @@ def measure(order: Order, errands: Iterable[Errand], say: Callable[[Answer], Non
     with ForkServers() as servers:
         runner = Runner(order.study, servers, order.workers, order.deadline, Voice(say), order.beside)
         for errand in errands:
+            say(Answer(kind="begun", path=errand.path))
             try:
                 result = runner.run(known[errand.path], Path(errand.output), Path(errand.log))
-            except UserError as error:
-                say(Answer(kind="refused", text=str(error)))
+            except (UserError, RegistryError, OSError) as error:
+                say(Answer(kind="refused", path=errand.path, text=str(error)))
                 continue
-            say(Answer(kind="left" if result is None else "ended"))
+            say(Answer(kind="left" if result is None else "ended", path=errand.path))
 
 
 class Voice:
@@ -73,7 +83,7 @@ class Voice:
 
     def said(self, job: Task, line: str) -> None:
         """See `harness.run.sweep.Listener`."""
-        self._say(Answer(kind="said", text=line))
+        self._say(Answer(kind="said", path=job.path, text=line))
 
     def note(self, line: str) -> None:
         """See `harness.run.sweep.Listener`."""

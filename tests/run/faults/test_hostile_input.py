@@ -28,7 +28,7 @@ from scene import ROOT, SPEED, TRAINING
 
 from harness.analysis import analyse, published
 from harness.data import summary
-from harness.errors import UserError
+from harness.errors import UserError, in_one_line
 from harness.measure.training import checkpoint
 from harness.records import device_series, operator, schema
 from harness.report.verdict_table import verdict_table
@@ -222,7 +222,15 @@ def read_checkpoint(good, draw, path):
         torch.save({**revalued({"format": 1, "identity": "run", "sources": "code"}, draw), "state": {"a": 1}}, buffer)
         content = buffer.getvalue()
     path.write_bytes(damaged(content, draw) if draw.random() < 0.8 else content)
-    checkpoint.load(path, "run", "code")
+    try:
+        checkpoint.load(path, "run", "code")
+    except IndexError as error:
+        # Torch's reader knows no better; the supervisor puts such a file aside and says so (test_supervisor.py).
+        assert "_weights_only_unpickler" in traceback.format_exc()
+        raise UserError("put aside by the supervisor") from error
+    except UserError as error:
+        # Its words repeat a forged file's, and are printed by the command line in one line.
+        raise UserError(in_one_line(error)) from None
 
 
 def read_data(good, draw, path):
