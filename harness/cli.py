@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from harness import __version__
 from harness.data.account import Options
@@ -275,16 +276,22 @@ def _options_in_words() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typed = [" ".join(_options_of(part)) for part in str(error).split(" or `")]
+        typed = [_as_options(written) for written in re.findall(r"`([^`]*)`", str(error))]
         if not any(typed):
             raise
         raise UserError(f"{error}; here type  {'  or  '.join(filter(None, typed))}") from None
 
 
-def _options_of(words: str) -> Iterator[str]:
-    for name, value in re.findall(r"(\w+): ([^`,;()]+)(?=[`,])", words):
-        if name in ("format", *Options.__struct_fields__):
-            yield f"--{name.replace('_', '-')} {value}"
+def _as_options(written: str) -> str:
+    """`user: NAME, order: lines` as options; "" where it is something else."""
+    try:
+        found = yaml.safe_load(f"{{{written}}}")
+    except yaml.YAMLError:
+        return ""
+    legal = ("format", *Options.__struct_fields__)
+    if not isinstance(found, dict) or not found or not all(name in legal and value for name, value in found.items()):
+        return ""
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in found.items())
 
 
 def _study(name: str | None) -> Study:

@@ -195,6 +195,12 @@ def flag_kind(flag: str) -> str:
     return re.sub(r"^(model|partner) ", "", words)
 
 
+def flag_kinds(flags: Iterable[Sequence[str]]) -> list[tuple[str, int]]:
+    """Kinds of flags of several cells and how many cells carry each, the commonest first."""
+    counts = Counter(kind for own in flags for kind in dict.fromkeys(map(flag_kind, own)))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
 def _coverage(folder: Folder) -> Iterable[str]:
     found = completeness(folder)
     if found.missing:
@@ -220,8 +226,7 @@ def _speed(folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[No
     flagged = [r for _, r in timed if r.flags]
     if flagged:
         labels = ", ".join(dict.fromkeys(r.label for r in flagged))
-        kinds = Counter(kind for r in flagged for kind in {flag_kind(flag) for flag in r.flags})
-        most = "; ".join(f"{count} × {kind}" for kind, count in kinds.most_common(_KINDS))
+        most = "; ".join(f"{count} × {kind}" for kind, count in flag_kinds(r.flags for r in flagged)[:_KINDS])
         yield f"{len(flagged)} of {len(timed)} timed cells carry a flag ({labels}), and count all the same: {most}."
     throttled = dict.fromkeys(r.label for r in flagged if any(f.startswith("device throttled") for f in r.flags))
     if throttled:

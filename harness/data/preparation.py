@@ -22,7 +22,7 @@ class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     Attributes:
         repeats: `keep`; `first`: of several events of a user with one item the first stays; `exact`: of several
-            events of a user with one item at one time.
+            events of a user with one item in one second.
         core: Least events of every user and every item that stay.
         core_passes: `all`: users and items are left out until every one that is left has that many. `one`: once, by
             the counts of all events, as the published files of Amazon's reviews were made
@@ -82,7 +82,7 @@ def prepared(name: str, choices: Preparation, found: Histories, account: Account
     if choices.repeats == "exact":
         if times is None:
             raise UserError(
-                f"data set '{name}': repeats: exact is of events of one time, and there are no times; write "
+                f"data set '{name}': repeats: exact is of events of one second, and there are no times; write "
                 "`repeats: first`, or leave it out"
             )
         left = _told(account, "repeats: exact", left, _first_of_each(owner, items, times))
@@ -108,7 +108,7 @@ def _told(account: Account, choice: str, before: Integers, after: Integers) -> I
 
 
 def _first_of_each(owner: Integers, items: Integers, times: Integers | None = None) -> Integers:
-    """The first event of every pair of user and item, at every time where there are times."""
+    """The first event of every pair of user and item, in every second where there are times."""
     pairs = owner * (items.max(initial=0) + 1) + items
     if times is None:
         _, firsts = np.unique(pairs, return_index=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -100,18 +101,27 @@ class Summary:
             found.append(
                 f"{self.cold:,} of {tested:,} test items stand in nobody's training events: no model can know them"
             )
+        return [*found, *self._repeated, *self.leaks.warnings]
+
+    @property
+    def _repeated(self) -> list[str]:
+        """What is said of repeats and duplicates while a study has not decided about them."""
+        choices = self.source.preparation
+        if choices is not None and choices.repeats != "keep":
+            return []
+        # A split that is given is taken as it is.
+        mine, found = self.source.files is None, []
         if self.repeats >= _MANY_REPEATS:
+            advice = ". `preparation: {repeats: first}` keeps the first event of each" if mine else ""
             found.append(
                 f"{self.repeats:.0%} of the events are of an item that the user has had before; items had are left out "
-                "of a user's ranking, all but the one held out. `preparation: {repeats: first}` keeps the first event "
-                "of each"
+                f"of a user's ranking, all but the one held out{advice}"
             )
-        if self.account.duplicates:
-            found.append(
-                f"{self.account.duplicates:,} events are there twice (same user, item and time) and count; "
-                "`preparation: {repeats: exact}` keeps one of each"
-            )
-        return found + self.leaks.warnings
+        if count := self.account.duplicates:
+            advice = "; `preparation: {repeats: exact}` keeps one of those of one second" if mine else ""
+            events = "1 event is there twice" if count == 1 else f"{count:,} events are there twice"
+            found.append(f"{events} (same user, item and time), and all count{advice}")
+        return found
 
     @property
     def lines(self) -> str:
@@ -192,7 +202,8 @@ def of_file(path: Path, said: Mapping[str, Any], held_out: Mapping[str, Path] = 
     if form is None:
         asked = options.keys() & {"user", "item", "time", "order"}
         form = "table" if asked else guess(path, options.get("encoding", "utf-8"))
-    path = path.resolve()
+    # Not what a link leads to, whose name may be a checksum.
+    path = Path(os.path.normpath(path.absolute()))
     # Of a split the folder tells more than its `train.csv` does.
     told = path.parent.name if held_out else path.name.split(".")[0]
     name = re.sub(r"[^A-Za-z0-9]+", "-", told).strip("-") or "mine"
@@ -200,7 +211,7 @@ def of_file(path: Path, said: Mapping[str, Any], held_out: Mapping[str, Path] = 
         name += "-own"
     if not held_out:
         return figures(name, DataSource(format=form, file=str(path), **options))
-    files = Files(train=str(path), **{part: str(file.resolve()) for part, file in held_out.items()})
+    files = Files(train=str(path), **{part: os.path.normpath(file.absolute()) for part, file in held_out.items()})
     return figures(name, DataSource(format=form, files=files, **options))
 
 
@@ -298,8 +309,9 @@ def as_text(found: Summary) -> str:
     elif source.format == SYNTHETIC:
         lines.append(synthetic.describe())
     elif found.prepared.name not in SOURCES:
-        lines += ["in a study:" if source.files is None else "in a study, with `split: given` under `training:`:"]
+        lines.append("in a study:")
         lines += [found.lines, "training:", f"  datasets: [{found.prepared.name}]"]
+        lines += [] if source.files is None else ["  split: given"]
     return "\n".join(lines)
 
 

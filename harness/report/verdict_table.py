@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
-from harness.analysis.problems import flag_kind
+from harness.analysis.problems import flag_kinds
 from harness.analysis.results import Analysis, ClaimVerdict
 from harness.report.numbers import window
 
@@ -63,12 +63,8 @@ def doubts(analysis: Analysis) -> list[str]:
     timed = [row for row in analysis.records if row.kind == "speed" and row.status == "ok"]
     flagged = [row for row in timed if row.flags]
     if timed and len(flagged) >= _MANY_FLAGS * len(timed):
-        kinds = Counter(kind for row in flagged for kind in {flag_kind(flag) for flag in row.flags})
-        (kind, _), *_ = kinds.most_common(1)
-        found.append(
-            f"{len(flagged)} of {len(timed)} timed cells carry a flag, most often: {kind}. Other work on the machine, "
-            "or little time a cell, widens every interval."
-        )
+        (kind, count), *_ = flag_kinds(row.flags for row in flagged)
+        found.append(f"{len(flagged)} of {len(timed)} timed cells carry a flag, {count} of them: {kind}.")
     return found
 
 

@@ -116,7 +116,9 @@ class _Popen(subprocess.Popen[str]):
             # An old kernel, or one that allows it to nobody.
             return super().wait(timeout)
         try:
-            if not select.select([end], [], [], timeout)[0]:
+            poll = select.poll()
+            poll.register(end, select.POLLIN)
+            if not poll.poll(1000 * timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout)
         finally:
             os.close(end)

@@ -104,7 +104,7 @@ class Card(Section, frozen=True):
 
 
 def load_cards(names: Sequence[str] | None = None) -> list[Card]:
-    """The cards that a study rules on, in the order of their files.
+    """The cards that a study rules on: those of whole files in their order, then single ones.
 
     Args:
         names: Files in workflow/claims, paths of YAML files, or ids of cards in the files of workflow/claims;
@@ -129,7 +129,8 @@ def load_cards(names: Sequence[str] | None = None) -> list[Card]:
     for file in dict.fromkeys([DEFAULT_FILE, *files]):
         if known.keys() >= set(ids):
             break
-        known.update({card.id: card for card in _shipped(file)})
+        for card in _shipped(file):
+            known.setdefault(card.id, card)
     for name in ids:
         if name not in known:
             remedy = f"Or name a file of cards: {', '.join([*files, 'the path of a YAML file'])}."

@@ -113,7 +113,7 @@ class Study(Section, frozen=True):
         claims: Files of workflow/claims, paths of such files, or ids of single claims to rule on; null: hyenarec.
             A claim whose challenger is another label than the timing partner pairs its opponents with that label too.
         operator: Whether to time the convolution operator by itself too, as `bench --quick` does; one more speed cell.
-        preliminary: Whether it measures too little for a verdict to be quoted; whatever shows its verdicts says so.
+        preliminary: Whether it measures too little for a verdict to be quoted; table, document and page say so.
     """
 
     name: str

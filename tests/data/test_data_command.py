@@ -211,6 +211,7 @@ def test_a_changed_file_is_noticed(here, capsys):
         ("user,item\na,b\nb,c\na,d\n", [], "--format table --order lines"),
         ("a,b,4,5,1500000000\n", [], "--user 1 --item 2 --time 4"),
         ("1 caf\xe9\n".encode("latin-1"), [], "--encoding latin-1"),
+        ("a 1,b\na 1,c\n", ["--format", "pairs"], "--separator ,  or  --format table"),
     ],
 )
 def test_what_a_study_would_say_is_told_as_options_to_type(tmp_path, capsys, monkeypatch, content, options, typed):

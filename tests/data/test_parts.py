@@ -311,7 +311,7 @@ def test_the_lines_to_paste_make_a_study(here, capsys):
     files = ["--validation", "validation.csv", "--test", "test.csv"]
     assert cli.main(["data", "train.csv", *files]) == 0
     out = capsys.readouterr().out
-    entry = yaml.safe_load(out.split("in a study, with `split: given` under `training:`:\n")[1])["data"]
+    entry = yaml.safe_load(out.split("in a study:\n")[1])["data"]
     (name,) = entry
     assert set(entry[name]["files"]["test"]) == {"file", "sha256"}
     content = yaml.safe_load((here / "mine.yaml").read_text())

@@ -202,5 +202,5 @@ def test_a_preparation_is_part_of_the_cells_and_told(tmp_path):
 
 
 def test_exact_repeats_need_times():
-    with pytest.raises(UserError, match="repeats: exact is of events of one time, and there are no times"):
+    with pytest.raises(UserError, match="repeats: exact is of events of one second, and there are no times"):
         prepared("mine", Preparation(repeats="exact"), (iter([[1, 1]]), None), Account())

@@ -17,12 +17,12 @@ def _words(text: str) -> list[str]:
 # Names of columns, without case and signs, the surest first.
 USERS = _words(
     "user userid uid userids reviewerid visitorid customerid memberid accountid playerid steamid username customer "
-    "visitor reviewer member buyerid clientid client shopperid session sessionid"
+    "visitor reviewer member session sessionid buyerid clientid client shopperid"
 )
 ITEMS = _words(
     "item itemid iid itemids parentasin asin movieid productid product isbn bookid videoid trackid songid artistid "
-    "gameid appid articleid newsid businessid locationid poiid venueid sku productsku itemsku skuid productcode "
-    "itemcode stockcode movie book track song artist game"
+    "gameid appid articleid newsid businessid locationid poiid venueid sku movie book track song artist game "
+    "productsku itemsku skuid productcode itemcode stockcode"
 )
 TIMES = _words(
     "timestamp unixreviewtime unixtimestamp unixtime timems timestampms time datetime eventtime eventtimestamp ts "
