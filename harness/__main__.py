@@ -13,11 +13,13 @@ except ModuleNotFoundError as error:
     # A package that is missing; a module of our own is a fault, and keeps its traceback.
     if error.name is None or error.name.split(".")[0] in ("harness", "models"):
         raise
+    from harness.errors import USAGE
+
     print(
         f"error: {sys.executable} has no '{error.name}', which this program needs; in a checkout type  make install  "
         "and then  . .venv/bin/activate  (or  pip install -c constraints.txt -e .)",
         file=sys.stderr,
     )
-    sys.exit(64)
+    sys.exit(USAGE)
 
 sys.exit(main())

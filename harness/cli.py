@@ -35,6 +35,7 @@ from harness.records.outcome import outcome
 from harness.run.process import die_with_parent, exit_code, interrupted_by
 from harness.study.check import load_study
 from harness.study.find import default_study
+from harness.study.manifest import FILE_NAME
 from harness.study.schema import Study
 from models.registry import RegistryError
 
@@ -251,6 +252,10 @@ def _parser(prog: str = "python -m harness", *, list_commands: bool = False) -> 
     return parser
 
 
+# What a study may say of a file, and these commands take as options.
+_OF_FILE = ("format", *Options.__struct_fields__)
+
+
 def _add_file_options(group: argparse._ArgumentGroup) -> None:
     """What a study would say of a file."""
     group.add_argument("--format", help="such as table, pairs or sequences")
@@ -266,7 +271,7 @@ def _add_file_options(group: argparse._ArgumentGroup) -> None:
 
 def _said_of_file(options: argparse.Namespace) -> dict[str, Any]:
     """Those of them that were given."""
-    said = {name: getattr(options, name) for name in ("format", *Options.__struct_fields__)}
+    said = {name: getattr(options, name) for name in _OF_FILE}
     return {name: value for name, value in said.items() if value is not None}
 
 
@@ -288,8 +293,7 @@ def _as_options(written: str) -> str:
         found = yaml.safe_load(f"{{{written}}}")
     except yaml.YAMLError:
         return ""
-    legal = ("format", *Options.__struct_fields__)
-    if not isinstance(found, dict) or not found or not all(name in legal and value for name, value in found.items()):
+    if not isinstance(found, dict) or not found or not all(name in _OF_FILE and value for name, value in found.items()):
         return ""
     return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in found.items())
 
@@ -384,13 +388,13 @@ def _init(options: argparse.Namespace) -> int:
 def _cells(options: argparse.Namespace) -> int:
     from harness.run.sweep import changed_data, tasks
 
+    asks_stale = options.stale or options.remove_stale
     # Records of another machine or time have no study of their name here, and none is needed to list stale ones.
-    named = Path(options.study or "")
-    if (options.stale or options.remove_stale) and options.study and (named / "study.json").is_file():
-        return _stale(named, remove=options.remove_stale)
+    if asks_stale and options.study and Path(options.study, FILE_NAME).is_file():
+        return _stale(Path(options.study), remove=options.remove_stale)
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
-    if options.stale or options.remove_stale:
+    if asks_stale:
         return _stale(folder, remove=options.remove_stale)
     changed = changed_data(study, folder)
     for cell in tasks(study):

@@ -189,7 +189,7 @@ def _cards(folder: Folder) -> Iterable[str]:
         yield f"Card {card.id} is not the shipped one of that name: {'; '.join(fields)}."
 
 
-def flag_kind(flag: str) -> str:
+def _kind(flag: str) -> str:
     """What flags of one kind say alike: what is wrong, without its numbers, the side and the remedy."""
     words = re.sub(r"\d[\d.,]*", "…", flag.partition(";")[0])
     return re.sub(r"^(model|partner) ", "", words)
@@ -197,7 +197,7 @@ def flag_kind(flag: str) -> str:
 
 def flag_kinds(flags: Iterable[Sequence[str]]) -> list[tuple[str, int]]:
     """Kinds of flags of several cells and how many cells carry each, the commonest first."""
-    counts = Counter(kind for own in flags for kind in dict.fromkeys(map(flag_kind, own)))
+    counts = Counter(kind for own in flags for kind in dict.fromkeys(map(_kind, own)))
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 

@@ -10,7 +10,7 @@ from models.base import Scorer
 NUM_ITEMS, MAX_LENGTH = 10_000, 200
 
 
-def inventory(unusable: list[str] | None = None) -> list[dict[str, Any]]:
+def inventory(unusable: list[str]) -> list[dict[str, Any]]:
     """One row per registered name that can be imported.
 
     Args:
@@ -27,8 +27,6 @@ def inventory(unusable: list[str] | None = None) -> list[dict[str, Any]]:
             cls = registry.load(name)
         except (Exception, SystemExit) as error:
             # A file being written must not hide the models of all others.
-            if unusable is None:
-                raise
             unusable.append(cannot_be_imported(name, error))
             continue
         row: dict[str, Any] = {

@@ -25,6 +25,8 @@ INK = "#22262b"
 MUTED = "#6b7280"
 RULE = "#d6d9de"
 ACCENT = "#d55e00"
+# Of heat maps, on paper and on the page.
+SLOWER_TO_FASTER = ("#0072b2", "#f6f6f4", ACCENT)
 SALT = "hyenarec-bench"
 _CHARACTER_INCHES = 0.055
 

@@ -16,8 +16,8 @@ WIDTH = 100
 _HEAD = ("claim", "verdict", "allowed", "lengths")
 VERDICTS = ("supported", "refuted", "inconclusive", "missing")
 _LEAST = {"processes": MINIMUM_PROCESSES, "seeds": SEEDS_TO_SUPPORT}
-# Beyond these a number is no plan.
-_MOST = {"processes": 1000, "seeds": 1000}
+# Beyond it a number is no plan.
+_MOST = 1000
 # Share of flagged cells from which on the table itself says so.
 _MANY_FLAGS = 0.5
 _SHAPES = {"supported": "●", "refuted": "▼", "inconclusive": "◇", "missing": "□"}
@@ -119,8 +119,8 @@ def what_would_decide(verdict: ClaimVerdict) -> str:
         return ""
     if size <= _LEAST.get(unit, 0):
         return f"At least {size} {unit} are needed."
-    if size > _MOST.get(unit, size):
-        return f"More than {_MOST[unit]:,} {unit} would be needed: measure on a quieter machine, or another size."
+    if size > _MOST:
+        return f"More than {_MOST:,} {unit} would be needed: measure on a quieter machine, or another size."
     return f"About {size:,} {unit} would decide."
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import os
-import queue
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +21,7 @@ from harness.records import schema as records
 from harness.records.operator import OperatorRecord
 from harness.records.schema import Record
 from harness.records.spec import TrainingSpec
-from harness.run.beside import lanes
-from harness.run.beside.lanes import Answer, Errand, Lane, Order
+from harness.run.beside.crew import Crew
 from harness.run.beside.places import Place
 from harness.run.display import Display, Pace, failure_log
 from harness.run.operator.bench import OperatorCell, bench, operator_cells
@@ -38,8 +34,6 @@ from harness.study.schema import Study
 
 # So many failures without a single success have one cause, which time on a lent machine must not be spent on.
 _HOPELESS = 5
-# Failures one after the other from which on a place is given up where others work.
-_MOST_FAILURES = 3
 # Cells from which on a display is worth reading what they took before.
 _MANY = 20
 
@@ -298,8 +292,8 @@ def _sweep(
     progress = Progress(folder)
     if display is None:
         with show(study, folder, todo, max(1, len(places))) as display:
-            return _measure(study, todo, _Ledger(progress, display, deadline), workers, places)
-    return _measure(study, todo, _Ledger(progress, display, deadline), workers, places)
+            return _measure(study, todo, _Ledger(study, progress, display, deadline), workers, places)
+    return _measure(study, todo, _Ledger(study, progress, display, deadline), workers, places)
 
 
 def show(study: Study, folder: Path, todo: Sequence[Task], beside: int = 1) -> Display:
@@ -332,30 +326,46 @@ def log_of(study: Study, task: Task) -> Path:
 class _Ledger:
     """What a sweep keeps account of: which cells may still begin, and how each ended."""
 
-    def __init__(self, progress: Progress, display: Display, deadline: float | None) -> None:
+    def __init__(self, study: Study, progress: Progress, display: Display, deadline: float | None) -> None:
         self.progress, self.display, self.deadline = progress, display, deadline
+        self._study = study
         self._longest: dict[str, float] = {}
         self._begun: dict[str, float] = {}
+
+    @property
+    def hopeless(self) -> bool:
+        """See `Progress`."""
+        return self.progress.hopeless
+
+    def places_of(self, task: Task) -> tuple[Path, Path]:
+        """Where its record goes, and its log."""
+        return self.progress.folder / task.path, log_of(self._study, task)
 
     def begins(self, task: Task) -> bool:
         """Whether a cell begins now; else it is left: nothing works here, or it would not end in time."""
         now = time.monotonic()
         needed = self._longest.get(task.label, 0.0) if task.kind == "speed" else 0.0
-        if self.progress.hopeless or (self.deadline is not None and now + needed > self.deadline):
-            self.progress.left.append(task)
+        if self.hopeless or (self.deadline is not None and now + needed > self.deadline):
+            self.leave([task])
             return False
         self._begun[task.path] = now
         self.display.begun(task)
         return True
 
-    def ended(self, study: Study, task: Task, result: Result | None) -> None:
-        """A cell has ended with a result."""
+    def recorded(self, task: Task) -> bool:
+        """A cell has left a record, or one of a failure; whether it is final."""
+        result = _result(task, self.places_of(task)[0])
+        self.ended(task, result)
+        return result.status in records.FINAL
+
+    def ended(self, task: Task, result: Result | None) -> None:
+        """A cell has ended with a result; None: it left none."""
         if task.kind == "speed":
             seconds = time.monotonic() - self._begun[task.path]
             self._longest[task.label] = max(self._longest.get(task.label, 0.0), seconds)
         well = result is not None and result.status in records.FINAL
         (self.progress.measured if well else self.progress.failed).append(task)
-        output, log = self.progress.folder / task.path, log_of(study, task)
+        output, log = self.places_of(task)
         # A process that died at its place leaves no record that says why, and an older one would say something else.
         why = failure_log(output, log) if result is not None else log if log.is_file() else None
         if result is None:
@@ -368,8 +378,12 @@ class _Ledger:
 
     def given_up(self, task: Task) -> None:
         """A cell was ended since the time was over."""
-        self.progress.left.append(task)
+        self.leave([task])
         self.display.given_up(task)
+
+    def leave(self, left: Iterable[Task]) -> None:
+        """Cells that are not begun any more."""
+        self.progress.left += left
 
 
 def _measure(
@@ -388,11 +402,11 @@ def _measure(
             for task in todo:
                 if not ledger.begins(task):
                     continue
-                result = runner.run(task, progress.folder / task.path, log_of(study, task))
+                result = runner.run(task, *ledger.places_of(task))
                 if result is None:
                     ledger.given_up(task)
                 else:
-                    ledger.ended(study, task, result)
+                    ledger.ended(task, result)
     if progress.hopeless:
         count = len(progress.failed)
         ledger.display.note(f"error: the first {count} cells failed and none was measured; the others were not begun")
@@ -407,111 +421,15 @@ def _measure_beside(
     places: Sequence[Place],
 ) -> None:
     """Measure at several places; trainings whose times count run at one of them, alone, when all else is done."""
-    alone = study.training is not None and study.training.timed
-    last = [task for task in todo if alone and task.kind == "training"]
+    last = [task for task in todo if _is_timed_training(task)]
     if last and len(places) > 1:
         ledger.display.note(f"note: {len(last)} trainings are timed, and run one after the other when all else is done")
-    for tasks_, used in (([task for task in todo if task not in last], places), (last, places[:1])):
-        _Crew(study, ledger, workers, used).measure(tasks_)
+    Crew(study, ledger, workers, places).measure([task for task in todo if not _is_timed_training(task)])
+    Crew(study, ledger, workers, places[:1]).measure(last)
 
 
-class _Crew:
-    """Places that measure side by side: one that is idle gets the next cell, one that is no good none."""
-
-    def __init__(
-        self, study: Study, ledger: _Ledger, workers: Literal["fork", "fresh"] | None, places: Sequence[Place]
-    ) -> None:
-        self._study, self._ledger, self._folder = study, ledger, ledger.progress.folder
-        self._answers = queue.SimpleQueue[tuple[Lane, Answer | None]]()
-        self._coming: deque[Task] = deque()
-        self._lanes = []
-        for place in places:
-            order = Order(
-                study=study,
-                cores=None if place.cores is None else [*place.cores],
-                workers=workers,
-                deadline=ledger.deadline,
-                beside=len(places) - 1,
-                parent=os.getpid(),
-            )
-            self._lanes.append(Lane(place, order, self._answers))
-
-    def measure(self, todo: Sequence[Task]) -> None:
-        """Measure these cells, in this order."""
-        self._coming.extend(todo)
-        try:
-            self._feed()
-            while any(lane.task is not None for lane in self._lanes):
-                self._heard(*self._answers.get())
-                self._feed()
-        finally:
-            lanes.end(self._lanes)
-        # Of places that are all given up.
-        self._ledger.progress.left += self._coming
-
-    def _feed(self) -> None:
-        for lane in self._lanes:
-            busy = any(other.task is not None for other in self._lanes)
-            # Whether anything works at all is known when what runs has ended.
-            if lane.task is not None or (busy and self._ledger.progress.hopeless):
-                continue
-            while self._coming and lane.task is None:
-                task = self._coming.popleft()
-                if self._ledger.begins(task):
-                    output, log = self._folder / task.path, log_of(self._study, task)
-                    lane.give(task, Errand(path=task.path, output=str(output), log=str(log)))
-
-    def _heard(self, lane: Lane, answer: Answer | None) -> None:
-        task, display = lane.task, self._ledger.display
-        if answer is None:
-            self._died(lane)
-        elif answer.kind == "note":
-            display.note(answer.text)
-        elif answer.kind == "refused":
-            raise UserError(answer.text)
-        # What a cell's process printed may arrive when the next has begun.
-        elif task is None or answer.path != task.path:
-            return
-        elif answer.kind == "begun":
-            lane.begun = True
-        elif answer.kind == "said":
-            display.said(task, answer.text)
-        elif answer.kind == "left":
-            lane.task = None
-            self._ledger.given_up(task)
-        else:
-            lane.task = None
-            result = _result(task, self._folder / task.path)
-            self._ledger.ended(self._study, task, result)
-            if result.status in records.FINAL:
-                lane.measured, lane.failed = lane.measured + 1, 0
-            else:
-                self._failed(lane)
-
-    def _died(self, lane: Lane) -> None:
-        task, lane.task = lane.task, None
-        lane.end()
-        if task is None:
-            return
-        if lane.begun:
-            self._ledger.ended(self._study, task, None)
-        else:
-            self._ledger.again(task)
-            self._coming.appendleft(task)
-        self._failed(lane)
-
-    def _failed(self, lane: Lane) -> None:
-        """A place that fails is idle soonest and would eat what the others could measure."""
-        lane.failed += 1
-        others = [other for other in self._lanes if other is not lane]
-        works = any(other.measured for other in others)
-        if lane.failed >= _MOST_FAILURES and (works or not lane.begun):
-            self._lanes = others
-            lane.end()
-            self._ledger.display.note(
-                f"warning: {lane.place.words}: {lane.failed} cells failed one after the other, so it gets no more; "
-                "correct what their logs say, and type the same command again"
-            )
+def _is_timed_training(task: Task) -> bool:
+    return isinstance(task, Cell) and isinstance(task.spec, TrainingSpec) and task.spec.timed
 
 
 def _result(task: Task, output: Path) -> Result:

@@ -178,14 +178,14 @@ def _refuse_missing(found: by.Columns, ids: dict[str, tuple[ItemIds, Any]]) -> N
         for token, code in known.items():
             name = found.name(found.roles[role])
             if token in tokens.MISSING:
-                row = int(np.flatnonzero(codes == code)[0])
-                raise RowError(row, f"the {role} is missing ('{token}', {name}). Give it an id, or leave the line out")
-            if "\n" in token or "\r" in token:
-                row = int(np.flatnonzero(codes == code)[0])
-                raise RowError(row, f"the {role} ({name}) goes over several lines. Close the quote before it")
-            if "\0" in token:
-                row = int(np.flatnonzero(codes == code)[0])
-                raise RowError(row, f"the {role} ({name}) has a zero byte, which no text has. Correct the line")
+                words = f"the {role} is missing ('{token}', {name}). Give it an id, or leave the line out"
+            elif "\n" in token or "\r" in token:
+                words = f"the {role} ({name}) goes over several lines. Close the quote before it"
+            elif "\0" in token:
+                words = f"the {role} ({name}) has a zero byte, which no text has. Correct the line"
+            else:
+                continue
+            raise RowError(int(np.flatnonzero(codes == code)[0]), words)
 
 
 def _describe(account: Account, found: by.Columns, rows: int, times: Times | None) -> None:

@@ -17,7 +17,7 @@ from harness.analysis.results import AccuracyRow, Analysis, LearningPoint, Memor
 from harness.metrics import SELECTION
 from harness.report.drawing import looks_of
 from harness.report.numbers import number
-from harness.report.theme import Style
+from harness.report.theme import SLOWER_TO_FASTER, Style
 
 # Data that the browser puts in.
 ROWS = alt.NamedData("rows")
@@ -183,8 +183,7 @@ def _heat(analysis: Analysis) -> Chart:
         color=alt.Color(
             "value:Q",
             title="doublings",
-            # As in the PDF.
-            scale=alt.Scale(range=["#0072b2", "#f6f6f4", "#d55e00"], domain=[-4, 0, 4], clamp=True),
+            scale=alt.Scale(range=[*SLOWER_TO_FASTER], domain=[-4, 0, 4], clamp=True),
         ),
         tooltip=[
             alt.Tooltip("label:N", title="over"),

@@ -139,23 +139,22 @@ class Lane:
         if self.task is not None:
             self._process.terminate()
 
-    def end(self, deadline: float | None = None) -> None:
-        """End its process; by force from a moment of the monotonic clock on."""
-        self.tell_to_end()
+    def wait(self, deadline: float) -> None:
+        """Until its process, which was told so, has ended; from a moment of the monotonic clock on by force."""
         if self._process is None:
             return
         process, self._process = self._process, None
         try:
-            process.wait(_END_SECONDS if deadline is None else max(0.0, deadline - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 def end(lanes: Sequence[Lane]) -> None:
-    """End all, which takes no longer than one does."""
+    """End the processes of all, which takes no longer than one does; each is told once, so that it can clear up."""
     for lane in lanes:
         lane.tell_to_end()
     deadline = time.monotonic() + _END_SECONDS
     for lane in lanes:
-        lane.end(deadline)
+        lane.wait(deadline)

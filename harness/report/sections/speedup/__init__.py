@@ -37,7 +37,7 @@ from harness.report.drawing import (
 )
 from harness.report.numbers import number, window
 from harness.report.section import Section
-from harness.report.theme import ACCENT, INK, MUTED, RULE, Style, length_axis, log_axis
+from harness.report.theme import INK, MUTED, RULE, SLOWER_TO_FASTER, Style, length_axis, log_axis
 
 _FULL_INCHES = 3.1
 _TITLES = {"speed-up": "At the longest length", "crossing": "Faster from", "trend": "How it grows"}
@@ -46,7 +46,6 @@ _MOST_ROWS = 34
 # Of the columns of a map together.
 _MAP_INCHES = 5.2
 _LONGEST_PARTNER = 16
-_SLOWER = "#0072b2"
 
 
 def speedup(analysis: Analysis) -> Figure | None:
@@ -161,7 +160,7 @@ def speedup_map(analysis: Analysis) -> Figure | None:
                 words[i, j] = CENSORED[status]
     figure, (axes,) = panels(1, (0.235 if len(labels) <= 10 else 0.18) * len(labels) + 0.75)
     reach = max(1.0, float(np.nanmax(np.abs(values))))
-    colours = LinearSegmentedColormap.from_list("speed-up", [_SLOWER, "#f6f6f4", ACCENT])
+    colours = LinearSegmentedColormap.from_list("speed-up", SLOWER_TO_FASTER)
     sns.heatmap(
         pd.DataFrame(values), cmap=colours, vmin=-reach, vmax=reach, cbar=False, linewidths=1.2, linecolor="white",
         annot=False, ax=axes,
