@@ -51,8 +51,10 @@ def main() -> None:
     """Serve until the other end of the socket closes; in a child, run its request."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
-    # An interrupt reaches the whole group; the sweep's is enough, and ends this process too.
+    # An interrupt reaches the whole group; the sweep's is enough, and ends this process too. The sweep starts this
+    # one with interrupts blocked, so that one that comes while Python starts is forgotten here instead of a traceback.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     begin = time.monotonic()
     imports()
     ready = Ready(seconds=round(time.monotonic() - begin, 3), unfit=_unfit())

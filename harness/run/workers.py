@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -196,10 +197,20 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process started in here begins with interrupts blocked: they wait until it says what to do with them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Server:
     def __init__(self, environment: dict[str, str]) -> None:
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, _interrupts_held():
             self.process = subprocess.Popen(
                 command("harness.run.fork_server", str(theirs.fileno()), str(os.getpid())),
                 env=environment,

@@ -149,8 +149,18 @@ def one_of(driver, selector):
 
 
 def press(driver, element):
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
-    element.click()
+    """As a person does, who waits until the page stands still."""
+    from selenium.common.exceptions import ElementClickInterceptedException
+
+    def pressed(driver):
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+        try:
+            element.click()
+        except ElementClickInterceptedException:
+            return False
+        return True
+
+    wait_until(driver, pressed)
 
 
 def console(driver):

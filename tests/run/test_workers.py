@@ -193,6 +193,27 @@ def test_a_killed_sweep_takes_server_and_child_along(tmp_path):
     assert not list((tmp_path / "results").rglob("*-r0-*.json"))
 
 
+def test_an_interrupt_while_a_server_starts_is_the_sweeps_alone(tmp_path, monkeypatch, capfd):
+    command = workers_module.command
+
+    def interrupted(module, *arguments):
+        program, option, code, *rest = command(module, *arguments)
+        code = f"import os, signal; os.kill(os.getpid(), signal.SIGINT); {code}"
+        return [program, option, code, *rest]
+
+    monkeypatch.setattr(workers_module, "command", interrupted)
+    with Servers() as servers:
+        value = study()
+        assert run_cell(value, one_cell(value), tmp_path / "r.json", workers=servers).status == "ok"
+        assert "Traceback" not in capfd.readouterr().err
+        # Children of it are ended by one.
+        child = servers.start(request_of(tmp_path, study(**ENDLESS)), {**clean_environment(), **settings("time")})
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=0.2)
+        os.kill(child.pid, signal.SIGINT)
+        assert child.wait(timeout=20) != 0
+
+
 def test_edited_sources_are_imported_anew(tmp_path, servers, monkeypatch):
     value = study()
     run_cell(value, one_cell(value), tmp_path / "r.json", workers=servers)
