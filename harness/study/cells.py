@@ -164,8 +164,9 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
         for label in section.references:
             model = ModelSpec(label=label, name=label, options={})
             yield Cell.of(TrainingSpec(**common, model=model, length=None, seed=0), 0)
-        for place, seed in enumerate(section.seeds):
-            for label in section.models:
+        every = dict.fromkeys(seed for label in section.models for seed in section.seeds_of(label))
+        for place, seed in enumerate([*section.seeds, *(seed for seed in every if seed not in section.seeds)]):
+            for label in (label for label in section.models if seed in section.seeds_of(label)):
                 for length in section.lengths:
                     spec = TrainingSpec(
                         **{**common, **section.method(label)},

@@ -124,6 +124,8 @@ def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
     if study.training:
         for field in ("models", "datasets", "references", "seeds"):
             yield f"training.{field}", getattr(study.training, field)
+        for label, budget in study.training.budgets.items():
+            yield f"training.budgets.{label}.seeds", budget.seeds or []
 
 
 def _distinct(fail: Any, what: str, values: list[int]) -> None:

@@ -23,6 +23,7 @@ class Budget(Section, frozen=True):
     evaluate_every: Count | None = None
     learning_rate: Positive | None = None
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    seeds: Annotated[list[Seed], msgspec.Meta(min_length=1)] | None = None
 
 
 class TrainingSection(Section, frozen=True):
@@ -36,7 +37,9 @@ class TrainingSection(Section, frozen=True):
         evaluate_every: Epochs between evaluations.
         budgets: Label → epochs, patience or evaluate_every of its own: masked items and single
             targets give fewer targets an epoch than the next item does. And the learning_rate and
-            weight_decay that tuning found for it; what tuning found of a model's options is a variant.
+            weight_decay that tuning found for it; what tuning found of a model's options is a variant. And
+            seeds, where the pair that a claim is about deserves more of them: models are compared over
+            the seeds that both have.
         optimiser: Adam, or AdamW with `weight_decay`.
         weight_decay: Of AdamW, on matrices alone: not on norms and biases.
         schedule: Of the learning rate after the warm-up: `constant`, or `cosine` down to 0 over all epochs allowed.
@@ -98,8 +101,13 @@ class TrainingSection(Section, frozen=True):
         """How a label is trained: the fields that stand in its cells' specs under the same names, with its budget."""
         names = set(self.__struct_fields__) & set(TrainingSpec.__struct_fields__)
         own = msgspec.structs.asdict(self.budgets.get(label, Budget()))
-        budget = {name: value for name, value in own.items() if value is not None}
+        budget = {name: value for name, value in own.items() if value is not None and name in names}
         return {**{name: getattr(self, name) for name in names}, **budget, "loss": self.loss_spec()}
+
+    def seeds_of(self, label: str) -> list[int]:
+        """The seeds that a label is trained with: its budget's, else those of all."""
+        own = self.budgets.get(label, Budget()).seeds
+        return self.seeds if own is None else own
 
     def check(self) -> None:
         """Check what the types do not.

@@ -158,6 +158,8 @@ def test_the_field_rules_on_each_card_once_with_cells_of_its_own(name):
         ("training.budgets", {"sasrek": {"epochs": 9}}, ["sasrek", "hyenarec"]),
         ("training.budgets", {"hyenarec": {"epochs": 0}}, ["training.budgets.hyenarec.epochs", "at least 1"]),
         ("training.budgets", {"hyenarec": {"batch_size": 9}}, ["batch_size", "epochs"]),
+        ("training.budgets", {"hyenarec": {"seeds": []}}, ["training.budgets.hyenarec.seeds"]),
+        ("training.budgets", {"hyenarec": {"seeds": [1, 1]}}, ["training.budgets.hyenarec.seeds", "1", "twice"]),
         ("training.budgets", {"hyenarec": {"learning_rate": 0}}, ["training.budgets.hyenarec.learning_rate", "0"]),
         ("training.budgets", {"hyenarec": {"weight_decay": 0.1}}, ["training.budgets.hyenarec", "'adam'", "adamw"]),
         ("speed.sweeps.constant-tokens", {"lengths": [64]}, ["tokens", "batch"]),
@@ -278,6 +280,16 @@ def test_a_budget_changes_its_models_cells_alone(tmp_path):
     specs = training_specs(after)
     assert (specs["hyenarec"].epochs, specs["sasrec-math"].epochs) == (2, 9)
     assert specs["hyenarec"].patience == specs["sasrec-math"].patience == 10
+
+
+def test_a_model_may_have_more_seeds(tmp_path):
+    section = {**BASE["training"], "models": ["hyenarec", "sasrec-math"], "seeds": [0, 1]}
+    before = load(tmp_path, changed("training", section))
+    after = load(tmp_path, changed("training", {**section, "budgets": {"hyenarec": {"seeds": [0, 1, 4]}}}))
+    (more,) = digests(after) - digests(before)
+    assert "/hyenarec/" in more and "-s4-" in more
+    assert digests(before) < digests(after)
+    assert [c.spec.seed for c in cells(after) if c.kind == "training" and c.spec.length][-1] == 4
 
 
 def test_a_description_changes_no_cell(tmp_path):

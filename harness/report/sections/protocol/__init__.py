@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from harness.analysis.results import Analysis, Machine
 from harness.report.numbers import counted, duration, exact, storage
 from harness.report.section import Section
 from harness.study.schema import SpeedSection
-from harness.study.training import TrainingSection
+from harness.study.training import Budget, TrainingSection
 
 
 def data(analysis: Analysis) -> dict[str, Any]:
@@ -73,9 +75,14 @@ def _training(training: TrainingSection) -> str:
         f"{counted(training.patience, 'evaluation', 'evaluations')} without a better validation NDCG@10; the best "
         "epoch on validation is tested.",
     ]
-    if training.budgets:
-        sentences.append(f"Budgets of their own have {', '.join(training.budgets)}.")
-    sentences.append(f"{counted(len(training.seeds), 'seed', 'seeds')}.")
+    if own := [label for label, budget in training.budgets.items() if msgspec.structs.replace(budget, seeds=None) != Budget()]:
+        sentences.append(f"Budgets of their own have {', '.join(own)}.")
+    more = [
+        f"{len(seeds)} for {label}"
+        for label in training.budgets
+        if len(seeds := training.seeds_of(label)) != len(training.seeds)
+    ]
+    sentences.append(f"{', '.join([counted(len(training.seeds), 'seed', 'seeds'), *more])}.")
     if training.compile:
         sentences.append("Models are compiled.")
     if not training.timed:

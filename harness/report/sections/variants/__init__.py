@@ -61,6 +61,8 @@ def _settings(analysis: Analysis, label: str) -> dict[str, Any]:
         return options
     budget = training.budgets.get(label)
     own = {} if budget is None else {k: v for k, v in msgspec.structs.asdict(budget).items() if v is not None}
+    # How many seeds stands in the table already, and they set nothing about a training.
+    own.pop("seeds", None)
     return {**options, **{name: getattr(training, name) for name in _BUDGET}, **own}
 
 
