@@ -75,7 +75,8 @@ def _training(training: TrainingSection) -> str:
         f"{counted(training.patience, 'evaluation', 'evaluations')} without a better validation NDCG@10; the best "
         "epoch on validation is tested.",
     ]
-    if own := [label for label, budget in training.budgets.items() if msgspec.structs.replace(budget, seeds=None) != Budget()]:
+    own = [label for label, b in training.budgets.items() if msgspec.structs.replace(b, seeds=None) != Budget()]
+    if own:
         sentences.append(f"Budgets of their own have {', '.join(own)}.")
     more = [
         f"{len(seeds)} for {label}"
