@@ -107,7 +107,8 @@ def _reason(verdict: ClaimVerdict) -> str:
     parts = [verdict.detail]
     missing = [item for item in verdict.missing if item not in verdict.detail]
     if missing and verdict.verdict in {"missing", "inconclusive"}:
-        parts.append(f"Missing: {'; '.join(missing[:2])}{' …' if len(missing) > 2 else ''}.")
+        more = f"; {len(missing) - 2} more" if len(missing) > 2 else ""
+        parts.append(f"Missing: {'; '.join(missing[:2])}{more}.")
     parts.append(what_would_decide(verdict))
     return " ".join(part for part in parts if part)
 
