@@ -92,7 +92,7 @@ def requests(project, tmp_path, *arguments, study):
     asked = tmp_path / "asked"
     done = project(
         *("--workflow-profile", "workflow/profiles/slurm", "--slurm-no-account", "--default-resources"),
-        *("slurm_partition=main", *arguments),
+        *("slurm_partition=main", "--slurm-init-seconds-before-status-checks", "1", *arguments),
         study=study,
         PATH=path,
         ASKED=str(asked),
