@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,24 +92,29 @@ def run_cell(
     # Places share the machine's memory.
     limit = cell.spec.memory_limit_bytes or int(0.9 * memory_bytes() / (1 + (beside or 0)))
     bounds = Bounds(cell.spec.timeout_seconds, limit, deadline)
+    checkpoint = output.with_suffix(".checkpoint")
     request = {
         "spec": cell.spec,
         "threads": cell.spec.threads,
         "sources": digest,
         "arrays": None if data is None else str(data.folder),
-        "checkpoint": str(_checkpoint(output)),
+        "checkpoint": str(checkpoint),
         "memory_limit_bytes": limit if cell.spec.device == "cpu" else None,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     fields: dict[str, Any] = {}
     outcome = Outcome("error", "nothing was measured", {})
+    if words := _falsified(checkpoint):
+        words = f"{checkpoint}: damaged checkpoint ({words}); {_put_aside(checkpoint)}, and training starts again"
+        said(words) if said else print(words, file=sys.stderr, flush=True)
     for measure in measures:
         outcome = run_child(request, measure, _workers(workers, cell, measure), bounds, log, said)
         if outcome.status == "oom" and _is_of_the_job(cell, outcome):
             outcome = replace(outcome, status="killed", detail=f"{outcome.detail}; {_JOBS_MEMORY}")
         elif outcome.status == "oom" and beside and cell.spec.memory_limit_bytes is None and cell.spec.device == "cpu":
             outcome = replace(outcome, status="killed", detail=f"{outcome.detail}; {_SHARED_MEMORY}")
-        if outcome.status == "error" and (words := _put_aside(_checkpoint(output), outcome)):
+        if outcome.status == "error" and _ended_reading(checkpoint, outcome):
+            words = f"the checkpoint could not be read; {_put_aside(checkpoint)}, and the next attempt starts again"
             outcome = replace(outcome, detail=f"{outcome.detail}\n{words}")
         fields = _merge(fields, {**outcome.fields, "flags": [*outcome.fields.get("flags", []), *outcome.flags]})
         if outcome.status != "ok":
@@ -141,20 +148,39 @@ def run_cell(
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror}); correct that and run again") from None
     if result.status in records.FINAL:
-        _checkpoint(output).unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     return result
 
 
-def _put_aside(checkpoint: Path, outcome: Outcome) -> str:
-    """Where reading its checkpoint ended a training, the next attempt must not end in the same way; "" elsewhere.
+def _falsified(checkpoint: Path) -> str:
+    """Which part of a checkpoint is not what was written; "" where all is.
 
-    Most damage is noticed there, and the training starts again; some makes torch's reader fail in other ways.
+    torch writes a zip archive, but does not look at its checksums when it reads one: a flipped bit would change the
+    numbers of a training, and nobody would know. What is no archive any more the child itself refuses.
     """
-    if not checkpoint.is_file() or not any(place in (outcome.detail or "") for place in _READS_CHECKPOINTS):
+    if not zipfile.is_zipfile(checkpoint):
         return ""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            name = archive.testzip()
+    # Damage of its directory, whatever it looks like: another method, a password, a name that is no text.
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return "" if name is None else f"{name} has another checksum"
+
+
+def _ended_reading(checkpoint: Path, outcome: Outcome) -> bool:
+    """Whether reading its checkpoint ended a training: then the next attempt must not end in the same way.
+
+    Most damage is noticed before, or there, and training starts again; some makes torch's reader fail in other ways.
+    """
+    return checkpoint.is_file() and any(place in (outcome.detail or "") for place in _READS_CHECKPOINTS)
+
+
+def _put_aside(checkpoint: Path) -> str:
     aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
     checkpoint.replace(aside)
-    return f"the checkpoint could not be read; it is {aside} now, and the next attempt starts from the beginning"
+    return f"it is {aside} now"
 
 
 def failed_before(output: Path) -> Record | None:
@@ -192,10 +218,6 @@ def _workers(given: Workers | None, cell: Cell, measure: str) -> Workers:
     # A CPU peak counts what is imported after its baseline, and pages of library files, which a fork maps anew.
     reads_peak = cell.spec.device == "cpu" and measure != "time"
     return Fresh() if given is None or (reads_peak and isinstance(given, ForkServers)) else given
-
-
-def _checkpoint(output: Path) -> Path:
-    return output.with_suffix(".checkpoint")
 
 
 def _merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Every status, produced for real: children that allocate, sleep, raise, are killed."""
 
+import io
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from harness.records import cgroup
 from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.schema import read
+from harness.run import supervisor
 from harness.run.supervisor import ATTEMPT, failed_before, run_cell
 from harness.study.schema import Study
 
@@ -355,6 +357,38 @@ def test_a_users_mistake_in_a_child_is_one_line(tmp_path, monkeypatch):
     assert "Traceback" not in result.detail
 
 
+def test_a_bit_of_a_checkpoint_that_flipped_changes_no_number(tmp_path, monkeypatch, capfd):
+    """torch reads it as if nothing were wrong."""
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENAREC_DATA", raising=False)
+    (tmp_path / "mine.txt").write_text("".join(f"{user} {item}\n" for user in range(6) for item in range(6)))
+    study_ = toy_study(str(tmp_path))
+    study_ = msgspec.structs.replace(study_, training=msgspec.structs.replace(study_.training, epochs=3))
+    kept = []
+    unlink = Path.unlink
+
+    def keep(path, missing_ok=False):
+        if path.name == "r.checkpoint" and path.is_file():
+            kept.append(path.read_bytes())
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", keep)
+    first = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    (content,) = kept
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+        place = content.index(archive.read(largest)) + largest.file_size // 2
+    path = tmp_path / "r.checkpoint"
+    path.write_bytes(content)
+    assert supervisor._falsified(path) == ""
+    path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+    again = run_cell(study_, one_cell(study_), tmp_path / "r.json")
+    assert "damaged checkpoint" in capfd.readouterr().err
+    assert (tmp_path / "r.checkpoint.damaged").is_file()
+    assert not again.resumed
+    assert [epoch.loss for epoch in again.epochs] == [epoch.loss for epoch in first.epochs]
+
+
 def test_a_checkpoint_that_breaks_its_reader_is_put_aside_and_the_next_attempt_begins_anew(tmp_path, monkeypatch):
     monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HYENAREC_DATA", raising=False)
@@ -367,7 +401,7 @@ def test_a_checkpoint_that_breaks_its_reader_is_put_aside_and_the_next_attempt_b
         archive.writestr("archive/byteorder", b"little")
     first = run_cell(study_, one_cell(study_), tmp_path / "r.json")
     assert first.status == "error"
-    assert first.detail.endswith("r.checkpoint.damaged now, and the next attempt starts from the beginning")
+    assert first.detail.endswith("r.checkpoint.damaged now, and the next attempt starts again")
     assert (tmp_path / "r.checkpoint.damaged").is_file()
     assert not (tmp_path / "r.checkpoint").exists()
     assert run_cell(study_, one_cell(study_), tmp_path / "r.json").status == "ok"

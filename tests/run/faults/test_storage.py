@@ -251,7 +251,7 @@ def losses(own):
 
 def test_a_training_goes_on_from_a_damaged_checkpoint_with_the_same_numbers(scene, measured, ledger, share, seed):
     draw, right = random.Random(seed), losses(measured)
-    for _ in range(share(0.02)):
+    for _ in range(share(0.05)):
         own = scene(speed=None)
         process = own.start("sweep", "tiny.yaml")
         while process.poll() is None and not list(own.results.rglob("*.checkpoint")):
