@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -72,6 +74,8 @@ def accuracy_table(analyses: Sequence[Analysis]) -> str:
 def accuracy_figure(analyses: Sequence[Analysis], path: Path) -> None:
     """The report's figure of accuracy with the data sets of all analyses, each at its longest history.
 
+    A data set of several analyses has a panel for each, with the study's name: they are other recipes.
+
     Args:
         analyses: Of studies with the same timing partner.
         path: Where to write it; the suffix names the format.
@@ -80,10 +84,17 @@ def accuracy_figure(analyses: Sequence[Analysis], path: Path) -> None:
         UserError: No analysis holds a trained model.
     """
     columns(analyses)
-    together = {
-        field: [row for analysis in analyses for row in getattr(analysis, field)]
-        for field in ("accuracy", "models", "records")
+    names = [analysis.study.name for analysis in analyses]
+    names = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
+    uses = Counter(name for analysis in analyses for name in {row.dataset for row in analysis.accuracy})
+    together: dict[str, Any] = {
+        field: [row for analysis in analyses for row in getattr(analysis, field)] for field in ("models", "records")
     }
+    together["accuracy"] = [
+        msgspec.structs.replace(row, dataset=f"{row.dataset}, {name}") if uses[row.dataset] > 1 else row
+        for name, analysis in zip(names, analyses, strict=True)
+        for row in analysis.accuracy
+    ]
     figure = draw(msgspec.structs.replace(analyses[0], **together), "accuracy")
     if figure is not None:
         save(figure, path)

@@ -6,7 +6,7 @@ import pytest
 from harness import cli
 from harness.analysis.analyse import analyse
 from harness.errors import UserError
-from harness.report.accuracy_table import accuracy_markdown, accuracy_table
+from harness.report.accuracy_table import accuracy_figure, accuracy_markdown, accuracy_table
 
 AIMS = {"hyenarec": 0.15, "sasrec-math": 0.22, "gru4rec": 0.10}
 
@@ -57,6 +57,17 @@ def test_the_command(tmp_path, capsys):
     study(tmp_path)
     assert cli.main(["accuracy", str(tmp_path), "--markdown"]) == 0
     assert capsys.readouterr().out.startswith("| test NDCG@10 |")
+
+
+def test_the_figure_tells_two_recipes_on_the_same_data_apart(tmp_path):
+    analyses = [study(tmp_path / name) for name in ("a", "b")]
+    drawn = tmp_path / "accuracy.svg"
+    accuracy_figure(analyses, drawn)
+    name = analyses[0].study.name
+    for place in (1, 2):
+        assert f"real, {name} ({place}), histories of 1,024" in drawn.read_text()
+    # A model, and a reference, once in each of the two.
+    assert drawn.read_text().count(">popularity<") == 2
 
 
 def test_the_figure_has_a_panel_a_data_set_of_every_folder(tmp_path, capsys):
