@@ -164,8 +164,8 @@ def _training_cells(study: Study, section: TrainingSection, shared: dict[str, An
         for label in section.references:
             model = ModelSpec(label=label, name=label, options={})
             yield Cell.of(TrainingSpec(**common, model=model, length=None, seed=0), 0)
-        every = dict.fromkeys(seed for label in section.models for seed in section.seeds_of(label))
-        for place, seed in enumerate([*section.seeds, *(seed for seed in every if seed not in section.seeds)]):
+        more = (seed for label in section.models for seed in section.seeds_of(label))
+        for place, seed in enumerate(dict.fromkeys([*section.seeds, *more])):
             for label in (label for label in section.models if seed in section.seeds_of(label)):
                 for length in section.lengths:
                     spec = TrainingSpec(

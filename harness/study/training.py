@@ -25,6 +25,12 @@ class Budget(Section, frozen=True):
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] | None = None
     seeds: Annotated[list[Seed], msgspec.Meta(min_length=1)] | None = None
 
+    def of_each_training(self) -> dict[str, Any]:
+        """What is set here of how each training goes; seeds say how many of them there are."""
+        return {
+            name: value for name, value in msgspec.structs.asdict(self).items() if name != "seeds" and value is not None
+        }
+
 
 class TrainingSection(Section, frozen=True):
     """Training cells.
@@ -100,8 +106,7 @@ class TrainingSection(Section, frozen=True):
     def method(self, label: str) -> dict[str, Any]:
         """How a label is trained: the fields that stand in its cells' specs under the same names, with its budget."""
         names = set(self.__struct_fields__) & set(TrainingSpec.__struct_fields__)
-        own = msgspec.structs.asdict(self.budgets.get(label, Budget()))
-        budget = {name: value for name, value in own.items() if value is not None and name in names}
+        budget = self.budgets.get(label, Budget()).of_each_training()
         return {**{name: getattr(self, name) for name in names}, **budget, "loss": self.loss_spec()}
 
     def seeds_of(self, label: str) -> list[int]:

@@ -215,7 +215,7 @@ def test_builds_with_every_loss_option_and_a_model_that_is_not_causal(tmp_path):
         temperature=0.05,
         calibration=0.75,
         compile=True,
-        budgets={"gru4rec": Budget(epochs=400)},
+        budgets={"gru4rec": Budget(epochs=400), "hyenarec": Budget(seeds=[0, 1, 2, 3, 4])},
     )
     models = [msgspec.structs.replace(m, causal=m.label != "gru4rec") for m in plain.models]
     study = msgspec.structs.replace(plain.study, training=training)
@@ -224,6 +224,7 @@ def test_builds_with_every_loss_option_and_a_model_that_is_not_causal(tmp_path):
     text = words_of(source, "par")
     assert "(gbce, negatives 64, temperature 0.05, calibration 0.75, cosines)" in text
     assert "Budgets of their own have gru4rec." in text
+    assert ", 5 for hyenarec." in text
     assert "non-causal" in words_of(source, "table")
 
 

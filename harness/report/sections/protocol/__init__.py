@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from harness.analysis.results import Analysis, Machine
 from harness.report.numbers import counted, duration, exact, storage
 from harness.report.section import Section
 from harness.study.schema import SpeedSection
-from harness.study.training import Budget, TrainingSection
+from harness.study.training import TrainingSection
 
 
 def data(analysis: Analysis) -> dict[str, Any]:
@@ -75,8 +73,7 @@ def _training(training: TrainingSection) -> str:
         f"{counted(training.patience, 'evaluation', 'evaluations')} without a better validation NDCG@10; the best "
         "epoch on validation is tested.",
     ]
-    own = [label for label, b in training.budgets.items() if msgspec.structs.replace(b, seeds=None) != Budget()]
-    if own:
+    if own := [label for label, budget in training.budgets.items() if budget.of_each_training()]:
         sentences.append(f"Budgets of their own have {', '.join(own)}.")
     more = [
         f"{len(seeds)} for {label}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -14,6 +13,7 @@ from harness.metrics import SELECTION
 from harness.report.drawing import looks_of, panels, rows_inches, rows_of_intervals
 from harness.report.numbers import exact
 from harness.report.section import Section
+from harness.study.training import Budget
 
 
 def data(analysis: Analysis) -> dict[str, Any]:
@@ -59,10 +59,7 @@ def _settings(analysis: Analysis, label: str) -> dict[str, Any]:
     training = analysis.study.training
     if training is None:
         return options
-    budget = training.budgets.get(label)
-    own = {} if budget is None else {k: v for k, v in msgspec.structs.asdict(budget).items() if v is not None}
-    # How many seeds stands in the table already, and they set nothing about a training.
-    own.pop("seeds", None)
+    own = training.budgets.get(label, Budget()).of_each_training()
     return {**options, **{name: getattr(training, name) for name in _BUDGET}, **own}
 
 
