@@ -9,8 +9,18 @@ from functools import cached_property
 
 import msgspec
 
-from harness.analysis.estimates import accuracy, circumstances, memory, scaling, speedup, streams, timing
+from harness.analysis.estimates import (
+    accuracy,
+    circumstances,
+    memory,
+    paired_series,
+    scaling,
+    speedup,
+    streams,
+    timing,
+)
 from harness.analysis.estimates.accuracy import Runs
+from harness.analysis.estimates.paired_series import Arm
 from harness.analysis.estimates.scaling import Series
 from harness.analysis.estimates.statistics import MINIMUM_PROCESSES
 from harness.analysis.estimates.timing import Group
@@ -58,9 +68,12 @@ class Evidence:
     @cached_property
     def series(self) -> dict[tuple[str, str, str], Series]:
         """Cost against length, by label, sweep and phase."""
-        steps = [g for g in self.groups if g.phase != timing.STREAM]
-        keys = dict.fromkeys((g.label, g.sweep, g.phase) for g in steps)
-        return {key: timing.series(g for g in steps if (g.label, g.sweep, g.phase) == key) for key in keys}
+        return paired_series.series(self.groups, self.challenger)
+
+    @cached_property
+    def together(self) -> dict[tuple[str, str], Arm]:
+        """Whose processes count together for cost against length, by sweep and phase."""
+        return paired_series.arms(self.groups, self.challenger)
 
     @cached_property
     def controls(self) -> list[ControlPoint]:
@@ -219,6 +232,11 @@ class Evidence:
         wanted = set(labels)
         found = [g for g in self.groups if g.label in wanted and g.sweep == sweep and g.phase == self.phase]
         return [path for g in found for path in g.paths]
+
+    def beside(self, label: str, sweep: str) -> list[str]:
+        """Labels whose processes a label's cost against length rests on: all that count together, or it alone."""
+        arm = self.together.get((sweep, self.phase))
+        return list(arm.partner) if arm is not None and arm.shared and label in arm.partner else [label]
 
     def batch(self, label: str, sweep: str, length: int) -> str:
         """The batch that a label was timed with at a length, in words: what a model gains by length it may by batch."""

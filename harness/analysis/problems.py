@@ -158,12 +158,14 @@ def threats(
     floors: Sequence[NoiseFloor],
     rows: Sequence[AccuracyRow],
     points: Sequence[TimePoint | SpeedupPoint],
+    unlike: Sequence[str],
 ) -> list[str]:
     """Threats to validity found in these records, one sentence each."""
     return [
         *_cards(folder),
         *_coverage(folder),
         *_speed(folder, controls, floors),
+        *_unlike(folder, unlike),
         *_ran(folder),
         *_outlying(points),
         *_accuracy(rows),
@@ -250,6 +252,15 @@ def _speed(folder: Folder, controls: Sequence[ControlPoint], floors: Sequence[No
             yield f"The A/A control of {where} does not cover 1: timing is biased there."
     if timed and not any(f.factor is not None for f in floors):
         yield "There is no A/A control with an interval, so the noise floor is unknown and no speed-up is ruled on."
+
+
+def _unlike(folder: Folder, sweeps: Sequence[str]) -> Iterable[str]:
+    """Sweeps in which the partner's side depends on who is measured beside it."""
+    if sweeps:
+        yield (
+            f"{folder.manifest.study.timing_partner} takes another time beside some labels than beside others "
+            f"({', '.join(sweeps)}), so costs against length rest on each label's own processes alone there."
+        )
 
 
 def _ran(folder: Folder) -> Iterable[str]:

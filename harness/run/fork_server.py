@@ -62,6 +62,7 @@ def main() -> None:
     request = _serve(connection, interrupt)
     if request is not None:
         child.run(request)
+        child.leave()
 
 
 def imports() -> None:
@@ -81,6 +82,8 @@ def imports() -> None:
                 print(f"warning: model '{name}' cannot be imported:", file=sys.stderr)
                 traceback.print_exc()
     gc.collect()
+    # What is imported stays: a child that looked through it for garbage would copy every page of it, a quarter second.
+    gc.freeze()
 
 
 def _unfit() -> str | None:

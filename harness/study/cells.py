@@ -123,7 +123,7 @@ def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) ->
         for label in timed:
             for length in sweep.lengths:
                 partners = _partners(study, others, timed, label, length)
-                for replicate in range(sweep.replicates):
+                for replicate in range(sweep.replicates_at(label)):
                     for partner in partners:
                         # A memory pass is of the label alone: once, but a challenger's own goes with its claims.
                         once = replicate == 0 and partner in (study.timing_partner, label)
@@ -132,7 +132,7 @@ def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) ->
                             continue
                         spec = SpeedSpec(
                             **shared,
-                            **section.method(),
+                            **{**section.method(), **({"phases": sweep.phases} if sweep.phases else {})},
                             model=models[label],
                             partner=models[partner],
                             sweep=sweep_name,

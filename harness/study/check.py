@@ -99,6 +99,10 @@ def _validate(study: Study, where: str) -> None:
         if (sweep.tokens is None) == (sweep.batch is None):
             raise fail(f"speed.sweeps.{name} needs exactly one of 'tokens' and 'batch'")
         _distinct(fail, f"speed.sweeps.{name}.lengths", sweep.lengths)
+        timed = sweep.models or (study.speed.models if study.speed else [])
+        for label in sweep.replicates_of:
+            if label not in timed:
+                raise fail(f"speed.sweeps.{name}.replicates_of: {unknown('label', label, timed)}")
         if sweep.tokens is not None:
             for length in sweep.lengths:
                 if sweep.tokens % length:
@@ -121,6 +125,7 @@ def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:
         yield "speed.first", study.speed.first
         for name, sweep in study.speed.sweeps.items():
             yield f"speed.sweeps.{name}.models", sweep.models or []
+            yield f"speed.sweeps.{name}.phases", sweep.phases or []
     if study.training:
         for field in ("models", "datasets", "references", "seeds"):
             yield f"training.{field}", getattr(study.training, field)

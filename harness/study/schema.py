@@ -23,6 +23,8 @@ class Sweep(Section, frozen=True):
         replicates: Processes per point.
         measure: `time` (paired), `memory` (a pass of its own, in replicate 0), or both.
         models: Labels; default: the section's.
+        phases: What it times; default: the section's.
+        replicates_of: Labels with another number of processes per point.
     """
 
     lengths: list[Count]
@@ -31,6 +33,8 @@ class Sweep(Section, frozen=True):
     replicates: Count = 3
     measure: Annotated[list[Measure], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["time"])
     models: list[str] | None = None
+    phases: Annotated[list[Phase], msgspec.Meta(min_length=1)] | None = None
+    replicates_of: dict[str, Count] = msgspec.field(default_factory=dict)
 
     @property
     def constant(self) -> Constant:
@@ -40,6 +44,14 @@ class Sweep(Section, frozen=True):
     def batch_at(self, length: int) -> int:
         """Sequences per batch at a length."""
         return self.batch if self.batch is not None else max(1, (self.tokens or length) // length)
+
+    def replicates_at(self, label: str) -> int:
+        """Processes per point of a label."""
+        return self.replicates_of.get(label, self.replicates)
+
+    def most_replicates(self) -> int:
+        """Processes per point of the label that has most."""
+        return max(self.replicates, *self.replicates_of.values()) if self.replicates_of else self.replicates
 
 
 class SpeedSection(Section, frozen=True):
@@ -85,7 +97,7 @@ class SpeedSection(Section, frozen=True):
 
     def delay(self) -> int:
         """Ranks by which what is not in `first` comes later."""
-        return max((sweep.replicates for sweep in self.sweeps.values()), default=0) if self.first else 0
+        return max((sweep.most_replicates() for sweep in self.sweeps.values()), default=0) if self.first else 0
 
 
 class ModelDefaults(Section, frozen=True):

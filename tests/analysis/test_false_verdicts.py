@@ -95,6 +95,7 @@ def test_a_side_that_is_slower_whatever_it_is_lifts_no_speed_up(processes, trial
 
 EIGHT = {"hyenarec": flat, "sasrec-math": attention(8.5)}
 SLOWER = {"hyenarec": rising(1.3), "sasrec-math": attention(8.5, 0.5)}
+STEEPER = {"hyenarec": flat, "sasrec-math": attention(8.5, 1.3)}
 POWER = [
     (EIGHT, "linear-time", "supported", "3 %", 0.95),
     (EIGHT, "speedup-6x", "supported", "3 %", 0.95),
@@ -106,6 +107,9 @@ POWER = [
     ({"hyenarec": flat, "sasrec-math": attention(6.5)}, "speedup-6x", "supported", "3 %", 0.80),
     ({"hyenarec": flat, "sasrec-math": attention(5.5)}, "speedup-6x", "refuted", "3 %", 0.80),
     ({"hyenarec": flat, "sasrec-math": attention(5.5)}, "speedup-6x", "refuted", "outliers", 0.60),
+    (EIGHT, "linear-time", "supported", "shared", 0.95),
+    (EIGHT, "quadratic-attention", "supported", "shared", 0.95),
+    (STEEPER, "quadratic-attention", "refuted", "shared", 0.95),
 ]
 
 

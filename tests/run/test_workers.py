@@ -270,38 +270,58 @@ def test_a_child_runs_the_code_of_its_parent_beside_packages_that_break_at_impor
 
 
 PLUGIN = """
-import subprocess
+import atexit, subprocess, time
 from models.base import register
 from models.gru4rec import GRU4Rec, GRU4RecConfig
 
-@register("leaver", family="recurrent", causal=True, citation="none", config=GRU4RecConfig)
-class Leaver(GRU4Rec):
+@register("plugin", family="recurrent", causal=True, citation="none", config=GRU4RecConfig)
+class Plugin(GRU4Rec):
     def __init__(self, config):
         super().__init__(config)
-        subprocess.Popen(["sleep", "321"], start_new_session=True)
+        {}
 """
 
 
-@pytest.mark.parametrize("kind", [Fresh, ForkServers])
-def test_a_process_that_a_plugin_leaves_is_ended_before_the_next_cell(tmp_path, monkeypatch, kind):
-    (tmp_path / "leaver.py").write_text(PLUGIN)
-    info = tmp_path / "leaver-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaver\nVersion: 1.0\n")
-    (info / "RECORD").write_text("leaver.py,,\n")
-    (info / "entry_points.txt").write_text("[hyenarec_bench.models]\nleaver = leaver:Leaver\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    registry.entries.cache_clear()
-    try:
-        value, workers = study(models=["leaver"]), kind()
-        # Of a server's cells the next one has none of it either.
-        for _ in range(2 if kind is ForkServers else 1):
-            result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=workers)
-            assert result.status == "ok", result.detail
-            left = [flag for flag in result.flags if flag.startswith("the model left a process running (sleep 321)")]
-            assert len(left) == 1
-            assert running(["sleep", "321"]) == []
-        if kind is ForkServers:
-            workers.close()
-    finally:
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Installs a model that also does what a line says."""
+
+    def install(line):
+        (tmp_path / "plugin.py").write_text(PLUGIN.format(line))
+        info = tmp_path / "plugin-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+        (info / "RECORD").write_text("plugin.py,,\n")
+        (info / "entry_points.txt").write_text("[hyenarec_bench.models]\nplugin = plugin:Plugin\n")
+        monkeypatch.syspath_prepend(tmp_path)
         registry.entries.cache_clear()
+        return study(models=["plugin"])
+
+    yield install
+    registry.entries.cache_clear()
+
+
+@pytest.mark.parametrize("kind", [Fresh, ForkServers])
+def test_a_process_that_a_plugin_leaves_is_ended_before_the_next_cell(tmp_path, plugin, kind):
+    value, workers = plugin('subprocess.Popen(["sleep", "321"], start_new_session=True)'), kind()
+    # Of a server's cells the next one has none of it either.
+    for _ in range(2 if kind is ForkServers else 1):
+        result = run_cell(value, one_cell(value), tmp_path / "r.json", workers=workers)
+        assert result.status == "ok", result.detail
+        left = [flag for flag in result.flags if flag.startswith("the model left a process running (sleep 321)")]
+        assert len(left) == 1
+        assert running(["sleep", "321"]) == []
+    if kind is ForkServers:
+        workers.close()
+
+
+@pytest.mark.parametrize("kind", [Fresh, ForkServers])
+def test_a_child_ends_with_its_result_and_what_it_said_is_kept(tmp_path, plugin, kind):
+    """Not with the taking apart of all that it imported, which may take longer than a short cell, or for ever."""
+    value, workers = plugin('print("last words"); atexit.register(time.sleep, 600)'), kind()
+    log = tmp_path / "log"
+    result = run_cell(value, one_cell(value), tmp_path / "r.json", log=log, workers=workers)
+    if kind is ForkServers:
+        workers.close()
+    assert result.status == "ok", result.detail
+    assert "last words" in log.read_text()

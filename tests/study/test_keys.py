@@ -72,7 +72,7 @@ def test_an_option_added_to_a_model_is_marked(name):
 
 def test_the_digest_is_that_of_the_keys_in_order():
     cell = next(cells(load_study("cpu")))
-    assert cell.path == "speed/hyenarec/constant-tokens-L128-r0-a6da283b.json"
+    assert cell.path == "speed/hyenarec/constant-tokens-L128-r0-d418c642.json"
 
 
 def test_a_default_counts_by_value():

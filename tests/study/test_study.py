@@ -169,6 +169,19 @@ def test_the_field_rules_on_each_card_once_with_cells_of_its_own(name):
         ("speed.models", ["hyenarec", "hyenarec"], ["speed.models", "twice"]),
         ("speed.first", ["sasrec-mat"], ["speed.first", "sasrec-mat", "sasrec-math"]),
         ("operator", "quick", ["operator", "bool"]),
+        (
+            "speed.sweeps.constant-tokens",
+            {"lengths": [64], "tokens": 64, "replicates_of": {"hyenarek": 5}},
+            ["speed.sweeps.constant-tokens.replicates_of", "hyenarek", "hyenarec"],
+        ),
+        (
+            "speed.sweeps.constant-tokens",
+            {"lengths": [64], "tokens": 64, "replicates_of": {"hyenarec": 0}},
+            ["replicates_of", "is 0", "at least 1"],
+        ),
+        ("speed.sweeps.constant-tokens", {"lengths": [64], "tokens": 64, "phases": []}, ["phases is empty"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [64], "tokens": 64, "phases": ["steam"]}, ["steam", "stream"]),
+        ("speed.sweeps.constant-tokens", {"lengths": [64], "tokens": 64, "phases": ["step", "step"]}, ["twice"]),
     ],
 )
 def test_a_mistake_gives_one_line_with_the_value_and_the_legal_values(tmp_path, path, value, words):
@@ -302,6 +315,16 @@ def test_replicates_share_nothing_but_the_point(tmp_path):
     speed = [c for c in cells(value) if c.kind == "speed" and c.label == "hyenarec" and c.spec.length == 64]
     assert [c.spec.replicate for c in speed] == [0, 1, 2]
     assert len({c.digest for c in speed}) == 3
+
+
+def test_a_label_may_have_more_processes_and_a_sweep_phases_of_its_own(tmp_path):
+    sweep = {"lengths": [64, 128], "tokens": 128, "replicates_of": {"hyenarec": 5}, "phases": ["stream"]}
+    study = load(tmp_path, changed("speed.sweeps", {**BASE["speed"]["sweeps"], "other": sweep}))
+    own = [c for c in cells(study) if c.kind == "speed" and c.spec.sweep == "other"]
+    assert {c.spec.replicate for c in own if c.label == "hyenarec"} == set(range(5))
+    assert {c.spec.replicate for c in own if c.label == "sasrec-math"} == set(range(3))
+    assert {tuple(c.spec.phases) for c in own} == {("stream",)}
+    assert digests(load(tmp_path, BASE)) < digests(study)
 
 
 def test_constant_tokens_keep_the_tokens(tmp_path):

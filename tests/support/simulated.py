@@ -40,6 +40,7 @@ class Noise:
         outliers: Share of processes one side of which is three times too slow.
         drift: How much slower the machine becomes from the first process to the last, which run in shuffled order.
         bias: Factor by which the model's side is slower whatever it is.
+        shared: Standard deviation per process of what slows both its sides alike.
     """
 
     side: float = 0.03
@@ -49,6 +50,7 @@ class Noise:
     outliers: float = 0.0
     drift: float = 0.0
     bias: float = 1.0
+    shared: float = 0.0
 
 
 NOISES = {
@@ -58,6 +60,8 @@ NOISES = {
     "uneven": Noise(uneven=3),
     "outliers": Noise(outliers=0.05),
     "drift": Noise(drift=0.2),
+    # What two cores of an EPYC show: processes differ, their sides hardly do.
+    "shared": Noise(side=0.012, block=0.02, shared=0.05),
 }
 
 Costs = Mapping[str, Callable[[int], float]]
@@ -73,6 +77,8 @@ def _sides(rng, shape, noise):
     which = rng.integers(0, 2, shape)
     found += np.log(3) * slow * np.stack([which == 0, which == 1])
     found[0] += np.log(noise.bias)
+    if noise.shared:
+        found += rng.normal(0, noise.shared, shape)
     place = rng.permutation(np.prod(shape)).reshape(shape) / np.prod(shape)
     return found + np.log1p(noise.drift * place)
 

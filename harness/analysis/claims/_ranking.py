@@ -189,6 +189,12 @@ def opponents_among(evidence: Evidence, pairs: Sequence[Pair]) -> tuple[list[Pai
     return kept, list(words)
 
 
+def undecided(found: ClaimVerdict, lacks: Sequence[str]) -> ClaimVerdict:
+    """The verdict where nobody compared with is an opponent: what was measured stands, nothing follows from it."""
+    detail = f"{found.detail} Not ruled on: it lacks {', '.join(lacks)}."
+    return msgspec.structs.replace(found, verdict="inconclusive", detail=detail, sample_size=None, sample_unit="")
+
+
 def built_in(evidence: Evidence, datasets: Iterable[str]) -> list[str]:
     """What support lacks where all of these data are made by the built-in generator."""
     made = {

@@ -78,7 +78,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 else f"cost per token × {law.rise:.3g}{brackets(bounds)} from {window(law.rise_window)} events",
                 allowed=f"≤ × {limit:.3g}",
                 window=law.rise_window or (law.lengths[0], law.lengths[-1]),
-                evidence=evidence.paths([label], sweep),
+                evidence=evidence.paths(evidence.beside(label, sweep), sweep),
                 detail=why + _fixed_words(law) + evidence.ran([label], sweep) + evidence.bounded(label, sweep),
                 missing=gaps,
                 size=size,

@@ -13,6 +13,7 @@ from harness.analysis.claims._ranking import (
     built_in,
     opponents_among,
     pairs_with,
+    undecided,
     untrained,
     weakest,
 )
@@ -31,7 +32,8 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     trained ones of those lengths and names them; the others, about which it says nothing, stand in
     `missing`. Supported when the relative difference's whole interval lies above minus the margin at all
     lengths covered, refuted when one lies wholly below (after Holm's correction). Attention that ranks below the
-    best untrained reference is no opponent; support asks for three seeds and a data set that is not built in.
+    best untrained reference is no opponent: where all of it does, the difference is shown and nothing is decided.
+    Support asks for three seeds and a data set that is not built in.
 
     Kernels of one attention model compute the same: one that the study only times is ruled on by the
     training of one that it trains. Overall: every kernel, and refuted only where a comparison is after
@@ -48,12 +50,14 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         learned = _trained_kernel(evidence, label)
         pairs = pairs_with(evidence, [learned])
         trained = sorted({p.row.length for p in pairs if p.row.length is not None})
-        own, weak = opponents_among(evidence, [p for p in pairs if p.row.length in faster])
-        if not own:
-            lacks = weak or (absent(evidence, [learned]) if not pairs else [])
+        there = [p for p in pairs if p.row.length in faster]
+        own, weak = opponents_among(evidence, there)
+        compared = own or there
+        if not compared:
+            lacks = absent(evidence, [learned]) if not pairs else []
             if not timed:
                 lacks.append(f"paired speed cells of {label} at constant tokens")
-            if pairs and timed and not weak:
+            if pairs and timed:
                 lacks.append(
                     f"training cells at a length where {evidence.challenger} is faster than {label} "
                     f"(trained at {_listed(trained)})"
@@ -64,12 +68,14 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         ruled = weakest(
             card,
             label,
-            own,
-            [*absent(evidence, [learned]), *weak, *built_in(evidence, (p.row.dataset for p in own))],
+            compared,
+            [*absent(evidence, [learned]), *weak, *built_in(evidence, (p.row.dataset for p in compared))],
             bound=-allowed,
             value=_relative,
             words=f"relative NDCG@10 difference at lengths where {evidence.challenger} is faster",
         )
+        if not own:
+            ruled = undecided(ruled, weak)
         beyond = sorted(faster - set(trained))
         words = f" Covers length {_listed(sorted(faster & set(trained)))}"
         words += f", not {_listed(beyond)}, where it is faster too." if beyond else ", all where it is faster."

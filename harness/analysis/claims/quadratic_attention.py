@@ -60,7 +60,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 measured=f"cost per token grows as length^{found.exponent:.3g}{brackets(found.interval)}",
                 allowed=f"exponent 1 ± {allowed:.3g}",
                 window=(law.lengths[0], law.lengths[-1]),
-                evidence=evidence.paths([label], sweep),
+                evidence=evidence.paths(evidence.beside(label, sweep), sweep),
                 detail=f"What grows of the cost per token goes as length to the power {found.exponent:.3g} "
                 f"({span(found.interval)}); {challenge_words(check)}.{evidence.ran([label], sweep)}"
                 f"{evidence.bounded(label, sweep)}",

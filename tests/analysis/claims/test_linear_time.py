@@ -10,8 +10,9 @@ def test_linear_time_supported(quiet):
     assert found.window == (1024, 8192)
     assert found.threshold == CLAIMS["linear-time"].threshold
     assert found.interval[0] < found.statistic < found.interval[1]
-    assert len(found.evidence) == 18
-    assert all(path.startswith("speed/hyenarec/") for path in found.evidence)
+    # Every process times it, whoever else is measured there.
+    assert {path.split("/")[1] for path in found.evidence} == {"hyenarec", "sasrec-math", "sasrec-sdpa", "gru4rec"}
+    assert len(found.evidence) == 72
 
 
 def test_linear_time_refuted_by_n_log_n(tmp_path):
@@ -22,7 +23,7 @@ def test_linear_time_refuted_by_n_log_n(tmp_path):
 
 
 def test_linear_time_inconclusive_with_noise_says_how_many_processes(tmp_path):
-    found = verdict(speed_study(tmp_path, noise={"process_noise": 0.1}), "linear-time").overall
+    found = verdict(speed_study(tmp_path, noise={"process_noise": 0.3}), "linear-time").overall
     assert found.verdict == "inconclusive"
     assert found.sample_size > 3
     assert found.sample_unit == "processes"

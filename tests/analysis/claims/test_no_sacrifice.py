@@ -27,6 +27,16 @@ def test_no_sacrifice_inconclusive_with_noise(tmp_path):
     assert found.sample_unit == "seeds"
 
 
+@pytest.mark.parametrize("hyenarec", [0.25, 0.01])
+def test_attention_below_counting_decides_nothing_but_is_no_missing_record(tmp_path, hyenarec):
+    aims = {**GOOD, "hyenarec": hyenarec, "sasrec-math": 0.05, "sasrec-sdpa": 0.05}
+    found = verdict(accuracy_study(tmp_path, aims), "no-sacrifice").overall
+    assert (found.verdict, found.sample_size) == ("inconclusive", None)
+    assert found.interval is not None
+    assert any("above the best untrained reference" in what for what in found.missing)
+    assert "Not ruled on" in found.detail
+
+
 def test_no_sacrifice_missing_where_it_is_not_faster(tmp_path):
     found = verdict(accuracy_study(tmp_path, GOOD, training_lengths=(256,)), "no-sacrifice")
     own = {v.variant: v for v in found.variants}

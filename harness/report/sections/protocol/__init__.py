@@ -44,8 +44,8 @@ def _sweeps(speed: SpeedSection) -> list[tuple[str, ...]]:
             name,
             f"batch of {sweep.batch:,}" if sweep.tokens is None else f"{sweep.tokens:,} tokens",
             " · ".join(f"{length:,}" for length in sweep.lengths),
-            f"{sweep.replicates:,}",
-            ", ".join(sweep.measure),
+            "; ".join([f"{sweep.replicates:,}", *(f"{n:,} of {label}" for label, n in sweep.replicates_of.items())]),
+            ", ".join(sweep.phases if sweep.phases and sweep.measure == ["time"] else sweep.measure),
         )
         for name, sweep in speed.sweeps.items()
     ]
