@@ -212,8 +212,9 @@ def nodes(tree, lines):
 
 
 def mutants(lines, count, seed):
-    """Files with one mutated node each, drawn from all lines that ran."""
-    ran = {file: {line for other, line in lines["inside"] if other == file} for file, _ in lines["inside"]}
+    """Files with one mutated node each, drawn from all lines that ran but those of who only observes."""
+    counted = [(file, line) for file, line in lines["inside"] if not observes(f"{file}:{line}")]
+    ran = {file: {line for other, line in counted if other == file} for file, _ in counted}
     trees = {file: ast.parse((ROOT / file).read_text()) for file in sorted(ran)}
     places = [
         (file, n) for file, tree in trees.items() for n, node in enumerate(nodes(tree, ran[file])) if mutate(node)

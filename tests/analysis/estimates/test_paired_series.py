@@ -130,7 +130,7 @@ def test_lengths_that_only_some_labels_have():
     [
         (60, "shared", 5),
         *(
-            pytest.param(1000, noise, processes, marks=pytest.mark.simulation)
+            pytest.param(400, noise, processes, marks=pytest.mark.simulation)
             for noise in ("3 %", "shared", "uneven", "outliers")
             for processes in (3, 8)
         ),
