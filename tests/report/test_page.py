@@ -59,9 +59,19 @@ def test_fetches_nothing_and_stays_small(built, committed):
     assert found == []
 
 
+def timed_places(analysis):
+    """Where the records stand that timed anything; a sweep of streams has no step."""
+    streamed = {point.sweep for point in analysis.streams}
+    return [
+        place
+        for place, row in enumerate(analysis.records)
+        if row.step_seconds is not None or any(f"/{sweep}-" in row.path for sweep in streamed)
+    ]
+
+
 def test_every_cell_has_its_samples_and_its_claims_their_records(built, committed):
     found = data_of(built)
-    timed = [place for place, row in enumerate(committed.records) if row.step_seconds is not None]
+    timed = timed_places(committed)
     assert sorted(map(int, found["samples"])) == timed
     for place in map(str, timed):
         one = found["samples"][place]
@@ -84,8 +94,7 @@ def test_records_that_are_gone_leave_a_page_without_samples(tmp_path):
 def test_records_that_came_after_the_analysis_are_left_out(committed, tmp_path):
     fewer = msgspec.structs.replace(committed, records=committed.records[1:])
     found = data_of(page(tmp_path, fewer, records=RECORDS))
-    timed = [place for place, row in enumerate(fewer.records) if row.step_seconds is not None]
-    assert sorted(map(int, found["samples"])) == timed
+    assert sorted(map(int, found["samples"])) == timed_places(fewer)
 
 
 def test_charts_that_cannot_be_drawn_say_what_is_missing():
