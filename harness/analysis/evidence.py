@@ -68,7 +68,7 @@ class Evidence:
     @cached_property
     def series(self) -> dict[tuple[str, str, str], Series]:
         """Cost against length, by label, sweep and phase."""
-        return paired_series.series(self.groups, self.challenger)
+        return paired_series.series(self.groups, self.challenger, self.together)
 
     @cached_property
     def together(self) -> dict[tuple[str, str], Arm]:

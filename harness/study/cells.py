@@ -132,7 +132,7 @@ def _speed_cells(study: Study, section: SpeedSection, shared: dict[str, Any]) ->
                             continue
                         spec = SpeedSpec(
                             **shared,
-                            **{**section.method(), **({"phases": sweep.phases} if sweep.phases else {})},
+                            **{**section.method(), "phases": sweep.phases or section.phases},
                             model=models[label],
                             partner=models[partner],
                             sweep=sweep_name,

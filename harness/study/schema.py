@@ -51,7 +51,7 @@ class Sweep(Section, frozen=True):
 
     def most_replicates(self) -> int:
         """Processes per point of the label that has most."""
-        return max(self.replicates, *self.replicates_of.values()) if self.replicates_of else self.replicates
+        return max([self.replicates, *self.replicates_of.values()])
 
 
 class SpeedSection(Section, frozen=True):

@@ -89,8 +89,9 @@ def weakest(
     bound: float,
     value: Callable[[Pair], Estimate],
     words: str,
+    obstacles: Sequence[str] = (),
 ) -> ClaimVerdict:
-    """Intersection-union for support, Holm for refutation, against `bound`."""
+    """Intersection-union for support, Holm for refutation, against `bound`; nothing is ruled with `obstacles`."""
     estimates = [value(p) for p in pairs]
     intervals = [e.interval() for e in estimates]
     several = [p.row.seeds >= accuracy.SEEDS_TO_SUPPORT for p in pairs]
@@ -133,6 +134,7 @@ def weakest(
         missing=lacking,
         size=size,
         unit="seeds",
+        obstacles=obstacles,
     )
 
 
@@ -187,12 +189,6 @@ def opponents_among(evidence: Evidence, pairs: Sequence[Pair]) -> tuple[list[Pai
     kept = [p for p in pairs if accuracy.key(p.row) not in weak]
     words = dict.fromkeys(too_weak(p.row.label, p.row.dataset) for p in pairs if accuracy.key(p.row) in weak)
     return kept, list(words)
-
-
-def undecided(found: ClaimVerdict, lacks: Sequence[str]) -> ClaimVerdict:
-    """The verdict where nobody compared with is an opponent: what was measured stands, nothing follows from it."""
-    detail = f"{found.detail} Not ruled on: it lacks {', '.join(lacks)}."
-    return msgspec.structs.replace(found, verdict="inconclusive", detail=detail, sample_size=None, sample_unit="")
 
 
 def built_in(evidence: Evidence, datasets: Iterable[str]) -> list[str]:

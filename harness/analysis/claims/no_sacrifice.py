@@ -13,7 +13,6 @@ from harness.analysis.claims._ranking import (
     built_in,
     opponents_among,
     pairs_with,
-    undecided,
     untrained,
     weakest,
 )
@@ -73,9 +72,9 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             bound=-allowed,
             value=_relative,
             words=f"relative NDCG@10 difference at lengths where {evidence.challenger} is faster",
+            # What was measured stands, but against nobody who is an opponent nothing follows from it.
+            obstacles=[] if own else [f"it lacks {', '.join(weak)}"],
         )
-        if not own:
-            ruled = undecided(ruled, weak)
         beyond = sorted(faster - set(trained))
         words = f" Covers length {_listed(sorted(faster & set(trained)))}"
         words += f", not {_listed(beyond)}, where it is faster too." if beyond else ", all where it is faster."

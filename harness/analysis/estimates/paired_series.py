@@ -11,7 +11,7 @@ Source: Cochran, Sampling Techniques, third edition 1977, section 12.7 (double s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,9 +54,8 @@ class Arm:
 
     def levels(self) -> dict[int, Estimate]:
         """The partner's mean log seconds per length, over the processes of all labels."""
-        lengths = sorted({length for own in self.partner.values() for length in own})
-        samples = [np.concatenate([own[n] for own in self.partner.values() if n in own]) for n in lengths]
-        return dict(zip(lengths, statistics.related(samples), strict=True))
+        samples = _by_length(self.partner.values())
+        return dict(zip(samples, statistics.related([np.concatenate(s) for s in samples.values()]), strict=True))
 
 
 def arms(found: Iterable[Group], partner: str) -> dict[tuple[str, str], Arm]:
@@ -80,13 +79,18 @@ def _arm(groups: Sequence[Group], partner: str) -> Arm:
         else:
             apart.add(group.label)
     found = {label: own for label, own in found.items() if label not in apart}
-    return Arm(found, _p_value(list(found.values())))
+    return Arm(found, _p_value(found.values()))
 
 
-def _p_value(labels: Sequence[Mapping[int, Array]]) -> float:
-    """F test of the labels' means within the lengths, over all lengths; outlying processes are left out."""
+def _by_length(labels: Collection[Mapping[int, Array]]) -> dict[int, list[Array]]:
+    """Length, increasing → the values of every label that has it."""
     lengths = sorted({length for own in labels for length in own})
-    samples = [[own[n] for own in labels if n in own] for n in lengths]
+    return {length: [own[length] for own in labels if length in own] for length in lengths}
+
+
+def _p_value(labels: Collection[Mapping[int, Array]]) -> float:
+    """F test of the labels' means within the lengths, over all lengths; outlying processes are left out."""
+    samples = list(_by_length(labels).values())
     far = statistics.outlying([np.concatenate(s) for s in samples])
     between = within = freedom_between = freedom_within = 0.0
     for own, gone in zip(samples, far, strict=True):
@@ -105,8 +109,10 @@ def _p_value(labels: Sequence[Mapping[int, Array]]) -> float:
     return float(special.fdtrc(freedom_between, freedom_within, between / freedom_between / (within / freedom_within)))
 
 
-def series(found: Sequence[Group], partner: str) -> dict[tuple[str, str, str], Series]:
-    """(label, sweep, phase) → log step times over increasing lengths.
+def series(
+    found: Sequence[Group], partner: str, places: Mapping[tuple[str, str], Arm]
+) -> dict[tuple[str, str, str], Series]:
+    """(label, sweep, phase) → log step times over increasing lengths; `places` as `arms` gives them.
 
     Let m be a label's mean log time at a length, p that of the partner's side of the same processes, P the partner's
     over the processes of all labels, and β the slope of the one side on the other within the lengths, from 0 to 1.
@@ -115,12 +121,11 @@ def series(found: Sequence[Group], partner: str) -> dict[tuple[str, str, str], S
     labels (`Arm.unlike`), each label has its own processes alone.
     """
     steps = [g for g in found if g.phase != timing.STREAM]
-    places = arms(steps, partner)
     levels = {place: arm.levels() for place, arm in places.items() if arm.shared}
     result = {}
     for key in dict.fromkeys((g.label, g.sweep, g.phase) for g in steps):
-        label, *rest = key
-        place = (rest[0], rest[1])
+        label, sweep, phase = key
+        place = (sweep, phase)
         own = sorted((g for g in steps if (g.label, g.sweep, g.phase) == key), key=lambda g: g.length)
         plain = timing.series(own)
         beside = places[place].partner.get(label)

@@ -34,11 +34,15 @@ def times(record, model=1.0, partner=1.0):
     return msgspec.structs.replace(record, timing=msgspec.structs.replace(record.timing, blocks=blocks))
 
 
+def whole_series(groups):
+    return paired_series.series(groups, "hyenarec", paired_series.arms(groups, "hyenarec"))
+
+
 def of(groups, label, whole=True):
     own = [g for g in groups if g.label == label]
     if not whole:
         return timing.series(sorted(own, key=lambda g: g.length))
-    return paired_series.series(groups, "hyenarec")[label, "constant-tokens", "step"]
+    return whole_series(groups)[label, "constant-tokens", "step"]
 
 
 def test_every_process_counts_for_the_partner():
@@ -141,7 +145,7 @@ def test_rises_are_covered(trials, noise, processes):
     hits, counted = dict.fromkeys(STEEP, 0), 0
     for _ in range(trials):
         groups = timing.groups(folder(rng, STEEP, processes, NOISES[noise]))
-        whole = paired_series.series(groups, "hyenarec")
+        whole = whole_series(groups)
         intervals = {label: scaling.rise(whole[label, "constant-tokens", "step"])[0].interval() for label in STEEP}
         if None in intervals.values():
             # A length that lost too many processes has no interval, so there is nothing to be wrong.
