@@ -188,10 +188,12 @@ def verdicts(run, name):
 
 
 def fields(value):
-    """Names of all fields, nested; of a list those of its first item."""
+    """Names of all fields, nested; of a list those of its first item, of words none: only a noisy cell has flags."""
     if isinstance(value, dict):
         return {key: fields(inner) for key, inner in value.items()}
-    return [fields(value[0])] if isinstance(value, list) and value else type(value).__name__
+    if isinstance(value, list):
+        return [fields(inner) for inner in value[:1] if not isinstance(inner, str)]
+    return type(value).__name__
 
 
 def test_a_study_comes_back_as_from_one_machine_whatever_happens_to_its_jobs(cluster, runs):
