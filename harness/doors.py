@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ _HERE = Path(__file__).resolve().parent
 def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
     """Entry points of a group; finding them reads the metadata of every installed package."""
     return tuple(metadata.entry_points(group=group))
+
+
+@lru_cache(maxsize=64)
+def _names(folder: Path, changed: int) -> list[str]:
+    """Modules of a folder but those that begin with `_`; `changed`, when it last was, keeps one answer from another."""
+    return [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Door:
             UserError: A package's takes the name of another.
         """
         folder = _HERE.parent / self.place
-        names = [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+        names = _names(folder, folder.stat().st_mtime_ns)
         found = {name.replace("_", "-"): f"{self.package}.{name}" for name in names}
         for point in entry_points(self.group):
             if point.name in found:

@@ -104,16 +104,8 @@ class Evidence:
     @cached_property
     def laws(self) -> list[ScalingLaw]:
         """How each label's cost grows, per sweep."""
-        found = []
-        for (label, sweep, phase), own in self.series.items():
-            if phase != self.phase:
-                continue
-            lost = {c.length for c in self.censored if (c.kind, c.label, c.where) == ("speed", label, sweep)}
-            lengths = sorted(length for length in lost if length is not None)
-            law = scaling.scaling_law(label, sweep, own, tolerances=self.tolerances, censored_lengths=lengths)
-            if law is not None:
-                found.append(law)
-        return found
+        places = [(label, sweep) for label, sweep, phase in self.series if phase == self.phase]
+        return [law for place in places if (law := self.law(*place)) is not None]
 
     @cached_property
     def memory(self) -> list[MemoryPoint]:
@@ -225,7 +217,20 @@ class Evidence:
 
     def law(self, label: str, sweep: str) -> ScalingLaw | None:
         """Scaling law of one label in one sweep."""
-        return next((w for w in self.laws if (w.label, w.sweep) == (label, sweep)), None)
+        if (label, sweep) not in self._laws:
+            own = self.series.get((label, sweep, self.phase))
+            self._laws[label, sweep] = None if own is None else self._law(label, sweep, own)
+        return self._laws[label, sweep]
+
+    @cached_property
+    def _laws(self) -> dict[tuple[str, str], ScalingLaw | None]:
+        """Those that were asked for: thousands of resamples are fitted for each."""
+        return {}
+
+    def _law(self, label: str, sweep: str, own: Series) -> ScalingLaw | None:
+        lost = {c.length for c in self.censored if (c.kind, c.label, c.where) == ("speed", label, sweep)}
+        lengths = sorted(length for length in lost if length is not None)
+        return scaling.scaling_law(label, sweep, own, tolerances=self.tolerances, censored_lengths=lengths)
 
     def paths(self, labels: Iterable[str], sweep: str) -> list[str]:
         """Paths of the records that timed these labels."""

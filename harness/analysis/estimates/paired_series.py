@@ -75,7 +75,7 @@ def _arm(groups: Sequence[Group], partner: str) -> Arm:
         sides = [step_seconds(r, "partner", group.phase) for r in group.records]
         paired = all(r.timing is not None and r.timing.paired for r in group.records)
         if paired and all(s.size for s in sides) and {machine(r) for r in group.records} <= here:
-            found.setdefault(group.label, {})[group.length] = np.log([float(np.median(s)) for s in sides])
+            found.setdefault(group.label, {})[group.length] = np.log([statistics.median(s) for s in sides])
         else:
             apart.add(group.label)
     found = {label: own for label, own in found.items() if label not in apart}

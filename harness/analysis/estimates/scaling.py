@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class Series:
         """`[n]` step seconds, means of logs."""
         return np.exp([e.mean for e in self.logs])
 
+    @cached_property
     def resampled(self) -> Array | None:
         """`[R, n]` resampled step seconds; None with too few processes."""
         found = statistics.draws(self.logs)
@@ -228,7 +230,7 @@ def choose(series: Series, found: Sequence[Fit]) -> tuple[Law | None, Law]:
     constant, log, linear = found
     better = log if log.relative_error <= linear.relative_error else linear
     grows = [f for f in (log, linear) if f.growth_interval is not None and f.growth_interval[0] > 0]
-    resampled = series.resampled()
+    resampled = series.resampled
     if resampled is None:
         rises = better.growth_seconds > 0 and better.relative_error < constant.relative_error / 2
         return None, better.law if rises else "constant"
@@ -286,7 +288,7 @@ def challenge(law: Law, series: Series, tolerance: float) -> Challenge | None:
         return None
     predicted = _predict(law, small, small.seconds[None], series)
     ratio = float(series.seconds[-1] / predicted[0])
-    resampled = series.resampled()
+    resampled = series.resampled
     interval: Interval | None = None
     outcome: Outcome = "undecided"
     if resampled is not None:

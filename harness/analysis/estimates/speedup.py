@@ -33,7 +33,7 @@ def log_ratios(record: SpeedRecord, phase: str = "step") -> Array:
         model, partner = (step_seconds(record, side, phase) for side in ("model", "partner"))
         if not (model.size and partner.size):
             return np.empty(0)
-        return np.array([math.log(float(np.median(model)) / float(np.median(partner)))])
+        return np.array([math.log(statistics.median(model) / statistics.median(partner))])
     blocks = [b for b in record.timing.blocks if b.phase == phase]
     found = []
     for first, second in zip(blocks[::2], blocks[1::2], strict=False):
@@ -46,7 +46,7 @@ def log_ratios(record: SpeedRecord, phase: str = "step") -> Array:
 def process_log_ratio(record: SpeedRecord, phase: str = "step") -> float | None:
     """Median log ratio of one process; None without a pair."""
     found = log_ratios(record, phase)
-    return float(np.median(found)) if found.size else None
+    return statistics.median(found) if found.size else None
 
 
 def process_log_ratios(group: Group) -> list[float]:
@@ -246,7 +246,7 @@ def _positions(lengths: Array, logs: Array, expected: str) -> Array:
     changes = faster[:, 1:] != faster[:, :-1]
     rows, last = np.arange(len(logs)), changes.shape[1] - 1 - np.argmax(changes[:, ::-1], axis=1)
     before, after = logs[rows, last], logs[rows, last + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         crossing = lengths[last] * (lengths[last + 1] / lengths[last]) ** (before / (before - after))
     below = faster[:, -1] == (expected == "crosses")
     return np.where(changes.any(axis=1), crossing, np.where(below, 0.0, math.inf))

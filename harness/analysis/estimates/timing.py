@@ -82,7 +82,7 @@ def step_seconds(record: SpeedRecord, side: str, phase: str) -> Array:
 
 def process_seconds(group: Group) -> list[float]:
     """Median seconds per step of the model's side in each process."""
-    return [float(np.median(step_seconds(record, "model", group.phase))) for record in group.records]
+    return [statistics.median(step_seconds(record, "model", group.phase)) for record in group.records]
 
 
 def series(found: Iterable[Group]) -> Series:
