@@ -73,7 +73,7 @@ def accuracy(analysis: Analysis) -> Figure | None:
         # Long names leave a short panel.
         alone = len(groups) == 1 and not _side_by_side(analysis)
         roomy = alone or all(len(r.label) < LONGEST_NAME - 8 for r in rows)
-        one.set_title(f"{dataset}, histories of {length:,}" if length and roomy else dataset)
+        one.set_title(f"{dataset}, histories of {length:,}" if length and roomy else dataset, wrap=True)
     return figure
 
 
@@ -151,7 +151,7 @@ def differences(analysis: Analysis) -> Figure | None:
         limit(one, 0, dashed=False)
         one.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         one.set_xlabel("NDCG@10 difference (−1 to 1)")
-        one.set_title(f"{dataset}, {length:,} events" if length else dataset)
+        one.set_title(f"{dataset}, {length:,} events" if length else dataset, wrap=True)
     return figure
 
 
@@ -207,7 +207,7 @@ def frontier_figure(analysis: Analysis) -> Figure | None:
         one.set_xlim(low / 1.1, high * 1.1)
         log_axis(one, unit, "x")
         one.set_ylabel("test NDCG@10 (0 to 1)")
-        one.set_title(dataset)
+        one.set_title(dataset, wrap=True)
     legend(figure, present(looks, (r.label for _, points in found.values() for r, _ in points)), looks)
     return figure
 
@@ -251,7 +251,7 @@ def accuracy_length(analysis: Analysis) -> Figure | None:
         length_axis(one, lengths, "longest history (events)")
         widen(one, lengths)
         one.set_ylabel("test NDCG@10 (0 to 1)")
-        one.set_title(str(dataset))
+        one.set_title(str(dataset), wrap=True)
     labels = present(looks, (label for _, own in groups for label in own["label"]))
     name_lines(figure, axes, labels, looks, ends, [{} for _ in axes])
     return figure
@@ -303,7 +303,7 @@ def learning(analysis: Analysis) -> Figure | None:
         one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         one.set_xlabel("training time, evaluation excluded (s)")
         one.set_ylabel("validation NDCG@10 (0 to 1)")
-        one.set_title(f"{dataset}, histories of {length:,}" if length else dataset)
+        one.set_title(f"{dataset}, histories of {length:,}" if length else dataset, wrap=True)
         target = next((t.target for t in analysis.times_to_quality if (t.dataset, t.length) == (dataset, length)), None)
         if target is not None:
             rule(one, target, f"target {target:.3f}")

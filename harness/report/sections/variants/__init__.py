@@ -112,7 +112,8 @@ def variants(analysis: Analysis) -> Figure | None:
         )
         rows_of_intervals(one, found, looks)
         one.set_xlabel("test NDCG@10 (0 to 1)")
-        one.set_title(table["dataset"] + (f", histories of {table['length']:,}" if table["length"] else ""))
+        words = f"{table['dataset']}, histories of {table['length']:,}" if table["length"] else table["dataset"]
+        one.set_title(words, wrap=True)
     return figure
 
 
