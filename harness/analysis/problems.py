@@ -335,7 +335,10 @@ def _provenance(folder: Folder) -> Iterable[str]:
         yield f"{_count(dirty, 'record')} from a checkout with uncommitted changes."
     places = machines(folder)
     if len(places) > 1:
-        yield f"Records of {len(places)} machines are mixed: {', '.join(f'{m.name} ({m.records})' for m in places)}."
+        words = [
+            f"{m.name}, {m.cores_usable} of {m.cores} cores, {m.system} ({_count(m.records, 'record')})" for m in places
+        ]
+        yield f"Records of {len(places)} machines are mixed: {'; '.join(words)}."
     timed = [r for r in found if isinstance(r, SpeedRecord) and r.timing is not None]
     beside = [r.provenance.beside for r in timed if r.provenance.beside]
     if beside:
