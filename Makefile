@@ -35,7 +35,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m "not simulation and not slow and not gpu and not faults and not slurm"
 
-# A Slurm of one node, started as root (apt-get install slurm-wlm munge), and the workflow on it; two minutes.
+# What a Slurm is asked for, and the workflow on one of one node, started as root (apt-get install slurm-wlm munge); three minutes.
 test-slurm: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/workflow
 

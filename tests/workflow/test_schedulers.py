@@ -113,6 +113,7 @@ def words(found, rule, attempt):
     return options
 
 
+@pytest.mark.slurm
 def test_a_timed_cell_asks_for_a_node_and_ten_speed_cells_are_one_job(project, tmp_path):
     training = {**STUDY["training"], "lengths": [8], "timed": False, "timeout_seconds": 600}
     study = {**STUDY, "threads": 2, "memory_limit_bytes": 4 << 30, "training": training}
@@ -134,6 +135,7 @@ def test_a_timed_cell_asks_for_a_node_and_ten_speed_cells_are_one_job(project, t
     assert set(found) == {(rule, attempt) for rule in ("speed", "training") for attempt in (1, 2)}
 
 
+@pytest.mark.slurm
 def test_a_timed_cell_on_a_gpu_asks_for_one_and_for_all_cores_where_the_study_names_none(project, tmp_path):
     study = {**STUDY, "device": "cuda", "threads": None}
     found, output = requests(project, tmp_path, "--retries", "0", study=study)
@@ -144,6 +146,7 @@ def test_a_timed_cell_on_a_gpu_asks_for_one_and_for_all_cores_where_the_study_na
             assert "cpus-per-task" not in line
 
 
+@pytest.mark.slurm
 def test_a_study_whose_device_depends_on_the_machine_is_refused(project, tmp_path):
     found, output = requests(project, tmp_path, "--retries", "0", study={**STUDY, "device": "auto"})
     assert not found
