@@ -10,6 +10,7 @@ from harness.analysis.rows import Law
 from harness.analysis.ruling import (
     Rule,
     Ruling,
+    after_holm,
     brackets,
     challenge,
     challenge_words,
@@ -30,10 +31,11 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     The statistic is the exponent b of the part of the cost per token that grows, u + a·L^b, u of any sign. Supported
     when its whole interval lies within the margin of 1 and the linear law, fitted up to a quarter of the largest
     length, passes its challenge there; undecided is no support. Refuted when the whole interval lies farther
-    from 1 than the margin, or the data single out the constant law. Overall: every kernel.
+    from 1 than the margin, or the data single out the constant law. Overall: every kernel; where one refutes, after
+    Holm's correction over all.
     """
     allowed = margin(card)
-    variants = []
+    variants, p_values = [], []
     for name, label, sweep in evidence.named_arms(evidence.opponents(card)):
         law, gaps = evidence.law(label, sweep), evidence.gaps(label, sweep)
         own = evidence.series.get((label, sweep, evidence.phase))
@@ -50,6 +52,8 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
             verdict = "supported"
         elif outside or law.chosen == "constant":
             verdict = "refuted"
+        # What does not grow at all is no exponent off by chance.
+        p_values.append(0.0 if law.chosen == "constant" else found.p_value(1 - allowed, 1 + allowed))
         variants.append(
             ruled(
                 card,
@@ -69,7 +73,8 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 obstacles=evidence.obstacles([label], sweep),
             )
         )
-    return conjunction(card, variants, "speed cells of an attention model at constant tokens"), variants
+    overall = conjunction(card, variants, "speed cells of an attention model at constant tokens")
+    return after_holm(overall, p_values, "kernels"), variants
 
 
 def _size(found: Growth, series: Series, allowed: float) -> int | None:

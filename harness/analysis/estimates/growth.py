@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.statistics import Array
@@ -30,12 +31,23 @@ class Growth:
         interval: 95 %; an end beyond the exponents tried is None.
         coefficient: a.
         linear: Coefficients of the other columns.
+        squares: t² of every exponent tried: how much worse its best fit is than the best of all.
+        freedom: Degrees of freedom of that t.
     """
 
     exponent: float
     interval: OpenInterval | None
     coefficient: float
     linear: tuple[float, ...]
+    squares: Array
+    freedom: float
+
+    def p_value(self, low: float, high: float) -> float:
+        """One-sided p-value against an exponent from `low` to `high`, by profile t at the nearer end."""
+        if self.interval is None or low <= self.exponent <= high:
+            return 1.0
+        nearer = high if self.exponent > high else low
+        return float(special.stdtr(self.freedom, -math.sqrt(np.interp(nearer, _GRID, self.squares))))
 
     def moved(self, by: float) -> OpenInterval | None:
         """The interval, shifted."""
@@ -99,6 +111,8 @@ def growth(
         interval=_ends(profile - profile[best] - room, best),
         coefficient=float(coefficients[best]),
         linear=tuple(float(c) for c in linear),
+        squares=(profile - profile[best]) / variance,
+        freedom=degrees,
     )
 
 
