@@ -5,13 +5,17 @@ import pytest
 from examples import LENGTHS, MODELS, PARTNER, example, with_labels
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from harness.data.catalogue import DataSource, Planted
+from harness.data.generated.planted import oracles
 from harness.report.drawing import _apart, shown
-from harness.report.section import draw, figure_names, figures
+from harness.report.section import draw, figure_names, figures, sections
 from harness.report.theme import ACCENT, styles, themed
 
 FIGURES = figure_names()
 # What two models that were trained at one length do not give.
-LACKING = {"accuracy-length", "layers-share", "variants"}
+LACKING = {"accuracy-lag", "accuracy-length", "layers-share", "variants"}
+# No cell of the full ones timed a step without its layers, and none trained on planted data.
+ABSENT = {"accuracy-lag", "layers-share"}
 FULL = {
     "energy": True,
     "operator": True,
@@ -27,17 +31,34 @@ def full():
 
 
 def test_every_figure_can_be_drawn(full):
-    assert len(FIGURES) == 22
     drawn = {name for name in FIGURES if draw(full, name) is not None}
-    # No cell of these timed a step without its layers.
-    assert drawn == set(FIGURES) - {"layers-share"}
+    assert drawn == set(FIGURES) - ABSENT
+
+
+def test_accuracy_is_drawn_against_the_lag_of_planted_data():
+    """With what an oracle reaches that knows the lag: the same data drawn anew."""
+    names = {"far": 9, "near": 1}
+    found = example(speed=False, memory=False, problems=False, oom=(), datasets=tuple(names))
+    data = {n: DataSource(format="synthetic", planted=Planted(lag=lag, users=200)) for n, lag in names.items()}
+    found = msgspec.structs.replace(found, study=msgspec.structs.replace(found.study, data=data))
+    (axes,) = draw(found, "accuracy-lag").axes
+    assert set(axes.get_xticks()) >= {1, 9}
+    dashed = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "--"]
+    expected = [[oracles(data[n].planted)[what] for n in ("near", "far")] for what in ("lag known", "popularity")]
+    assert [list(y) for y in dashed] == expected
+    words = sections()["accuracy"].see["accuracy-lag"](found)
+    assert "9 events back" in words
+    assert "hyenarec" in words
+    # One lag, or planted data that differ in more, are no curve.
+    alone = msgspec.structs.replace(found, study=msgspec.structs.replace(found.study, data={"near": data["near"]}))
+    assert draw(alone, "accuracy-lag") is None
 
 
 # Figures of rows name them at their ticks.
 ROWS = {"accuracy", "differences", "growth", "margins", "memory-longest", "speedup-intervals", "variants"}
 
 
-@pytest.mark.parametrize("name", sorted({*FIGURES} - {"layers-share"}))
+@pytest.mark.parametrize("name", sorted({*FIGURES} - ABSENT))
 def test_axes_name_their_quantity_and_unit(name, full):
     figure = draw(full, name)
     for axes in figure.axes:
@@ -81,7 +102,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("labels", [tuple(MODELS)[:5], tuple(MODELS), LONG], ids=["five", "seven", "long names"])
-@pytest.mark.parametrize("name", [n for n in FIGURES if n not in {"layers-share", "operator-time", "operator-error"}])
+@pytest.mark.parametrize("name", [n for n in FIGURES if n not in {*ABSENT, "operator-time", "operator-error"}])
 def test_no_two_texts_overlap(name, labels):
     if labels is LONG:
         analysis = with_labels(example(tuple(MODELS)[:5], energy=True, training_lengths=(64, 128)), LONG)

@@ -34,6 +34,7 @@ from harness.report.drawing import (
 )
 from harness.report.numbers import counted, duration, number
 from harness.report.section import Section
+from harness.report.sections.accuracy.lag import accuracy_lag, see_lag
 from harness.report.theme import MUTED, Style, length_axis, log_axis
 
 _PAGE_INCHES = 8.4
@@ -473,6 +474,7 @@ SECTION = Section(
         "differences": differences,
         "frontier": frontier_figure,
         "accuracy-length": accuracy_length,
+        "accuracy-lag": accuracy_lag,
         "learning": learning,
     },
     see={
@@ -480,6 +482,7 @@ SECTION = Section(
         "differences": see_differences,
         "frontier": see_frontier,
         "accuracy-length": see_length,
+        "accuracy-lag": see_lag,
         "learning": see_learning,
     },
     data=data,
