@@ -386,7 +386,9 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _cells(options: argparse.Namespace) -> int:
+    from harness.records.spec import SpeedSpec
     from harness.run.sweep import changed_data, tasks
+    from harness.study.cells import Cell
 
     asks_stale = options.stale or options.remove_stale
     # Records of another machine or time have no study of their name here, and none is needed to list stale ones.
@@ -396,10 +398,18 @@ def _cells(options: argparse.Namespace) -> int:
     folder = options.results or Path("results") / study.name
     if asks_stale:
         return _stale(folder, remove=options.remove_stale)
-    changed = changed_data(study, folder)
-    for cell in tasks(study):
+    changed, wanted = changed_data(study, folder), tasks(study)
+    partners = {
+        cell.key: cell.spec.partner.label
+        for cell in wanted
+        if isinstance(cell, Cell) and isinstance(cell.spec, SpeedSpec)
+    }
+    # A card with a challenger of its own asks for cells beside that one, whose names differ in their keys alone.
+    several = len(set(partners.values())) > 1
+    for cell in wanted:
         word = "changed" if cell.key in changed else "done   " if (folder / cell.path).is_file() else "missing"
-        print(f"{word} {cell.kind:8} {cell.key}")
+        beside = f" against {partners[cell.key]}" if several and cell.key in partners else ""
+        print(f"{word} {cell.kind:8} {cell.key}{beside}")
     _warn_of_data(changed, folder)
     return 0
 

@@ -51,8 +51,19 @@ def columns(analyses: Sequence[Analysis]) -> list[Column]:
             own = [row for row in measured if row.dataset == dataset and row.length in (None, length)]
             found.append(Column(analysis.study.name, dataset, int(length or 0), {row.label: row for row in own}))
     if not found:
-        raise UserError("no trained model among these records; name folders that hold training records")
+        raise UserError(_nothing(analyses))
     return found
+
+
+def _nothing(analyses: Sequence[Analysis]) -> str:
+    """Why there is no table."""
+    collapsed = sum(len(row.collapsed_seeds) for analysis in analyses for row in analysis.accuracy)
+    if not collapsed:
+        return "no trained model among these records; name folders that hold training records"
+    return (
+        f"{collapsed} training{'' if collapsed == 1 else 's'} among these records, all collapsed: none ranks above "
+        "popularity, so there is no mean of them; raise `epochs` or `learning_rate` in the study and sweep again"
+    )
 
 
 def accuracy_markdown(analyses: Sequence[Analysis]) -> str:

@@ -59,7 +59,8 @@ def test_a_package_brings_a_format_by_an_entry_point(tmp_path, monkeypatch, caps
 def test_an_unknown_format_is_refused_when_the_study_is_read(tmp_path, capsys):
     assert cli.main(["cells", study(tmp_path, "parirs")]) == 64
     error = capsys.readouterr().err
-    assert "unknown format of data set 'own' 'parirs'. Did you mean 'pairs'? Legal: pairs, ratings, sequences" in error
+    legal = ", ".join(sorted({*formats.names(), "synthetic"}))
+    assert f"unknown format of data set 'own' 'parirs'. Did you mean 'pairs'? Legal: {legal}." in error
     assert len(error.splitlines()) == 1
 
 

@@ -22,6 +22,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         if not points:
             variants.append(missing(card, name, gaps or [f"paired speed cells of {label} in {sweep}"]))
             continue
+        # `interval` holds for one length alone; a rule about several goes by `simultaneous`, which holds for all.
         last = points[-1]
         verdict: Verdict = "inconclusive"
         # No interval (fewer than three processes) or a missing cell: inconclusive at most.

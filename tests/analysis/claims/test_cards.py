@@ -158,7 +158,7 @@ def test_a_package_brings_a_rule_by_an_entry_point(tmp_path, monkeypatch):
 
 
 def test_every_published_claim_has_a_rule():
-    assert {card.rule for cards in shipped_cards().values() for card in cards} == set(RULES.modules())
+    assert {card.rule for cards in shipped_cards().values() for card in cards} <= set(RULES.modules())
 
 
 @pytest.mark.parametrize(

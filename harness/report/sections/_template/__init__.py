@@ -21,7 +21,10 @@ from harness.report.section import Section
 
 
 def flags(analysis: Analysis) -> Figure | None:
-    """Cells with a flag by model; None where the records hold nothing to draw, and the figure is left out."""
+    """Cells with a flag by model; None where the records hold nothing to draw, and the figure is left out.
+
+    What an analysis holds: harness/analysis/results.py and rows.py.
+    """
     flagged = frame([record for record in analysis.records if record.flags])
     if flagged.empty:
         return None
