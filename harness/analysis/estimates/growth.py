@@ -39,7 +39,7 @@ class Growth:
     interval: OpenInterval | None
     coefficient: float
     linear: tuple[float, ...]
-    squares: Array
+    squares: tuple[float, ...]
     freedom: float
 
     def p_value(self, low: float, high: float) -> float:
@@ -104,14 +104,15 @@ def growth(
     linear, *_ = np.linalg.lstsq(columns * scale[:, None], target - coefficients[best] * shapes[:, best], rcond=None)
     misfit = float(profile[best]) / left
     variance, degrees = (misfit, float(left)) if errors is None else (max(1.0, misfit), freedom)
+    limit = statistics.t_quantile(degrees) ** 2
     # Measurements that a law fits exactly still decide between exponents: by more than rounding.
-    room = max(statistics.t_quantile(degrees) ** 2 * variance, 1e-12 * float(target @ target))
+    room = max(limit * variance, 1e-12 * float(target @ target))
     return Growth(
         exponent=float(_GRID[best]),
         interval=_ends(profile - profile[best] - room, best),
         coefficient=float(coefficients[best]),
         linear=tuple(float(c) for c in linear),
-        squares=(profile - profile[best]) / variance,
+        squares=tuple(float(q) for q in limit * (profile - profile[best]) / room),
         freedom=degrees,
     )
 
