@@ -35,6 +35,7 @@ from harness.report.drawing import (
 from harness.report.numbers import counted, duration, number
 from harness.report.section import Section
 from harness.report.sections.accuracy.lag import accuracy_lag, see_lag
+from harness.report.sections.accuracy.means import means_against
 from harness.report.theme import MUTED, Style, length_axis, log_axis
 
 _PAGE_INCHES = 8.4
@@ -247,7 +248,7 @@ def accuracy_length(analysis: Analysis) -> Figure | None:
     figure, axes = panels(len(groups), 2.6, columns=min(2, len(groups)))
     ends: list[Ends] = []
     for one, (dataset, own) in zip(axes, groups, strict=True):
-        ends.append(_length_panel(one, own, looks))
+        ends.append(means_against("length", one, own, looks))
         lengths = sorted(set(own["length"]))
         length_axis(one, lengths, "longest history (events)")
         widen(one, lengths)
@@ -256,32 +257,6 @@ def accuracy_length(analysis: Analysis) -> Figure | None:
     labels = present(looks, (label for _, own in groups for label in own["label"]))
     name_lines(figure, axes, labels, looks, ends, [{} for _ in axes])
     return figure
-
-
-def _length_panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, Style]) -> Ends:
-    labels = present(looks, rows["label"])
-    # Side by side: bands of models that differ little would hide each other.
-    shifts = {label: 1.03 ** (place - (len(labels) - 1) / 2) for place, label in enumerate(labels)}
-    own = rows.sort_values("length")
-    own = own.assign(x=own["length"] * own["label"].map(shifts))
-    for x, label, (low, high) in zip(own["x"], own["label"], own["interval"], strict=True):
-        axes.plot([x, x], [low, high], "-", color=looks[label].colour, linewidth=0.9, alpha=0.8)
-    sns.lineplot(
-        own,
-        x="x",
-        y="mean",
-        estimator=None,
-        style="label",
-        markers={label: looks[label].marker for label in labels},
-        dashes=False,
-        size="label",
-        sizes={label: looks[label].width for label in labels},
-        markersize=4.6,
-        markeredgecolor="white",
-        **look_of_hues(looks, labels, axes),
-    )
-    last = own.groupby("label").last()
-    return {label: (float(last["length"][label]), float(last["mean"][label])) for label in labels}
 
 
 def learning(analysis: Analysis) -> Figure | None:
