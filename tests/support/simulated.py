@@ -103,19 +103,26 @@ def _places(labels, processes):
     return cells, [factories.speed_record(cell, truths, rng) for cell in cells]
 
 
-def folder(rng, costs: Costs, processes, noise=NOISES["3 %"]):
-    """A study of these labels, the first of them `hyenarec`, as if read from its folder."""
-    cells, plain = _places(tuple(costs), processes)
-    seconds, ratios = logs(rng, costs, processes, noise)
+def folder(rng, costs: Costs, processes: int | Mapping[str, int], noise=NOISES["3 %"]):
+    """A study of these labels, the first of them `hyenarec`, as if read from its folder.
+
+    `processes` are those of a length, one number or one a label.
+    """
+    of = processes if isinstance(processes, Mapping) else dict.fromkeys(costs, processes)
+    most = max(of.values())
+    cells, plain = _places(tuple(costs), most)
+    seconds, ratios = logs(rng, costs, most, noise)
     counted = []
     for cell, record, own, ratio in zip(cells, plain, seconds.flat, ratios.flat, strict=True):
+        if cell.spec.replicate >= of[cell.label]:
+            continue
         blocks = [
             Block(side="model", phase="step", steps=1, seconds=float(np.exp(own))),
             Block(side="partner", phase="step", steps=1, seconds=float(np.exp(own - ratio))),
         ]
         timed = msgspec.structs.replace(record, timing=Timing(paired=True, warmups=[], blocks=blocks))
         counted.append(Counted(cell, timed, "ok", None, False))
-    return Folder(Manifest(study=Study(name="x"), claims=[], cells=cells), counted, [], [], [])
+    return Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
 
 
 def rulings(found: Folder, claims):
