@@ -111,19 +111,24 @@ def nonnegative(columns: Array, seconds: Array) -> tuple[Array, Array]:
     gram = ((design[:, None] * design).reshape(-1, count) @ inverse**2).reshape(width, width, rows)
     best = np.full(rows, float(count))
     chosen = np.zeros((width, rows))
+    left = np.arange(rows)
     for size in range(width, 0, -1):
         for subset in itertools.combinations(range(width), size):
             picked = list(subset)
-            solution, volume = _solve(gram[picked][:, picked], moments[picked])
-            squares = count - (solution * moments[picked]).sum(axis=0)
+            own = moments[np.ix_(picked, left)]
+            solution, volume = _solve(gram[np.ix_(picked, picked, left)], own)
+            squares = count - (solution * own).sum(axis=0)
             # A set of columns that the lengths cannot tell apart has nothing to add to its subsets.
-            better = (volume > _SINGULAR) & (solution >= 0).all(axis=0) & (squares < best - 1e-12)
-            best = np.where(better, squares, best)
-            chosen = np.where(better, 0.0, chosen)
-            chosen[picked] = np.where(better, solution, chosen[picked])
-        # Where all columns together need no sign bound, no subset of them fits better.
-        if size == width and better.all():
-            break
+            better = (volume > _SINGULAR) & (solution >= 0).all(axis=0) & (squares < best[left] - 1e-12)
+            won = left[better]
+            best[won] = squares[better]
+            chosen[:, won] = 0.0
+            chosen[np.ix_(picked, won)] = solution[:, better]
+        if size == width:
+            # Where all columns together need no sign bound, no subset of them fits better.
+            left = left[~better]
+            if not left.size:
+                break
     return chosen.T / scale, np.maximum(best, 0.0)
 
 

@@ -165,20 +165,20 @@ def related(samples: Sequence[ArrayLike]) -> list[Estimate]:
     experiments, Statistical Applications in Genetics and Molecular Biology 2004, equations in section 3 and 6.2.
     """
     kept = [np.asarray(s, dtype=np.float64)[~far] for s, far in zip(samples, outlying(samples), strict=True)]
-    usable = [v for v in kept if v.size >= MINIMUM_PROCESSES]
-    own = np.array([v.size - 1 for v in usable], dtype=np.float64)
-    variances = np.array([v.var(ddof=1) for v in usable])
+    spreads = [float(v.var(ddof=1)) if v.size >= MINIMUM_PROCESSES else None for v in kept]
+    own = np.array([v.size - 1 for v, s in zip(kept, spreads, strict=True) if s is not None], dtype=np.float64)
+    variances = np.array([s for s in spreads if s is not None], dtype=np.float64)
     total = float(own.sum())
     pooled = float(own @ variances) / total if total else 0.0
     prior = _prior_freedom(variances, own)
     found = []
-    for values in kept:
+    for values, spread in zip(kept, spreads, strict=True):
         freedom = values.size - 1
-        if values.size < MINIMUM_PROCESSES:
+        if spread is None:
             found.append(Estimate(float(values.mean()), None, freedom, values.size))
             continue
         borrowed = min(prior, total - freedom)
-        variance = (prior * pooled + freedom * float(values.var(ddof=1))) / (prior + freedom)
+        variance = (prior * pooled + freedom * spread) / (prior + freedom)
         error = math.sqrt(variance / values.size)
         found.append(Estimate(float(values.mean()), error, freedom + borrowed, values.size, borrowed=borrowed))
     return found
@@ -263,8 +263,8 @@ def _orders(columns: int, count: int, seed: int) -> list[NDArray[np.int64]]:
 @lru_cache(maxsize=256)
 def _slices(freedom: float, count: int) -> Array:
     """The middle of every one of `count` equally probable slices of a t distribution, increasing."""
-    levels: Array = (np.arange(count) + 0.5) / count
-    return np.asarray(special.stdtrit(freedom, levels), dtype=np.float64)
+    below = np.asarray(special.stdtrit(freedom, (np.arange(count // 2) + 0.5) / count), dtype=np.float64)
+    return np.concatenate([below, np.zeros(count % 2), -below[::-1]])
 
 
 def quantiles(values: Array) -> tuple[float, float]:
