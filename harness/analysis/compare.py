@@ -1,7 +1,8 @@
 """Two folders of records, of two machines or two commits: what changed beyond noise.
 
-A cell is the same in both when kind, label, sweep or data set, length, and replicate or seed are. Times
-are compared per point, over its processes. A row of time or speed-up counts as changed when its interval,
+A cell is the same in both when kind, label, sweep or data set, length, replicate or seed, and whom it was timed
+beside are. Times are compared per point, over its processes beside the timing partner; beside another challenger
+of the study's claims its speed-ups alone. A row of time or speed-up counts as changed when its interval,
 simultaneous over the lengths of its label and sweep, leaves out 1 and its ratio exceeds the larger A/A
 noise floor of the two sets; without both floors nothing is said of it (null). Step times drift from one
 session to the next, by up to a tenth on the machines at hand, which no interval of a session shows: they
@@ -35,6 +36,8 @@ MEMORY_TOLERANCE = 0.05
 # Factor that a step's absolute time may differ by between two sessions of one commit on one machine.
 SESSION_DRIFT = 1.15
 PHASES = ("step", "forward")
+# Sweep → A/A noise floor.
+_Floors = dict[str, float | None]
 Quantity = Literal["step-seconds", "forward-seconds", "speed-up", "peak-bytes", "ndcg@10", "status"]
 
 
@@ -42,7 +45,7 @@ class Change(Row, frozen=True):
     """One quantity of one point in both sets.
 
     Attributes:
-        quantity: `step-seconds`, `forward-seconds`, `speed-up` (of the timing partner over `label`),
+        quantity: `step-seconds`, `forward-seconds`, `speed-up` (of `partner` over `label`),
             `peak-bytes` (less that at a tiny batch), `ndcg@10` (test) or `status` of a cell.
         where: Sweep, or data set.
         first: Value in the first set; `second` in the second; null for `status`.
@@ -55,6 +58,7 @@ class Change(Row, frozen=True):
         floor: Factor within which a ratio is noise.
         changed: Beyond noise; null where the records cannot tell.
         detail: Why they cannot tell, or what changed.
+        partner: Whose speed-up it is, or beside whom a cell was timed; null: the timing partner.
     """
 
     quantity: Quantity
@@ -71,6 +75,7 @@ class Change(Row, frozen=True):
     simultaneous: Interval | None = None
     floor: float | None = None
     detail: str = ""
+    partner: str | None = None
 
 
 class SetRow(Row, frozen=True):
@@ -127,8 +132,14 @@ def compare(first: Path, second: Path) -> Comparison:
             f"{first} and {second} have no cell in common: same label, sweep or data set, length, and replicate or "
             "seed; name two folders of one study, such as results/cpu and results/reference/cpu-2core"
         )
-    floors = [_floors(own) for own in (one, two)]
-    changes = [*_status(one, two, common), *_times(one, two, *floors), *_memory(one, two), *_accuracy(one, two)]
+    floors = [_floors(own, own.partner) for own in (one, two)]
+    changes = [
+        *_status(one, two, common),
+        *_times(one, two, floors),
+        *_beside(one, two),
+        *_memory(one, two),
+        *_accuracy(one, two),
+    ]
     return Comparison(
         schema=COMPARISON_SCHEMA,
         first=_row(first, one, floors[0]),
@@ -159,8 +170,8 @@ def _non_causal(own: Set) -> set[str]:
     return {record.label for record in records if record.model is not None and not record.model.causal}
 
 
-def _floors(own: Set) -> dict[str, float | None]:
-    found = speedup.controls(own.groups, own.partner)
+def _floors(own: Set, partner: str) -> _Floors:
+    found = speedup.controls(own.groups(partner), partner)
     return {floor.sweep: floor.factor for floor in speedup.noise_floors(found)}
 
 
@@ -177,24 +188,45 @@ def _status(one: Set, two: Set, common: Sequence[Where]) -> Iterator[Change]:
                 changed=True,
                 detail=f"{before} before, {after} after ({'replicate' if where.kind == 'speed' else 'seed'} "
                 f"{where.number})",
+                partner=where.beside,
             )
 
 
 # --- time ----------------------------------------------------------------------------------------
 
 
-def _times(
-    one: Set, two: Set, first_floors: dict[str, float | None], second_floors: dict[str, float | None]
-) -> Iterator[Change]:
-    pairs = [(a, b) for a in one.groups for b in two.groups if _point(a) == _point(b) and a.phase in PHASES]
-    for label, sweep, phase in dict.fromkeys((a.label, a.sweep, a.phase) for a, _ in pairs):
-        own = [(a, b) for a, b in pairs if (a.label, a.sweep, a.phase) == (label, sweep, phase)]
-        floors = [given.get(sweep) for given in (first_floors, second_floors)]
-        floor = None if None in floors else max(f for f in floors if f is not None)
+def _times(one: Set, two: Set, floors: Sequence[_Floors]) -> Iterator[Change]:
+    for label, sweep, phase, own in _arms(one.groups(one.partner), two.groups(two.partner)):
+        floor = _greater(floors, sweep)
         drift = None if floor is None else max(floor, SESSION_DRIFT)
         yield from _ratios("step-seconds" if phase == "step" else "forward-seconds", own, _seconds, drift)
         if phase == "step" and label not in (one.partner, two.partner) and one.partner == two.partner:
             yield from _ratios("speed-up", own, speedup.log_estimate, floor)
+
+
+def _beside(one: Set, two: Set) -> Iterator[Change]:
+    """Speed-ups of the other challengers, each over the labels that were timed beside it."""
+    for challenger in one.challengers():
+        if challenger not in two.challengers():
+            continue
+        floors = [_floors(own, challenger) for own in (one, two)]
+        for label, sweep, phase, own in _arms(one.groups(challenger), two.groups(challenger)):
+            if phase == "step" and label != challenger:
+                for change in _ratios("speed-up", own, speedup.log_estimate, _greater(floors, sweep)):
+                    yield msgspec.structs.replace(change, partner=challenger)
+
+
+def _arms(one: Sequence[Group], two: Sequence[Group]) -> Iterator[tuple[str, str, str, list[tuple[Group, Group]]]]:
+    """Label, sweep and phase, with their points in both."""
+    pairs = [(a, b) for a in one for b in two if _point(a) == _point(b) and a.phase in PHASES]
+    for key in dict.fromkeys((a.label, a.sweep, a.phase) for a, _ in pairs):
+        yield *key, [(a, b) for a, b in pairs if (a.label, a.sweep, a.phase) == key]
+
+
+def _greater(floors: Sequence[_Floors], sweep: str) -> float | None:
+    """The greater noise floor of the two sets; None where one has none."""
+    found = [given.get(sweep) for given in floors]
+    return None if None in found else max(f for f in found if f is not None)
 
 
 def _point(group: Group) -> tuple[str, str, str, int]:
@@ -246,8 +278,8 @@ def _ratios(
 
 
 def _memory(one: Set, two: Set) -> Iterator[Change]:
-    after = {(p.label, p.sweep, p.length): p for p in memory.points(two.folder)}
-    for before in memory.points(one.folder):
+    after = {(p.label, p.sweep, p.length): p for p in memory.points(two.beside(two.partner))}
+    for before in memory.points(one.beside(one.partner)):
         other = after.get((before.label, before.sweep, before.length))
         if other is None:
             continue
@@ -278,7 +310,11 @@ def _accuracy(one: Set, two: Set) -> Iterator[Change]:
     for before in accuracy.runs(one.folder):
         for after in accuracy.runs(two.folder):
             key = (before.dataset, before.label, before.length)
-            if key != (after.dataset, after.label, after.length) or not (before.records and after.records):
+            if key != (after.dataset, after.label, after.length):
+                continue
+            if (change := _collapsed(before, after)) is not None:
+                yield change
+            if not (before.records and after.records):
                 continue
             if before.split != after.split:
                 yield Change(
@@ -296,6 +332,25 @@ def _accuracy(one: Set, two: Set) -> Iterator[Change]:
         found = [(a, b, result) for a, b in own if (result := accuracy.difference(b, a)) is not None]
         for before, after, (row, estimate, _) in found:
             yield _difference(before, after, row, estimate, len(found))
+
+
+def _collapsed(before: accuracy.Runs, after: accuracy.Runs) -> Change | None:
+    """Seeds in both that collapsed in one set alone; these stand in no mean."""
+    lost = [{r.seed for r in own.collapsed} for own in (before, after)]
+    common = (lost[0] | set(before.seeds)) & (lost[1] | set(after.seeds))
+    first, second = (sorted(own & common) for own in lost)
+    if first == second:
+        return None
+    words = [f"seed {', '.join(map(str, seeds))}" if seeds else "none" for seeds in (first, second)]
+    return Change(
+        quantity="status",
+        label=before.label,
+        where=before.dataset,
+        length=before.length,
+        counts=(len(before.records), len(after.records)),
+        changed=True,
+        detail=f"collapsed: {words[0]} before, {words[1]} after",
+    )
 
 
 def _difference(

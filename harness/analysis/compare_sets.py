@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Folder, load
 from harness.analysis.rows import Row
 from harness.records.schema import Record
+from harness.records.spec import SpeedSpec
 
 # What a spec says of the point itself; all else in it is how the point was measured.
 _COORDINATES = {"kind", "sweep", "dataset", "length", "replicate", "seed"}
@@ -25,6 +27,7 @@ class Where(Row, frozen=True):
     Attributes:
         where: Sweep, or data set.
         number: Replicate, or seed.
+        beside: Whom a speed cell's label was timed beside; null: the study's timing partner, and for trainings.
     """
 
     kind: Literal["speed", "training"]
@@ -32,6 +35,7 @@ class Where(Row, frozen=True):
     where: str
     length: int | None
     number: int
+    beside: str | None = None
 
 
 class Difference(Row, frozen=True):
@@ -55,12 +59,28 @@ class Set:
 
     folder: Folder
     cells: dict[Where, Record]
-    groups: list[Group]
 
     @property
     def partner(self) -> str:
         """Label of the timing partner."""
         return self.folder.manifest.study.timing_partner
+
+    def challengers(self) -> list[str]:
+        """Labels that others were timed beside, the timing partner not among them."""
+        return list(dict.fromkeys(where.beside for where in self.cells if where.beside is not None))
+
+    def beside(self, partner: str) -> Folder:
+        """The folder without the speed cells that were timed beside another label than this."""
+        counted = [
+            c
+            for c in self.folder.counted
+            if not isinstance(c.cell.spec, SpeedSpec) or c.cell.spec.partner.label == partner
+        ]
+        return dataclasses.replace(self.folder, counted=counted)
+
+    def groups(self, partner: str) -> list[Group]:
+        """The points that were timed beside one label."""
+        return timing.groups(self.beside(partner))
 
 
 def read_set(path: Path) -> Set:
@@ -70,6 +90,7 @@ def read_set(path: Path) -> Set:
         UserError: It has no readable study.json.
     """
     folder = load(path)
+    partner = folder.manifest.study.timing_partner
     found = {}
     for counted in folder.counted:
         if counted.record is not None:
@@ -80,9 +101,10 @@ def read_set(path: Path) -> Set:
                 where=spec.where,
                 length=spec.length,
                 number=spec.number,
+                beside=spec.partner.label if isinstance(spec, SpeedSpec) and spec.partner.label != partner else None,
             )
             found[where] = counted.record
-    return Set(folder, found, timing.groups(folder))
+    return Set(folder, found)
 
 
 def differences(one: Set, two: Set, common: Sequence[Where]) -> list[Difference]:

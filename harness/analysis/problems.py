@@ -187,7 +187,8 @@ def _cards(folder: Folder) -> Iterable[str]:
         if known is None or known.digest == card.digest:
             continue
         here, there = card.deciding(), known.deciding()
-        fields = [f"{name} {here[name]} here, {there[name]} shipped" for name in here if here[name] != there[name]]
+        pairs = {name: (here.get(name, "not given"), there.get(name, "not given")) for name in {**there, **here}}
+        fields = [f"{name} {own} here, {other} shipped" for name, (own, other) in pairs.items() if own != other]
         yield f"Card {card.id} is not the shipped one of that name: {'; '.join(fields)}."
 
 
@@ -291,10 +292,11 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Iterable[str]:
     trained = [r for r in rows if not r.is_reference]
     for dataset in dict.fromkeys(r.dataset for r in trained):
         own = [r for r in trained if r.dataset == dataset]
-        if all(len(r.seeds) <= 1 for r in own):
+        single = list(dict.fromkeys(r.label for r in own if len(r.seeds) == 1))
+        if single and all(len(r.seeds) <= 1 for r in own):
             yield f"One seed on {dataset}: its accuracy figures describe, they decide nothing."
-        elif any(len(r.seeds) <= 1 for r in own):
-            yield f"One seed on {dataset}: {', '.join(dict.fromkeys(r.label for r in own if len(r.seeds) <= 1))}."
+        elif single:
+            yield f"One seed on {dataset}: {', '.join(single)}."
     for row in trained:
         where = f"{row.label} on {row.dataset}"
         if row.collapsed_seeds:

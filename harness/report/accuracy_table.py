@@ -22,7 +22,10 @@ _NOTHING = "-"
 
 @dataclass(frozen=True)
 class Column:
-    """One data set at one length: label → row; the references of the data set stand in each of its columns."""
+    """One data set at one length: label → row; the references of the data set stand in each of its columns.
+
+    Of several splits of the data set it is the one that most seeds were trained on: others do not compare with it.
+    """
 
     study: str
     dataset: str
@@ -32,7 +35,7 @@ class Column:
     @property
     def heading(self) -> str:
         """`ml-1m, 50 events, 3 seeds`; with several numbers of seeds the least and the most."""
-        seeds = sorted({len(row.seeds) for row in self.rows.values() if not row.is_reference})
+        seeds = sorted({len(row.seeds) for row in self.rows.values() if row.seeds and not row.is_reference})
         many = counted(seeds[-1], "seed", "seeds")
         return f"{self.dataset}, {self.length:,} events, {many if len(seeds) == 1 else f'{seeds[0]} to {many}'}"
 
@@ -45,10 +48,14 @@ def columns(analyses: Sequence[Analysis]) -> list[Column]:
     """
     found = []
     for analysis in analyses:
-        measured = [row for row in analysis.accuracy if SELECTION in row.metrics]
-        trained = [row for row in measured if row.length is not None]
+        trained = [row for row in analysis.accuracy if row.length is not None and SELECTION in row.metrics]
         for dataset, length in dict.fromkeys((row.dataset, row.length) for row in trained):
-            own = [row for row in measured if row.dataset == dataset and row.length in (None, length)]
+            own = [row for row in analysis.accuracy if row.dataset == dataset and row.length in (None, length)]
+            seeds: Counter[str | None] = Counter()
+            for row in own:
+                seeds[row.split_sha256] += len(row.seeds) if row in trained else 0
+            usual = max(seeds, key=lambda split: seeds[split])
+            own = [row for row in own if row.split_sha256 == usual]
             found.append(Column(analysis.study.name, dataset, int(length or 0), {row.label: row for row in own}))
     if not found:
         raise UserError(_nothing(analyses))
@@ -120,7 +127,7 @@ def _table(analyses: Sequence[Analysis], bold: str) -> list[list[str]]:
     partners = {analysis.study.timing_partner for analysis in analyses}
 
     def place(label: str) -> list[float]:
-        return [-_mean(column.rows[label]) if label in column.rows else 0.0 for column in found]
+        return [-_mean(column.rows[label]) if label in column.rows else 1.0 for column in found]
 
     table = [["test NDCG@10", *heads]]
     for label in sorted(labels, key=place):
@@ -132,10 +139,15 @@ def _table(analyses: Sequence[Analysis], bold: str) -> list[list[str]]:
 
 
 def _mean(row: AccuracyRow) -> float:
-    return row.metrics[SELECTION].mean
+    """0 where all runs collapsed."""
+    return row.metrics[SELECTION].mean if SELECTION in row.metrics else 0.0
 
 
 def _cell(row: AccuracyRow) -> str:
+    lost = len(row.collapsed_seeds)
+    if SELECTION not in row.metrics:
+        return f"all {lost} collapsed" if lost > 1 else "collapsed"
     interval = row.metrics[SELECTION].interval
     ends = "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
-    return f"{_mean(row):.4f}{ends}"
+    apart = f" ({lost} of {lost + len(row.seeds)} collapsed)" if lost else ""
+    return f"{_mean(row):.4f}{ends}{apart}"

@@ -74,7 +74,7 @@ def _cells(change: Change, marks: Mapping[str, str]) -> tuple[str, ...]:
     if change.difference is not None:
         relative = f"{change.difference:+.4f}"
     return (
-        change.quantity,
+        change.quantity if change.partner is None else f"{change.quantity} of {change.partner}",
         marks.get(change.label, change.label),
         change.where,
         "all" if change.length is None else f"{change.length:,}",
@@ -90,7 +90,8 @@ def _cells(change: Change, marks: Mapping[str, str]) -> tuple[str, ...]:
 def _only(cells: Sequence[Where], name: str, marks: Mapping[str, str]) -> Iterator[str]:
     groups: dict[str, list[Where]] = {}
     for cell in cells:
-        groups.setdefault(f"{cell.kind} {marks.get(cell.label, cell.label)} {cell.where}", []).append(cell)
+        beside = "" if cell.beside is None else f" beside {cell.beside}"
+        groups.setdefault(f"{cell.kind} {marks.get(cell.label, cell.label)} {cell.where}{beside}", []).append(cell)
     for what, members in groups.items():
         lengths = dict.fromkeys("all" if c.length is None else f"{c.length:,}" for c in members)
         text = f"only in the {name}: {what} at {', '.join(lengths)} ({len(members)} cells)"

@@ -60,7 +60,12 @@ def doubts(analysis: Analysis) -> list[str]:
     found = []
     if analysis.study.preliminary:
         found.append("Preliminary: the study measures too little to quote a verdict; it shows what a whole one would.")
-    timed = [row for row in analysis.records if row.kind == "speed" and row.status == "ok"]
+    # A cell that measures memory alone has a peak and no time; one of streamed steps has neither of the two.
+    timed = [
+        row
+        for row in analysis.records
+        if row.kind == "speed" and row.status == "ok" and (row.step_seconds is not None or row.net_bytes is None)
+    ]
     flagged = [row for row in timed if row.flags]
     if timed and len(flagged) >= _MANY_FLAGS * len(timed):
         (kind, count), *_ = flag_kinds(row.flags for row in flagged)

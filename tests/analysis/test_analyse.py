@@ -169,6 +169,13 @@ def test_cards_that_differ_from_the_shipped_ones_are_a_threat(tmp_path):
     assert not any(
         "Card" in t for t in analyse(factories.make_folder(tmp_path / "b", claims=worded, **options)).problems.threats
     )
+    gained = [msgspec.structs.replace(c, opponents=["sasrec"]) if c.id == "long-sequences" else c for c in load_cards()]
+    (threat,) = [
+        t
+        for t in analyse(factories.make_folder(tmp_path / "c", claims=gained, **options)).problems.threats
+        if "Card" in t
+    ]
+    assert threat.endswith("of that name: opponents ['sasrec'] here, not given shipped.")
     digests = {c.id: c.card for c in found.claims}
     assert digests["speedup-6x"] != next(c for c in load_cards() if c.id == "speedup-6x").digest
     assert digests["kernel"] == next(c for c in load_cards() if c.id == "kernel").digest

@@ -10,11 +10,15 @@ from scipy import stats
 
 from harness import cli
 from harness.analysis import compare as module
+from harness.analysis.analyse import analyse
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.compare_sets import Set
-from harness.analysis.load import Counted, Folder
+from harness.analysis.evidence import Evidence, against
+from harness.analysis.load import Counted, Folder, load
 from harness.errors import UserError
 from harness.records import schema as record
+from harness.records.environment import ROOT
+from harness.report.comparison_table import comparison_table
 from harness.study.manifest import Manifest, read_manifest
 from harness.study.schema import Study
 
@@ -213,6 +217,23 @@ def test_other_splits_do_not_compare(tmp_path):
     assert [d.field for d in found.environment] == ["split_sha256"]
 
 
+def test_runs_that_collapsed_in_one_set_alone_are_a_change(tmp_path):
+    one, two = (make(tmp_path / name, 1, speed=False, training=True, seeds=(0, 1, 2)) for name in "ab")
+    collapsed = ["collapsed: ranks no better than popularity"]
+
+    def lost(old):
+        return msgspec.structs.replace(old, flags=collapsed) if old.label == "gru4rec" and old.seed != 1 else old
+
+    rewrite(two, lost, "training")
+    (change,) = rows(compare(one, two), "status")
+    assert (change.label, change.changed, change.detail) == ("gru4rec", True, "collapsed: none before, seed 0, 2 after")
+    rewrite(
+        two, lambda old: msgspec.structs.replace(old, flags=collapsed) if old.label == "gru4rec" else old, "training"
+    )
+    (change,) = rows(compare(one, two), "status")
+    assert change.detail == "collapsed: none before, seed 0, 1, 2 after"
+
+
 def test_nothing_in_common_is_a_mistake(tmp_path):
     one = make(tmp_path / "a", 1)
     two = make(tmp_path / "b", 1, lengths=(64,))
@@ -232,7 +253,7 @@ def in_memory(rng, lengths=LENGTHS):
                 found = factories.speed_record(place, chosen, rng, noise={**NOISE, "pairs": 2})
                 counted.append(Counted(place, found, "ok", None, False))
     folder = Folder(Manifest(study=Study(name="x"), claims=[], cells=[c.cell for c in counted]), counted, [], [], [])
-    return Set(folder, {}, module.timing.groups(folder))
+    return Set(folder, {})
 
 
 def test_two_measurements_of_the_same_seldom_differ():
@@ -241,7 +262,7 @@ def test_two_measurements_of_the_same_seldom_differ():
     false = 0
     for _ in range(trials):
         one, two = in_memory(rng), in_memory(rng)
-        found = module._times(one, two, module._floors(one), module._floors(two))
+        found = module._times(one, two, [module._floors(own, own.partner) for own in (one, two)])
         false += any(c.changed for c in found)
     assert false <= 6
 
@@ -262,7 +283,7 @@ def test_exit_codes_and_json(tmp_path, capsys):
     }  # fmt: skip
     assert set(found["changes"][0]) == {
         "quantity", "label", "where", "length", "counts", "changed", "first", "second", "ratio", "difference",
-        "interval", "simultaneous", "floor", "detail",
+        "interval", "simultaneous", "floor", "detail", "partner",
     }  # fmt: skip
     assert msgspec.convert(found, Comparison).changed == 8
     assert cli.main(["compare", str(one), str(tmp_path / "none")]) == 64
@@ -298,3 +319,24 @@ def test_a_model_that_sees_the_future_is_marked_in_every_row(tmp_path, capsys):
     own = [change for change in compare(one, two).changes if change.label == "gru4rec"]
     assert shown.count("gru4rec (non-causal)  constant-tokens") == len(own) > 0
     assert shown.count("gru4rec") == shown.count("(non-causal)")
+
+
+def test_every_challenger_of_a_study_is_compared_beside_its_own_partners():
+    """HyenaRec is timed beside three challengers here; what one of them gains over it is no other's."""
+    folders = [ROOT / "results" / "reference" / name for name in ("field-cpu", "field-cpu-again")]
+    found = compare(*folders)
+    assert found.common == sum(row.status != "missing" for row in analyse(folders[0]).records)
+    (own,) = [
+        c
+        for c in found.changes
+        if (c.quantity, c.label, c.where, c.partner) == ("speed-up", "sasrec-sdpa", "long", None) and c.length == 8192
+    ]
+    study = load(folders[0])
+    evidence = Evidence(against(study), {})
+    (known,) = [p for p in evidence.points("sasrec-sdpa", "long") if p.length == 8192]
+    assert own.first == pytest.approx(known.speedup)
+    assert own.counts == (3, 3)
+    rows = [(c.quantity, c.label, c.where, c.length, c.partner) for c in found.changes]
+    assert len(rows) == len(set(rows))
+    assert {c.partner for c in found.changes} == {None, "lrurec", "mamba4rec", "hyenarec", "fuxi-linear", "hstu"}
+    assert "speed-up of lrurec" in comparison_table(found)

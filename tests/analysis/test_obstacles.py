@@ -4,10 +4,13 @@ import dataclasses
 import json
 
 import factories
+import msgspec
+import numpy as np
 import pytest
 from claims.studies import CLAIMS, QUIET, speed_study, truths, verdict, with_law
 
 from harness.analysis.analyse import analyse
+from harness.analysis.estimates import circumstances
 from harness.analysis.evidence import Evidence, against
 from harness.analysis.load import load
 
@@ -237,3 +240,19 @@ def test_cards_and_verdicts_say_what_is_constant(tmp_path):
     assert "at a constant batch" in verdict(found, "linear-memory").sentence
     assert verdict(found, "speedup-6x").overall.measured.endswith("batch 1 (8,192 tokens a batch)")
     assert "batch 1 (8,192 tokens a batch)" in verdict(found, "long-sequences").overall.detail
+
+
+def test_what_did_not_run_contradicts_no_option_and_no_other_sweep():
+    """Cells that time streamed steps alone never call the kernel that their label asks for."""
+    truth = factories.TRUTHS["sasrec-math"]
+    facts = factories.facts("sasrec-math", truth)
+    rng = np.random.default_rng(0)
+
+    def record(sweep, backend):
+        cell = factories.speed_cell("sasrec-math", factories.TRUTHS, sweep, "tokens", 8192, 1, 0, ["time"])
+        made = factories.speed_record(cell, factories.TRUTHS, rng)
+        return msgspec.structs.replace(made, model=msgspec.structs.replace(facts, backends={"attention": backend}))
+
+    assert circumstances.conflicts([record("constant-tokens", "math"), record("one-user", "not run")]) == []
+    other = circumstances.conflicts([record("constant-tokens", "sdpa")])
+    assert other == ["sasrec-math asks for attention by math, sdpa ran"]

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import factories
 import pytest
@@ -79,3 +80,43 @@ def test_the_figure_has_a_panel_a_data_set_of_every_folder(tmp_path, capsys):
     assert "second, histories of 1,024" in drawn.read_text()
     assert cli.main(["accuracy", str(tmp_path / "a"), "--figure", "accuracy.gif"]) == 64
     assert "must end in .svg, .png or .pdf" in capsys.readouterr().err
+
+
+def changed(folder, change, label):
+    """The analysis after a change of the records of one label, by seed."""
+    for path in folder.glob(f"training/{label}/*.json"):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    return analyse(folder)
+
+
+def test_collapsed_runs_are_shown_and_counted(tmp_path):
+    study(tmp_path, seeds=(0, 1, 2))
+
+    def some(content):
+        content["flags"] = ["collapsed: ranks no better than popularity"] if content["seed"] > 0 else []
+
+    changed(tmp_path, some, "sasrec-math")
+    found = changed(tmp_path, lambda content: content.update(flags=["collapsed: as popularity"]), "gru4rec")
+    head, _, *rows = map(cells, accuracy_markdown([found]).splitlines())
+    table = dict(rows)
+    assert table["gru4rec"] == "all 3 collapsed"
+    assert table["sasrec-math"].endswith("(2 of 3 collapsed)")
+    assert head[1] == "real, 1,024 events, 1 to 3 seeds"
+    assert rows[-1][0] == "gru4rec"
+    (words,) = [t for t in found.problems.threats if t.startswith("One seed on real")]
+    assert words == "One seed on real: sasrec-math."
+
+
+def test_a_run_on_another_split_does_not_stand_for_the_others(tmp_path):
+    before = dict(map(cells, accuracy_markdown([study(tmp_path, seeds=(0, 1, 2))]).splitlines()))
+
+    def other(content):
+        if content["seed"] == 2:
+            content["provenance"]["split_sha256"] = "f" * 64
+            content["test"]["ranks"] = [1] * len(content["test"]["ranks"])
+            content["test"]["metrics"] = dict.fromkeys(content["test"]["metrics"], 1.0)
+
+    after = dict(map(cells, accuracy_markdown([changed(tmp_path, other, "gru4rec")]).splitlines()))
+    assert float(after["gru4rec"].split()[0]) == pytest.approx(float(before["gru4rec"].split()[0]), abs=0.02)

@@ -13,6 +13,9 @@ from harness.records.schema import ModelFacts, Record, SpeedRecord
 # What a backend costs where that stands in the way of a claim of linear time.
 _ORDER = {"fft": ", which is O(n log n)", "dense": ", which is O(n²)"}
 
+# What an operator says before its first pass.
+_NOT_RUN = "not run"
+
 
 def machine(record: Record) -> str:
     """Where a record was made, as far as times depend on it, in words."""
@@ -33,18 +36,20 @@ def conflicts(records: Sequence[SpeedRecord]) -> list[str]:
     """What ran against a label's own option, or not alike in all processes of one length; a sentence each.
 
     An option that names a backend, such as `attention: sdpa`, is met by every backend that has the word in its
-    name; `auto` by all.
+    name; `auto` by all. One that did not run, as where only streamed steps are timed, contradicts nothing.
     """
     found: dict[str, None] = {}
-    ran: dict[tuple[str, int, str], dict[str, None]] = {}
+    ran: dict[tuple[str, str, int, str], dict[str, None]] = {}
     for record in records:
         for facts in _sides(record):
             for operator, backend in facts.backends.items():
+                if backend == _NOT_RUN:
+                    continue
                 asked = facts.options.get(operator)
                 if isinstance(asked, str) and asked != "auto" and asked not in re.split(r"[^a-z0-9]+", backend.lower()):
                     found[f"{facts.label} asks for {operator} by {asked}, {backend} ran"] = None
-                ran.setdefault((facts.label, record.length, operator), {})[backend] = None
-    for (label, length, operator), backends in ran.items():
+                ran.setdefault((facts.label, record.sweep, record.length, operator), {})[backend] = None
+    for (label, _, length, operator), backends in ran.items():
         if len(backends) > 1:
             found[f"{operator} of {label} at {length:,} ran by {' in some processes, by '.join(backends)}"] = None
     return list(found)
@@ -56,6 +61,8 @@ def changes(records: Iterable[SpeedRecord]) -> dict[tuple[str, str, str], dict[s
     for record in records:
         for facts in _sides(record):
             for operator, backend in facts.backends.items():
+                if backend == _NOT_RUN:
+                    continue
                 own = found.setdefault((facts.label, record.sweep, operator), {})
                 own.setdefault(backend, set()).add(record.length)
     return {

@@ -114,7 +114,7 @@ def nonnegative(columns: Array, seconds: Array) -> tuple[Array, Array]:
     left = np.arange(rows)
     for size in range(width, 0, -1):
         for subset in itertools.combinations(range(width), size):
-            picked = list(subset)
+            picked = np.array(subset)
             own = moments[np.ix_(picked, left)]
             solution, volume = _solve(gram[np.ix_(picked, picked, left)], own)
             squares = count - (solution * own).sum(axis=0)
