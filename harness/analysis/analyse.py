@@ -24,7 +24,7 @@ from harness.analysis.results import (
     RefusedFile,
 )
 from harness.analysis.rows import OperatorBench, SpeedupPoint, Trend
-from harness.analysis.ruling import rule, tolerances
+from harness.analysis.ruling import rule, tolerances, unruled
 from harness.analysis.stale import is_stale_operator, stale
 from harness.errors import UserError
 from harness.records import operator as operator_record
@@ -167,10 +167,20 @@ def rule_on(loaded: Folder, cards: Sequence[Card]) -> tuple[list[ClaimResult], d
         chosen.append((*cells, before[cells, card.rule]))
         before[cells, card.rule] += 1
     views: dict[View, Evidence] = {}
+    unfit: dict[View, str] = {}
     for view in dict.fromkeys(chosen):
         own = [card for card, mine in zip(cards, chosen, strict=True) if mine == view]
-        views[view] = Evidence(against(loaded, own[0]), tolerances(own), own[0].phase)
-    return [rule(card, views[view]) for card, view in zip(cards, chosen, strict=True)], views
+        borrowed = tolerances(own)
+        try:
+            views[view] = Evidence(against(loaded, own[0]), borrowed, own[0].phase)
+        except UserError as error:
+            # One card that names what the study does not have keeps no other from its verdict.
+            unfit[view] = str(error)
+    results = [
+        unruled(card, card.challenger or partner, unfit[view]) if view in unfit else rule(card, views[view])
+        for card, view in zip(cards, chosen, strict=True)
+    ]
+    return results, views
 
 
 def _differences(runs: Sequence[accuracy.Runs], partner: str) -> list[AccuracyDifference]:

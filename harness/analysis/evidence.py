@@ -36,11 +36,12 @@ from harness.analysis.rows import (
     SpeedupPoint,
     StreamPoint,
 )
-from harness.errors import unknown
+from harness.errors import UserError, unknown
 from harness.records.schema import SpeedRecord
 from harness.records.spec import SpeedSpec, TrainingSpec
 from harness.study.cells import Cell
-from harness.study.claim import Card, opponents
+from harness.study.claim import Card, From, opponents
+from models import registry
 
 # Over 64 times the length softmax attention's declared operations per token grow several times.
 _DECLARED_GROWTH = 0.02
@@ -144,12 +145,18 @@ class Evidence:
         return opponents(card, labels)
 
     def family(self, label: str) -> str | None:
-        """Family of a label, from its records or those of another variant of its model."""
+        """Family of a label: that of its model, from its source or from any record of it.
+
+        A record that ended out of memory says nothing of its model, and is a result all the same.
+        """
+        name = self.model_name(label)
+        if name is not None and (known := registry.family(name)) is not None:
+            return known
         families: dict[str, str] = {}
         for counted in self.folder.counted:
             if counted.record is not None and counted.record.model is not None:
                 families[counted.cell.spec.model.name] = counted.record.model.family
-        return next((families.get(c.spec.model.name) for c in self.folder.manifest.cells if c.label == label), None)
+        return None if name is None else families.get(name)
 
     def model_name(self, label: str) -> str | None:
         """Registered name of a label's model, from the study's cells."""
@@ -342,6 +349,12 @@ class Evidence:
         return f" Not measurable: {', '.join(f'length {length:,} ({status})' for length, status in found)}."
 
 
+def _lengths(card: Card) -> str:
+    if isinstance(card.lengths, From):
+        return f"lengths from {card.lengths.start:,} on"
+    return "all lengths" if card.lengths == "all" else f"length {card.lengths:,}"
+
+
 def describe(cells: Sequence[Counted], what: str) -> list[str]:
     """One sentence that names cells without a result; empty for none."""
     if not cells:
@@ -383,5 +396,7 @@ def against(folder: Folder, card: Card | None = None) -> Folder:
 
     study = msgspec.structs.replace(folder.manifest.study, timing_partner=challenger)
     cells = [cell for cell in folder.manifest.cells if counts(cell)]
+    if card is not None and card.opponents is not None and not cells:
+        raise UserError(f"claim '{card.id}' is about {_lengths(card)}, which no cell of this study has")
     manifest = msgspec.structs.replace(folder.manifest, study=study, cells=cells)
     return dataclasses.replace(folder, manifest=manifest, counted=[c for c in folder.counted if counts(c.cell)])

@@ -70,25 +70,42 @@ def tolerances(cards: Iterable[Card]) -> dict[Law, float]:
 
 
 def rule(card: Card, evidence: Evidence) -> ClaimResult:
-    """Rule on one card.
+    """Rule on one card. What is wrong with it, such as a number that its rule needs, stands in its verdict, `missing`.
 
     Raises:
-        UserError: There is no such rule, or the card lacks the number that its rule needs.
+        UserError: There is no such rule.
     """
     chosen = find_rule(card.rule)
-    overall, variants = chosen.decide(card, evidence)
+    try:
+        overall, variants = chosen.decide(card, evidence)
+    except UserError as error:
+        return unruled(card, evidence.challenger, str(error))
+    return _result(card, evidence.challenger, overall, variants)
+
+
+def unruled(card: Card, challenger: str, why: str) -> ClaimResult:
+    """The result of a card that cannot be ruled on, such as one whose challenger the study does not have.
+
+    Raises:
+        UserError: There is no such rule.
+    """
+    return _result(card, challenger, missing(card, "", [why]), [])
+
+
+def _result(card: Card, challenger: str, overall: ClaimVerdict, variants: Sequence[ClaimVerdict]) -> ClaimResult:
+    chosen = find_rule(card.rule)
     return ClaimResult(
         id=card.id,
         rule=card.rule,
         card=card.digest,
-        challenger=evidence.challenger,
+        challenger=challenger,
         sentence=card.sentence,
         source=card.source,
         statistic=chosen.statistic,
         records=chosen.records,
         marks_speedup=chosen.marks_speedup,
         overall=overall,
-        variants=variants,
+        variants=list(variants),
         setting=card.setting,
         differs=card.differs,
     )
@@ -160,14 +177,28 @@ def threshold(card: Card) -> float:
     return card.threshold
 
 
+def positive_threshold(card: Card) -> float:
+    """The claim's threshold, where it is one of a ratio.
+
+    Raises:
+        UserError: The claim has none, or it is no number above 0.
+    """
+    found = threshold(card)
+    if not 0 < found < math.inf:
+        raise UserError(f"claim '{card.id}' has the threshold {found:g}; its rule needs a number above 0")
+    return found
+
+
 def margin(card: Card) -> float:
     """The claim's margin.
 
     Raises:
-        UserError: The claim has none.
+        UserError: The claim has none, or it is no number from 0 to below 1.
     """
     if card.margin is None:
         raise UserError(f"claim '{card.id}' has no margin; its rule needs one; write it on its card")
+    if not 0 <= card.margin < 1:
+        raise UserError(f"claim '{card.id}' has the margin {card.margin:g}; its rule needs a number from 0 to below 1")
     return card.margin
 
 

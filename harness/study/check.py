@@ -13,6 +13,7 @@ from harness.data import formats
 from harness.data.catalogue import SOURCES, SYNTHETIC
 from harness.errors import UserError, in_one_line, unknown
 from harness.study.cells import challenges, resolve_model
+from harness.study.claim import load_cards, opponents
 from harness.study.find import find_study
 from harness.study.schema import Study
 from harness.study.yaml_reading import read_yaml
@@ -93,6 +94,7 @@ def _validate(study: Study, where: str) -> None:
                     raise UserError(f"data set '{dataset}' {words}")
             study.training.check()
         challenges(study)
+        _check_cards(study)
     except UserError as error:
         raise fail(str(error)) from None
     for name, sweep in (study.speed.sweeps if study.speed else {}).items():
@@ -115,6 +117,24 @@ def _validate(study: Study, where: str) -> None:
         raise fail(f"speed.phases = {study.speed.phases} must name 'step': every claim about training rests on it")
     if study.training:
         _distinct(fail, "training.lengths", study.training.lengths)
+
+
+def _check_cards(study: Study) -> None:
+    """What the study's cards name must be in it: found later, after measuring, it would be too late."""
+    trained = list(study.training.models) if study.training else []
+    timed = [study.timing_partner, *study.speed.labels()] if study.speed else []
+    labels: dict[str, tuple[str, str | None]] = {}
+    for label in dict.fromkeys([*timed, *trained]):
+        name = resolve_model(study, label).name
+        labels[label] = (name, registry.family(name))
+    labels |= {name: (name, registry.family(name)) for name in (study.training.references if study.training else ())}
+    for card in load_cards(study.claims):
+        if card.challenger is not None and card.challenger not in labels:
+            raise unknown(f"challenger of claim '{card.id}'", card.challenger, labels)
+        opponents(card, labels)
+        sets = list(study.training.datasets) if study.training else []
+        if card.dataset is not None and card.dataset not in sets:
+            raise unknown(f"data set of claim '{card.id}'", card.dataset, sets)
 
 
 def _lists(study: Study) -> Iterator[tuple[str, list[Any]]]:

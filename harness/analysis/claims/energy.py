@@ -14,11 +14,11 @@ from harness.analysis.ruling import (
     conjunction,
     exceeds,
     missing,
+    positive_threshold,
     processes,
     ruled,
     settled,
     span,
-    threshold,
 )
 from harness.study.claim import Card
 
@@ -30,7 +30,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     opponent. Energy is that of the whole board, idle power included, from the driver's counter (NVML): there is
     none on a CPU, so nothing to rule on.
     """
-    limit = threshold(card)
+    limit = positive_threshold(card)
     partner = evidence.challenger
     variants = []
     for name, label, sweep in evidence.named_arms(evidence.opponents(card)):

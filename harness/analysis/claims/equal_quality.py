@@ -17,10 +17,10 @@ from harness.analysis.ruling import (
     conjunction,
     exceeds,
     missing,
+    positive_threshold,
     ruled,
     settled,
     span,
-    threshold,
 )
 from harness.study.claim import Card
 
@@ -34,7 +34,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     supported. Support asks for three seeds, a data set that is not built in, and an opponent that does
     not rank below the best untrained reference.
     """
-    limit = threshold(card)
+    limit = positive_threshold(card)
     variants, below = [], []
     wanted, weak = evidence.opponents(card), weak_labels(evidence)
     pairs = [

@@ -16,12 +16,12 @@ from harness.analysis.ruling import (
     grows,
     missing,
     not_contradicted,
+    positive_threshold,
     processes,
     ruled,
     settled,
     single,
     span,
-    threshold,
     window,
 )
 from harness.study.claim import Card, Verdict
@@ -35,7 +35,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     and the data do not single out a law that grows. Refuted when the whole interval of the rise lies above the
     threshold, or where time-outs at a length prove as much.
     """
-    limit = threshold(card)
+    limit = positive_threshold(card)
     partner = evidence.challenger
     variants = []
     for name, label, sweep in evidence.named_arms([partner]):

@@ -10,7 +10,14 @@ import numpy as np
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT, Runs
 from harness.analysis.evidence import Evidence
-from harness.analysis.ruling import Rule, Ruling, conjunction, margin, ruled, threshold
+from harness.analysis.ruling import (
+    Rule,
+    Ruling,
+    conjunction,
+    margin,
+    positive_threshold,
+    ruled,
+)
 from harness.metrics import SELECTION
 from harness.study.claim import Card, Verdict
 
@@ -22,7 +29,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     figures come from the same users, so seeds alone are the sample; with one or two seeds it is inconclusive, and
     the row says on which side the mean lies.
     """
-    published, allowed = threshold(card), margin(card)
+    published, allowed = positive_threshold(card), margin(card)
     band = (1 - allowed, 1 + allowed)
     found = [
         runs for runs in evidence.runs if runs.label == evidence.challenger and runs.records and runs.length is not None

@@ -16,10 +16,10 @@ from harness.analysis.ruling import (
     control_gaps,
     gives_way,
     missing,
+    positive_threshold,
     processes,
     ruled,
     span,
-    threshold,
     unpaired,
 )
 from harness.study.claim import Card, Verdict
@@ -38,7 +38,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     overall card, "than attention", holds only if it holds over every kernel measured and is refuted
     by any, after Holm's correction for their number.
     """
-    limit = threshold(card)
+    limit = positive_threshold(card)
     variants, below = [], []
     for name, label, sweep in evidence.named_arms(evidence.opponents(card)):
         points, gaps = evidence.points(label, sweep), evidence.gaps(label, sweep)

@@ -7,7 +7,18 @@ import math
 from harness.analysis.estimates import statistics, streams
 from harness.analysis.estimates.timing import STREAM
 from harness.analysis.evidence import Evidence
-from harness.analysis.ruling import Rule, Ruling, brackets, missing, processes, ruled, settled, single, span, threshold
+from harness.analysis.ruling import (
+    Rule,
+    Ruling,
+    brackets,
+    missing,
+    positive_threshold,
+    processes,
+    ruled,
+    settled,
+    single,
+    span,
+)
 from harness.study.claim import Card, Verdict
 
 
@@ -18,7 +29,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
     shortest history, of the longest model, both timed alternately in one process. Supported when the whole
     interval lies at or below the threshold, refuted when it lies above.
     """
-    limit = threshold(card)
+    limit = positive_threshold(card)
     partner = evidence.challenger
     variants = []
     sweeps = dict.fromkeys(g.sweep for g in evidence.groups if (g.label, g.phase) == (partner, STREAM))

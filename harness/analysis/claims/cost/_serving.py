@@ -17,11 +17,11 @@ from harness.analysis.ruling import (
     conjunction,
     exceeds,
     missing,
+    positive_threshold,
     processes,
     ruled,
     settled,
     span,
-    threshold,
 )
 from harness.records.schema import SpeedRecord
 from harness.study.claim import Card
@@ -41,7 +41,7 @@ def served(card: Card, evidence: Evidence, phase: Literal["forward", "stream"], 
         phase: What the opponent does for an event.
         words: The same for the reader.
     """
-    limit, partner = threshold(card), evidence.challenger
+    limit, partner = positive_threshold(card), evidence.challenger
     beside = "forward" if phase == "forward" else "step"
     own = {(g.sweep, g.length): g for g in _of_one_user(evidence, partner, STREAM)}
     variants = []
