@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import difflib
 import importlib.util
+import io
 import os
 import re
 import shlex
@@ -32,7 +33,7 @@ from harness.data.account import Options
 from harness.errors import INTERNAL, NO_TORCH, USAGE, Parser, UserError, in_one_line, unknown
 from harness.records import schema as records
 from harness.records.outcome import outcome
-from harness.run.process import die_with_parent, exit_code, interrupted_by
+from harness.run.process import die_with_parent, exit_code, interrupted_by, signal_name
 from harness.study.check import load_study
 from harness.study.find import default_study
 from harness.study.manifest import FILE_NAME
@@ -42,6 +43,13 @@ from models.registry import RegistryError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for place, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if stream is None:
+            # Closed by whoever started it, who asks for the exit code alone.
+            setattr(sys, place, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            # A verdict's mark, or a model's name, may be what a terminal of other letters cannot show.
+            stream.reconfigure(errors="replace")
     try:
         _check_command(sys.argv[1:] if arguments is None else arguments)
         options = _parser().parse_args(arguments)
@@ -392,7 +400,7 @@ def _cells(options: argparse.Namespace) -> int:
 
     asks_stale = options.stale or options.remove_stale
     # Records of another machine or time have no study of their name here, and none is needed to list stale ones.
-    if asks_stale and options.study and Path(options.study, FILE_NAME).is_file():
+    if asks_stale and options.results is None and options.study and Path(options.study, FILE_NAME).is_file():
         return _stale(Path(options.study), remove=options.remove_stale)
     study = _study(options.study)
     folder = options.results or Path("results") / study.name
@@ -450,7 +458,10 @@ def _sweep(options: argparse.Namespace) -> int:
         raise UserError("--phases and --bench-elements need --archive FILE, in which the records are kept")
     session.name_sources(options.data, options.commit)
     if options.resume is not None:
-        print(f"{session.resume(options.resume, folder)} files of {options.resume} unpacked into {folder}", flush=True)
+        print(
+            f"{session.resume(options.resume, folder, study.name)} files of {options.resume} unpacked into {folder}",
+            flush=True,
+        )
     _warn_of_data(changed_data(study, folder), folder)
     if options.archive is not None:
         _end_with(None)
@@ -649,7 +660,7 @@ def _check(options: argparse.Namespace) -> int:
         # In a child: a model that ends its process would end these lines with it, and look as if it had passed.
         code = subprocess.run(command("harness.conformance.child", options.model, str(result)), check=False).returncode
         if not result.is_file():
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+            how = f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
             print(f"FAILED  {'stays':28} {options.model} ended the process of its checks before they were done ({how})")
             return 1
         findings = msgspec.json.decode(result.read_bytes())

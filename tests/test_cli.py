@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from harness import cli
+from harness.records.environment import ROOT
 
 
 def run(*arguments, cwd=None, **environment):
@@ -175,3 +177,15 @@ def test_the_tab_key_completes_commands_options_and_values(completion, typed, ex
     command = ["bash", "-c", f"source {completion}; {asked}; printf '%s\\n' \"${{COMPREPLY[@]}}\""]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert set(found) == expected
+
+
+@pytest.mark.parametrize("how", ["ascii", "closed"])
+def test_a_verdict_is_in_the_exit_code_whatever_the_terminal_can_show(how):
+    """A script that reads the exit code must not take a terminal's letters for a fault of the harness."""
+    command = f"{shlex.quote(sys.executable)} -m harness verify results/reference/places-alone"
+    command += " >&-" if how == "closed" else ""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    plain = subprocess.run(["sh", "-c", command.removesuffix(" >&-")], cwd=ROOT, capture_output=True, check=False)
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == plain.returncode in (0, 1, 2)
+    assert b"Traceback" not in done.stderr

@@ -63,12 +63,24 @@ def running_workflows(before: float = math.inf) -> list[int]:
     # A program that started this one may name it in its own words.
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter(["pid", "cmdline", "cwd", "create_time"]):
-        command = process.info["cmdline"] or []
-        runs = any(Path(part).name in {"snakemake", "run.py"} for part in command[:3])
+        runs = runs_workflow(process.info["cmdline"] or [])
         older = process.info["create_time"] < before
         if runs and older and process.info["cwd"] == str(HERE) and process.info["pid"] not in own:
             found.append(process.info["pid"])
     return found
+
+
+def runs_workflow(command: Sequence[str]) -> bool:
+    """Whether a command line is that of Snakemake or of this script, and not one that only names such a file."""
+    first, *rest = [*command, ""]
+    if Path(first).name == "snakemake":
+        return True
+    if not Path(first).name.startswith("python"):
+        return False
+    if "-m" in rest:
+        return rest[rest.index("-m") + 1 : rest.index("-m") + 2] == ["snakemake"]
+    script = next((word for word in rest if not word.startswith("-")), "")
+    return Path(script).name in {"snakemake", Path(__file__).name}
 
 
 def pause() -> int:

@@ -248,6 +248,8 @@ def _check_speed(record: SpeedRecord, cell: Cell) -> None:
         found, asked = getattr(record, field), getattr(cell.spec, field)
         if found != asked:
             raise UserError(f"{field} is {found}, its cell says {asked}; delete the file")
+    if record.energy is not None and not (record.energy.steps > 0 and record.energy.seconds > 0):
+        raise UserError("energy of no steps, or of no time; delete the file")
     if record.status == "ok" and record.timing is None and record.memory is None and not record.flags:
         raise UserError("status ok, but neither timing nor memory nor a flag that says why; delete the file")
     if record.timing is not None:
@@ -269,6 +271,10 @@ def _check_training(record: TrainingRecord) -> None:
         raise UserError(f"the test ranking has no {SELECTION}; delete the file")
     if not record.test.ranks:
         return
+    if record.test.users is not None and len(record.test.users) != len(record.test.ranks):
+        raise UserError(
+            f"{len(record.test.ranks)} ranks, but {len(record.test.users)} users to whom they belong; delete the file"
+        )
     stated, found = record.test.metrics[SELECTION], float(gains(SELECTION, np.array(record.test.ranks)).mean())
     if abs(found - stated) > _METRIC_TOLERANCE:
         raise UserError(f"{SELECTION} is {stated:.6f}, but its ranks give {found:.6f}; delete the file")

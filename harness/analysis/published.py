@@ -45,6 +45,7 @@ from harness.records.schema import (
 )
 from harness.records.spec import ModelSpec, Published, SpeedSpec
 from harness.study.cells import Cell
+from harness.study.check import names_a_file
 from harness.study.claim import Card
 from harness.study.find import named, resource
 from harness.study.manifest import FILE_NAME, Manifest
@@ -169,6 +170,8 @@ def _check_table(path: Path, table: Table) -> None:
     if not 0 < table.assumed_error < 1:
         raise UserError(f"{path}: assumed_error {table.assumed_error} must lie between 0 and 1, such as 0.05 for ±5 %")
     for label, column in table.columns.items():
+        if not names_a_file(label):
+            raise UserError(f"{path}: column '{label}' must be letters, digits, '.', '_' or '-', since it names files")
         given = [values for values in (column.milliseconds, column.gigabytes) if values]
         numbers = [v for values in given for v in values if isinstance(v, float)]
         whole = all(len(values) == len(table.lengths) for values in given)

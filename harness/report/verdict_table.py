@@ -163,4 +163,4 @@ def marked(verdict: ClaimVerdict) -> str:
 
 def markdown_row(cells: Iterable[str]) -> str:
     """A row of a Markdown table."""
-    return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"

@@ -162,7 +162,10 @@ def known(device: Device, folders: Iterable[Path], *, anywhere: bool = False) ->
                 found.add(record)
         path = folder / operator.FILE_NAME
         if path.is_file():
-            bench = operator.read(path)
+            try:
+                bench = operator.read(path)
+            except UserError:
+                continue
             if bench.settings.device == device and (anywhere or _like(bench.environment, here, gpu)):
                 found.operator_seconds = bench.provenance.elapsed_seconds
     return found

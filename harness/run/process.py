@@ -61,6 +61,14 @@ def exit_code(stop: KeyboardInterrupt) -> int:
     return 128 + (stop.number if isinstance(stop, StoppedError) else signal.SIGINT)
 
 
+def signal_name(number: int) -> str:
+    """`SIGKILL` and the like; of a signal without a name its number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def interrupted_by(*numbers: signal.Signals) -> None:
     """Have signals end this process as Ctrl-C does: with its last words, and nothing left behind.
 

@@ -126,12 +126,14 @@ class Session:
     def _write(self) -> None:
         """Write the archive of all records, checkpoints of unfinished cells, and logs, aside and then in place."""
         aside = self.archive.with_suffix(".part")
+        own = {self.archive.resolve(), aside.resolve()}
+        logs = [self.archive.parent / f"{name}.txt" for name in ("machine", *PHASES)]
         with tarfile.open(aside, "w:gz", compresslevel=6) as bundle:
-            for path in sorted(p for p in self.records.rglob("*") if p.is_file()):
+            for path in sorted(p for p in self.records.rglob("*") if p.is_file() and p.resolve() not in own):
                 # A file that is being written aside vanishes when it is renamed.
                 with contextlib.suppress(FileNotFoundError):
                     bundle.add(path, arcname=f"{self.study.name}/{path.relative_to(self.records)}")
-            for log in sorted(self.archive.parent.glob("*.txt")):
+            for log in (log for log in logs if log.is_file()):
                 bundle.add(log, arcname=f"logs/{log.name}")
         aside.replace(self.archive)
 
@@ -183,15 +185,20 @@ def read_phases(text: str) -> list[tuple[str, float | None]]:
     return found
 
 
-def resume(archive: Path, records: Path) -> int:
+def resume(archive: Path, records: Path, study: str) -> int:
     """Unpack the records of an earlier command's archive that are not here yet.
+
+    Args:
+        archive: What `--archive` wrote.
+        records: The study's folder of records.
+        study: Its name.
 
     Returns:
         The number of files.
 
     Raises:
-        UserError: No such file, not an archive, a damaged one, or one whose files would lie outside the folder; nothing
-            was written, or only whole files before the damage.
+        UserError: No such file, not an archive, a damaged one, one of another study, or one whose files would lie
+            outside the folder; nothing was written, or only whole files before the damage.
     """
     try:
         if not (archive.is_file() and tarfile.is_tarfile(archive)):
@@ -199,14 +206,20 @@ def resume(archive: Path, records: Path) -> int:
                 f"--resume: '{archive}' is not an archive; give the .tar.gz of an earlier command, or leave it out"
             )
         with tarfile.open(archive) as bundle:
-            return _unpacked(bundle, archive, records)
+            return _unpacked(bundle, archive, records, study)
     except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"--resume: '{archive}' is damaged ({error}); give another one, or leave it out") from None
 
 
-def _unpacked(bundle: tarfile.TarFile, archive: Path, records: Path) -> int:
+def _unpacked(bundle: tarfile.TarFile, archive: Path, records: Path, study: str) -> int:
     # Plain files alone: a link may point anywhere.
     members = [(member, *member.name.partition("/")[::2]) for member in bundle.getmembers() if member.isfile()]
+    others = {top for _, top, name in members if name} - {"logs", study}
+    if others:
+        raise UserError(
+            f"--resume: '{archive}' holds records of study '{min(others)}', not of '{study}'; name that study, or give "
+            "another archive. Nothing was written"
+        )
     wanted = [(member, records / name) for member, top, name in members if top != "logs" and name]
     for member, target in wanted:
         if any(len(part) > _LONGEST_NAME for part in target.parts):

@@ -29,7 +29,7 @@ from harness.run.supervisor import run_cell
 from harness.run.watch import OutOfTimeError, Said
 from harness.run.workers import ForkError, ForkServers, Fresh, Workers, can_fork
 from harness.study.cells import Cell, cells
-from harness.study.manifest import FILE_NAME, Manifest, manifest
+from harness.study.manifest import FILE_NAME, Manifest, manifest, read_manifest
 from harness.study.schema import Study
 
 # So many failures without a single success have one cause, which time on a lent machine must not be spent on.
@@ -78,10 +78,23 @@ class Progress:
 
 
 def write_manifest(study: Study, folder: Path) -> Manifest:
-    """Write `study.json`, which makes a folder of records explain itself."""
+    """Write `study.json`, which makes a folder of records explain itself.
+
+    Raises:
+        UserError: The folder's is of a study of another name, whose records would belong to nothing.
+    """
     result = manifest(study)
     content = records.encode(result)
     path = folder / FILE_NAME
+    there = study.name
+    with contextlib.suppress(UserError):
+        # One that cannot be read is written anew.
+        there = read_manifest(folder).study.name
+    if there != study.name:
+        raise UserError(
+            f"{folder} holds the records of study '{there}', not of '{study.name}'; name another folder "
+            "(--results FOLDER), or move that one away"
+        )
     if not path.is_file() or path.read_bytes() != content:
         records.write_atomic(path, content)
     return result
@@ -433,9 +446,8 @@ def _is_timed_training(task: Task) -> bool:
 
 
 def _result(task: Task, output: Path) -> Result:
-    if not isinstance(task, Cell):
-        return operators.read(output)
-    return records.read(output if output.is_file() else output.with_suffix(records.FAILED_SUFFIX))
+    written = output if output.is_file() else output.with_suffix(records.FAILED_SUFFIX)
+    return records.read(written) if isinstance(task, Cell) else operators.read(written)
 
 
 class Listener(Protocol):

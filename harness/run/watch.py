@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import msgspec
 from harness.records import cgroup
 from harness.records.schema import Status
 from harness.run.allocator import clean_environment, settings
-from harness.run.process import Orphans
+from harness.run.process import Orphans, signal_name
 from harness.run.workers import Child, Workers, command
 
 _POLL_SECONDS = 0.25
@@ -152,7 +151,7 @@ def _judge(code: int, result: Path, tail: deque[str], oom_kills: int) -> Outcome
         return Outcome("error", f"the temporary folder {result.parent} {why}; name another in TMPDIR and run again", {})
     last = "\n".join(tail).strip()
     if code < 0:
-        name = signal.Signals(-code).name
+        name = signal_name(-code)
         if oom_kills > 0:
             return Outcome("oom", f"killed by {name}; the cgroup counted {oom_kills} out-of-memory kill(s)", {})
         return Outcome("killed", f"killed by {name}. {last}".strip(), {})

@@ -303,3 +303,21 @@ def walk(value):
         yield value
         for inner in value.values() if isinstance(value, dict) else value:
             yield from walk(inner)
+
+
+def test_users_that_do_not_belong_to_the_ranks(tmp_path):
+    folder = factories.make_folder(tmp_path, speed=False, memory=False)
+    path = folder / first(folder).path
+    content = json.loads(path.read_text())
+    content["test"]["users"] = [0, 1]
+    path.write_text(json.dumps(content))
+    assert "ranks, but 2 users to whom they belong" in only_message(folder)
+
+
+def test_energy_of_no_steps(tmp_path):
+    folder = factories.make_folder(tmp_path, **SMALL)
+    path = folder / first(folder).path
+    content = json.loads(path.read_text())
+    content["energy"] = {"seconds": 1.0, "steps": 0, "energy_joules": 5.0}
+    path.write_text(json.dumps(content))
+    assert "energy of no steps" in only_message(folder)

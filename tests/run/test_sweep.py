@@ -201,3 +201,13 @@ def test_the_operator_bench_is_the_last_that_is_timed_and_lies_beside_the_manife
     again = stand_in()
     sweep(study, tmp_path)
     assert not again.seen
+
+
+def test_a_folder_of_another_study_keeps_its_own(tmp_path):
+    write_manifest(STUDY, tmp_path)
+    before = (tmp_path / "study.json").read_bytes()
+    with pytest.raises(UserError, match="holds the records of study 'tiny', not of 'other'; name another folder"):
+        write_manifest(msgspec.structs.replace(STUDY, name="other"), tmp_path)
+    assert (tmp_path / "study.json").read_bytes() == before
+    (tmp_path / "study.json").write_text("half")
+    write_manifest(msgspec.structs.replace(STUDY, name="other"), tmp_path)

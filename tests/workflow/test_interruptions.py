@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import psutil
 import pytest
 from test_workflow import ANALYSIS, ONE_CELL, TINY, find, make, records, start, write
 from test_workflow import project as project  # The fixture.
+
+from harness.records.environment import ROOT
 
 
 def wait_for(condition, seconds=60):
@@ -110,3 +113,24 @@ def test_ctrl_c_says_what_is_kept_and_the_next_run_goes_on(project, replicates):
     write(project, ONE_CELL)
     code, output = make(project, ANALYSIS)
     assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("command", "runs"),
+    [
+        ([sys.executable, "workflow/run.py", "reports/scaling.pdf"], True),
+        (["python", "-u", "workflow/run.py"], True),
+        ([sys.executable, "-m", "snakemake", "--cores", "2"], True),
+        (["/venv/bin/python", "/venv/bin/snakemake"], True),
+        (["snakemake", "--cores", "2"], True),
+        (["vim", "workflow/run.py"], False),
+        (["tail", "-f", "run.py"], False),
+        ([sys.executable, "-m", "pytest", "snakemake"], False),
+        ([sys.executable, "other.py", "run.py"], False),
+        ([], False),
+    ],
+)
+def test_a_program_that_only_names_the_workflow_is_none(command, runs):
+    """`make pause` ends what it finds."""
+    found = runpy.run_path(str(ROOT / "workflow" / "run.py"))["runs_workflow"](command)
+    assert found is runs

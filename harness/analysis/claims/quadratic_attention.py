@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.estimates.growth import Growth
-from harness.analysis.estimates.scaling import CHALLENGE_FACTOR, Series, growing
+from harness.analysis.estimates.scaling import CHALLENGE_FACTOR, Series, growing, weighted
 from harness.analysis.estimates.statistics import Estimate
 from harness.analysis.evidence import Evidence
 from harness.analysis.rows import Law
@@ -43,7 +43,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
         if law is None or own is None or found is None:
             variants.append(missing(card, name, gaps or [f"four lengths of {label} in {sweep}"]))
             continue
-        check = challenge(law, "linear")
+        check, fitted = challenge(law, "linear"), weighted(own)[0].lengths
         low, high = found.interval or (None, None)
         verdict: Verdict = "inconclusive"
         within = low is not None and high is not None and 1 - allowed <= low and high <= 1 + allowed
@@ -63,7 +63,7 @@ def decide(card: Card, evidence: Evidence) -> Ruling:
                 interval=found.interval,
                 measured=f"cost per token grows as length^{found.exponent:.3g}{brackets(found.interval)}",
                 allowed=f"exponent 1 ± {allowed:.3g}",
-                window=(law.lengths[0], law.lengths[-1]),
+                window=(fitted[0], fitted[-1]),
                 evidence=evidence.paths(evidence.beside(label, sweep), sweep),
                 detail=f"What grows of the cost per token goes as length to the power {found.exponent:.3g} "
                 f"({span(found.interval)}); {challenge_words(check)}.{evidence.ran([label], sweep)}"

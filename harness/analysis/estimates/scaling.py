@@ -367,6 +367,15 @@ def local_slopes(label: str, sweep: str, series: Series) -> list[LocalSlope]:
     return result
 
 
+def weighted(series: Series) -> tuple[Series, bool]:
+    """The lengths that have an error, and whether there are such: one that lost a process may have no weight.
+
+    Where no length has an error all are as good as each other.
+    """
+    known = [place for place, e in enumerate(series.logs) if e.error is not None]
+    return (series.at(known), True) if known else (series, False)
+
+
 def growing(series: Series) -> Growth | None:
     """The law with a free exponent, s = f + T·(u + a·L^b), f only where the lengths tell it from T·u.
 
@@ -376,10 +385,7 @@ def growing(series: Series) -> Growth | None:
     Returns:
         None with fewer than four lengths (five where f is told apart); without an interval where a length has none.
     """
-    known = [place for place, e in enumerate(series.logs) if e.error is not None]
-    if known:
-        # A length that lost a process to an outlier has no error, hence no weight.
-        series = series.at(known)
+    series, known = weighted(series)
     columns, _ = _design("constant", series)
     tokens = np.asarray(series.tokens, dtype=np.float64)
     errors = np.array([e.error for e in series.logs], dtype=np.float64) if known else None
@@ -394,6 +400,7 @@ def exponent(label: str, sweep: str, series: Series) -> Exponent | None:
     found = growing(series)
     if found is None:
         return None
+    series, _ = weighted(series)
     return Exponent(
         label=label,
         sweep=sweep,

@@ -1,10 +1,14 @@
 """The exponent of what grows: found, as wide as the noise, and open where nothing grows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
 from harness.analysis.estimates.growth import growth
+from harness.analysis.estimates.scaling import Series, exponent
+from harness.analysis.estimates.statistics import Estimate
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 ONES = np.ones(len(LENGTHS))
@@ -67,3 +71,16 @@ def test_a_law_that_does_not_fit_has_a_wider_interval():
 def test_it_needs_a_length_more_than_coefficients():
     assert growth(np.ones((3, 1)), np.ones(3), (1, 2, 4), np.array([1.0, 2.0, 4.0])) is None
     assert growth(np.ones((4, 1)), np.ones(4), (1, 2, 4, 8), np.array([1.0, 2.0, 4.0, 8.0])) is not None
+
+
+def test_a_length_without_an_error_is_in_neither_window_nor_coefficient():
+    """The longest lost a process to an outlier: what is said is of the lengths that were fitted."""
+    lengths = np.array(LENGTHS)
+    seconds = 1e-6 * 8192 * (1 + lengths / 8192)
+    logs = [Estimate(float(np.log(s)), 0.001, 2, 3) for s in seconds]
+    logs[-1] = replace(logs[-1], error=None)
+    found = exponent("x", "s", Series(LENGTHS, (8192,) * len(LENGTHS), tuple(logs)))
+    assert (found.window, found.points) == ((128, 4096), 6)
+    assert found.exponent == pytest.approx(2, abs=0.01)
+    whole = exponent("x", "s", Series(LENGTHS, (8192,) * len(LENGTHS), tuple(replace(e, error=0.001) for e in logs)))
+    assert found.coefficient == pytest.approx(whole.coefficient, rel=0.05)
