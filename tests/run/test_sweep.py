@@ -83,12 +83,13 @@ def test_only_missing_cells_run(stand_in, tmp_path):
     assert [c.key for c in again.seen] == [run.seen[3].key]
 
 
-def test_time_is_kept(stand_in, tmp_path):
-    # What a sweep of many cells imports must not be part of a time as short as this one's.
+def test_time_is_kept(stand_in, tmp_path, monkeypatch):
+    # What a sweep of many cells imports and reads must not be part of a time as short as this one's.
     importlib.import_module("harness.run.past")
-    stand_in(seconds=0.2)
-    done = sweep(STUDY, tmp_path, minutes=1 / 60)
-    assert 1 <= len(done.measured) <= 5, "a second has five cells of a fifth"
+    monkeypatch.setattr("harness.run.past.folders", lambda records: [records])
+    stand_in(seconds=0.6)
+    done = sweep(STUDY, tmp_path, minutes=3 / 60)
+    assert 1 <= len(done.measured) <= 5, "three seconds have five cells of three fifths"
     assert done.left
     assert len(done.measured) + len(done.left) == len(read_manifest(tmp_path).cells)
 
