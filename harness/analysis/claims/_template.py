@@ -13,7 +13,8 @@ from harness.study.claim import Card, Verdict
 
 def decide(card: Card, evidence: Evidence) -> Ruling:
     """Supported when the whole interval reaches the threshold, refuted when the whole interval lies below."""
-    # Raises if the card gives no threshold; `margin(card)` does the same for a margin.
+    # Without one on the card its verdict is `missing`, and says why. `positive_threshold(card)` is one of a ratio,
+    # `margin(card)` a margin, from 0 to below 1.
     limit = threshold(card)
     variants = []
     # One verdict an opponent, and a sweep if it is timed in several; see `Evidence` for all there is to read.
