@@ -247,6 +247,13 @@ def test_a_table_of_memory_alone_counts_no_times(tmp_path):
         ({"lengths": [1024, 512]}, "must increase"),
         ({"assumed_error": 0}, "assumed_error 0"),
         ({"colour": "blue"}, "colour"),
+        (
+            {
+                "columns": {"../../hyena": {"family": "convolution", "milliseconds": [1.0] * 7}},
+                "partner": "../../hyena",
+            },
+            "since it names files",
+        ),
         ({"columns": {"hyena": {"family": "convolution", "milliseconds": [1.0]}}}, "one entry per length"),
         ({"columns": {"hyena": {"family": "convolution", "milliseconds": [-1.0] * 7}}}, "above 0"),
     ],

@@ -76,13 +76,13 @@ def test_no_claims():
 
 def test_markdown_has_a_row_per_claim_and_variant_and_escapes_bars():
     analysis = example()
-    first = msgspec.structs.replace(analysis.claims[0], sentence="a|b")
+    first = msgspec.structs.replace(analysis.claims[0], sentence="a|b\nin two lines")
     table = verdict_markdown(msgspec.structs.replace(analysis, claims=[first, *analysis.claims[1:]]))
     lines = table.splitlines()
     variants = [v.variant for c in analysis.claims if len(c.variants) > 1 for v in c.variants]
     assert variants
     assert len(lines) == 2 + len(analysis.claims) + len(variants)
-    assert "a\\|b" in lines[2]
+    assert "a\\|b in two lines" in lines[2]
     assert {line.replace("\\|", "").count("|") for line in lines} == {6}
 
 
@@ -94,6 +94,7 @@ def test_markdown_has_a_row_per_claim_and_variant_and_escapes_bars():
         (1.1, "1.1"),
         (0.01234, "0.0123"),
         (8192, "8,192"),
+        (999.6, "1,000"),
         (-5.127, "-5.13"),
         (2.5e-7, "2.50e-07"),
     ],

@@ -20,6 +20,7 @@ from harness.records import device_series as series
 from harness.records import schema as records
 from harness.records.schema import read
 from harness.run import supervisor
+from harness.run.process import signal_name
 from harness.run.supervisor import ATTEMPT, failed_before, run_cell
 from harness.study.schema import Study
 
@@ -405,3 +406,8 @@ def test_a_checkpoint_that_breaks_its_reader_is_put_aside_and_the_next_attempt_b
     assert (tmp_path / "r.checkpoint.damaged").is_file()
     assert not (tmp_path / "r.checkpoint").exists()
     assert run_cell(study_, one_cell(study_), tmp_path / "r.json").status == "ok"
+
+
+def test_a_signal_without_a_name_has_its_number():
+    """Real-time signals have none."""
+    assert [signal_name(number) for number in (signal.SIGKILL, signal.SIGRTMIN + 6)] == ["SIGKILL", "signal 40"]
