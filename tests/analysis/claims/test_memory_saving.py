@@ -8,7 +8,6 @@ import pytest
 
 from claims.studies import truths, verdict
 from harness.analysis.analyse import analyse
-from harness.errors import UserError
 from harness.records import schema as records
 from harness.records.schema import encode, write_atomic
 from harness.study.cells import cells
@@ -84,8 +83,9 @@ def test_an_opponent_out_of_memory_is_missing(tmp_path):
 
 def test_threshold_and_margin_are_needed(tmp_path):
     for field in ("threshold", "margin"):
-        with pytest.raises(UserError, match=f"claim 'less' has no {field}"):
-            study(tmp_path / field, 0.15, claims=[card(**{field: None})])
+        found = study(tmp_path / field, 0.15, claims=[card(**{field: None})]).overall
+        assert found.verdict == "missing"
+        assert f"claim 'less' has no {field}" in found.detail
 
 
 def test_a_challenger_that_is_not_the_timing_partner_is_held_against_memory_passes_of_its_opponents(tmp_path):
