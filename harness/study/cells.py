@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -80,6 +80,16 @@ def cells(study: Study) -> Iterator[Cell]:
         yield from _training_cells(study, study.training, shared)
 
 
+def meanings(study: Study, labels: Iterable[str]) -> dict[str, tuple[str, str | None]]:
+    """Label → the registered name of its model and its family, by which a card may mean it too.
+
+    Raises:
+        UserError: Unknown model, option or option value.
+    """
+    models = {label: resolve_model(study, label).name for label in labels}
+    return {label: (name, registry.family(name)) for label, name in models.items()}
+
+
 def challenges(study: Study) -> dict[str, dict[str, list[Card]]]:
     """Labels to pair with each challenger of the study's claims, and for which; all are paired with the timing partner.
 
@@ -89,8 +99,7 @@ def challenges(study: Study) -> dict[str, dict[str, list[Card]]]:
     cards = [card for card in load_cards(study.claims) if card.challenger not in (None, study.timing_partner)]
     if study.speed is None or not cards:
         return {}
-    models = {label: resolve_model(study, label).name for label in [study.timing_partner, *study.speed.labels()]}
-    labels = {label: (name, registry.family(name)) for label, name in models.items()}
+    labels = meanings(study, [study.timing_partner, *study.speed.labels()])
     found: dict[str, dict[str, list[Card]]] = {}
     for card in cards:
         challenger = str(card.challenger)

@@ -12,7 +12,7 @@ import msgspec
 from harness.data import formats
 from harness.data.catalogue import SOURCES, SYNTHETIC
 from harness.errors import UserError, in_one_line, unknown
-from harness.study.cells import challenges, resolve_model
+from harness.study.cells import challenges, meanings, resolve_model
 from harness.study.claim import load_cards, opponents
 from harness.study.find import find_study
 from harness.study.schema import Study
@@ -123,16 +123,13 @@ def _check_cards(study: Study) -> None:
     """What the study's cards name must be in it: found later, after measuring, it would be too late."""
     trained = list(study.training.models) if study.training else []
     timed = [study.timing_partner, *study.speed.labels()] if study.speed else []
-    labels: dict[str, tuple[str, str | None]] = {}
-    for label in dict.fromkeys([*timed, *trained]):
-        name = resolve_model(study, label).name
-        labels[label] = (name, registry.family(name))
+    labels = meanings(study, dict.fromkeys([*timed, *trained]))
     labels |= {name: (name, registry.family(name)) for name in (study.training.references if study.training else ())}
+    sets = list(study.training.datasets) if study.training else []
     for card in load_cards(study.claims):
         if card.challenger is not None and card.challenger not in labels:
             raise unknown(f"challenger of claim '{card.id}'", card.challenger, labels)
         opponents(card, labels)
-        sets = list(study.training.datasets) if study.training else []
         if card.dataset is not None and card.dataset not in sets:
             raise unknown(f"data set of claim '{card.id}'", card.dataset, sets)
 

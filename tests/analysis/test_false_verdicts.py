@@ -114,10 +114,15 @@ POWER = [
 ]
 
 
+def reached(share, trials, promised):
+    """Whether the trials do not contradict a promised power."""
+    return stats.binomtest(round(share * trials), trials, promised, alternative="less").pvalue > 1e-3
+
+
 def decided(place, trials, processes=8):
     costs, claim, verdict, noise, promised = POWER[place]
     share = rates(costs, (claim,), processes, NOISES[noise], trials, [103, place, processes])[claim, verdict]
-    return stats.binomtest(round(share * trials), trials, promised, alternative="less").pvalue > 1e-3
+    return reached(share, trials, promised)
 
 
 @pytest.mark.parametrize("place", range(len(POWER)))
@@ -170,7 +175,7 @@ def the_default_decides(place, trials):
     costs |= {label: attention(factor * ratio, exponent, hyenarec) for label, factor in OTHERS.items()}
     processes = {label: of_the_default()[label] for label in costs}
     share = rates(costs, (claim,), processes, NOISES[noise], trials, [106, place])[claim, verdict]
-    return stats.binomtest(round(share * trials), trials, promised, alternative="less").pvalue > 1e-3
+    return reached(share, trials, promised)
 
 
 def test_the_default_decides_in_short():

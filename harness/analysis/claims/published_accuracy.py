@@ -10,14 +10,7 @@ import numpy as np
 from harness.analysis.estimates import statistics
 from harness.analysis.estimates.accuracy import SEEDS_TO_SUPPORT, Runs
 from harness.analysis.evidence import Evidence
-from harness.analysis.ruling import (
-    Rule,
-    Ruling,
-    conjunction,
-    margin,
-    positive_threshold,
-    ruled,
-)
+from harness.analysis.ruling import Rule, Ruling, conjunction, margin, positive_threshold, ruled
 from harness.metrics import SELECTION
 from harness.study.claim import Card, Verdict
 
