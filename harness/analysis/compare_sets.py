@@ -14,6 +14,7 @@ from harness.analysis.estimates import timing
 from harness.analysis.estimates.timing import Group
 from harness.analysis.load import Folder, load
 from harness.analysis.rows import Row
+from harness.records.environment import cpu_name
 from harness.records.schema import Record
 from harness.records.spec import SpeedSpec
 
@@ -127,7 +128,7 @@ def _circumstances(record: Record) -> dict[str, str]:
     own = record.environment
     device = own.device_before or own.device_after
     facts: dict[str, Any] = {
-        "cpu": own.cpu,
+        "cpu": cpu_name(own, record.provenance.processor),
         "cores": own.cores,
         "cores_usable": own.cores_usable,
         "memory_bytes": own.memory_bytes,

@@ -18,6 +18,7 @@ from harness.analysis.estimates.timing import step_seconds
 from harness.analysis.load import Counted, Folder
 from harness.analysis.load import load as load_folder
 from harness.errors import unknown
+from harness.records.environment import cpu_name
 from harness.records.schema import Block, Epoch, Record, SpeedRecord, TrainingRecord
 from harness.records.spec import Phase, SpeedSpec
 
@@ -85,7 +86,7 @@ def _circumstances(record: Record) -> dict[str, Any]:
     memory = record.memory
     return {
         "flags": "; ".join(record.flags),
-        "machine": device.name if device is not None else machine.cpu,
+        "machine": device.name if device is not None else cpu_name(machine, origin.processor),
         "threads": machine.threads,
         "python": machine.python,
         "torch": machine.packages.get("torch"),

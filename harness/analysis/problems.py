@@ -17,6 +17,7 @@ from harness.analysis.results import AccuracyRow, Completeness, Machine, RecordR
 from harness.analysis.rows import ControlPoint, NoiseFloor, SpeedupPoint, TimePoint
 from harness.analysis.stale import stale, untold
 from harness.metrics import SELECTION
+from harness.records.environment import cpu_name
 from harness.records.schema import SCHEMA_VERSION, Record, SpeedRecord, TrainingRecord
 from harness.study.claim import shipped_cards
 
@@ -34,16 +35,17 @@ def machines(folder: Folder) -> list[Machine]:
     for record in _records(folder):
         own = record.environment
         device = own.device_before or own.device_after
-        key = (own.cpu, own.system, own.cores, own.cores_usable, device.name if device else None)
+        cpu = cpu_name(own, record.provenance.processor)
+        key = (cpu, own.system, own.cores, own.cores_usable, device.name if device else None)
         groups.setdefault(key, []).append(record)
     result = []
-    for members in sorted(groups.values(), key=len, reverse=True):
+    for (cpu, *_), members in sorted(groups.items(), key=lambda group: len(group[1]), reverse=True):
         own = members[0].environment
         device = own.device_before or own.device_after
         result.append(
             Machine(
-                name=device.name if device else own.cpu,
-                cpu=own.cpu,
+                name=device.name if device else cpu,
+                cpu=cpu,
                 cores=own.cores,
                 cores_usable=own.cores_usable,
                 memory_bytes=own.memory_bytes,

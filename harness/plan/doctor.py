@@ -26,7 +26,7 @@ from harness.data.catalogue import SOURCES
 from harness.data.sources import DATA_VARIABLE, cache_folder
 from harness.plan.data_places import USABLE, place
 from harness.records import cgroup
-from harness.records.environment import describe, has_gpu, memory_bytes, usable_cores
+from harness.records.environment import cpu_name, describe, has_gpu, memory_bytes, processor, usable_cores
 from harness.records.schema import Record, SpeedRecord
 from harness.run.supervisor import run_cell
 from harness.study.cells import cells
@@ -74,7 +74,7 @@ def findings(noise_seconds: float) -> Iterator[Finding]:
     machine = describe(None, {})
     torch = machine.packages.get("torch")
     versions = f"Python {machine.python}, harness {__version__}, torch {torch or 'not installed'}"
-    yield Finding(topic="machine", state="ok", found=f"{machine.cpu}, {machine.system}; {versions}")
+    yield Finding(topic="machine", state="ok", found=f"{cpu_name(machine, processor())}, {machine.system}; {versions}")
     yield from _system()
     yield _cores(machine.cores)
     yield _load()

@@ -12,7 +12,7 @@ import msgspec
 from harness.plan.data_places import USABLE, place
 from harness.plan.forecast import Forecast, Forecaster
 from harness.plan.rehearsal import Prospect, prospects
-from harness.records.environment import describe, memory_bytes, usable_cores
+from harness.records.environment import cpu_name, describe, memory_bytes, processor, usable_cores
 from harness.report.numbers import counted, duration, storage
 from harness.run.past import folders, known
 from harness.run.sweep import Task, tasks
@@ -127,7 +127,7 @@ def plan(study: Study, folder: Path, *, calibrate: bool = True) -> Plan:
         description=study.description,
         folder=str(folder),
         device=study.device_here(),
-        machine=machine.cpu,
+        machine=cpu_name(machine, processor()),
         cores=usable_cores(),
         memory_bytes=memory_bytes(),
         cells=len(found),

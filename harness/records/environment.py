@@ -14,6 +14,8 @@ from harness.records.schema import Environment
 
 PACKAGES = ("torch", "triton", "flash-attn", "mamba-ssm", "flash-linear-attention", "numpy", "scipy", "pandas")
 ROOT = Path(__file__).resolve().parents[2]
+# The widest that a kernel may use, by the name of its flag.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 
 
 def has_gpu() -> bool:
@@ -54,6 +56,26 @@ def describe(threads: int | None, allocator: dict[str, str]) -> Environment:
         allocator=allocator,
         libc=" ".join(platform.libc_ver()).strip() or None,
     )
+
+
+def processor() -> str | None:
+    """Generation and vector instructions of the processor, such as `family 25, model 1, AVX2`; None if not told."""
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    except OSError:
+        return None
+    words = [f"{key.removeprefix('cpu ')} {fields[key]}" for key in ("cpu family", "model") if fields.get(key)]
+    flags = fields.get("flags", "").split()
+    words += [width for flag, width in _VECTORS.items() if flag in flags][:1]
+    return ", ".join(words) or None
+
+
+def cpu_name(environment: Environment, processor: str | None) -> str:
+    """A processor's name as the system gives it, with what `processor` adds."""
+    return environment.cpu if processor is None else f"{environment.cpu} ({processor})"
 
 
 def git_state() -> tuple[str | None, bool | None]:

@@ -124,6 +124,8 @@ class Provenance(_Frozen, frozen=True):
         import_seconds: Part of it that the children took to start and to import.
         beside: Other places (GPUs, sets of cores) of the machine where the same sweep may have measured meanwhile;
             null: it measured one cell at a time.
+        processor: Generation and vector instructions of the processor, since a cloud gives several one name; null where
+            the system does not tell them, and in records made before they were kept.
     """
 
     git_commit: str | None
@@ -138,6 +140,7 @@ class Provenance(_Frozen, frozen=True):
     files_sha256: dict[str, str] | None = None
     leaks: Leaks | None = None
     beside: int | None = None
+    processor: str | None = None
 
 
 class Block(_Frozen, frozen=True):

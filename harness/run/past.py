@@ -18,8 +18,9 @@ from harness.analysis.estimates.timing import step_seconds
 from harness.errors import UserError
 from harness.records import device_series as series
 from harness.records import operator, schema
-from harness.records.environment import ROOT, describe
-from harness.records.schema import FAILED_SUFFIX, FINAL, Environment, Record, SpeedRecord
+from harness.records.environment import ROOT, cpu_name, describe, processor
+from harness.records.operator import OperatorRecord
+from harness.records.schema import FAILED_SUFFIX, FINAL, Record, SpeedRecord
 from harness.records.spec import Device, ModelSpec, TrainingSpec
 from harness.study.cells import Cell
 
@@ -149,7 +150,8 @@ def known(device: Device, folders: Iterable[Path], *, anywhere: bool = False) ->
         folders: Folders of records; one that is not there counts as empty.
         anywhere: Whether those of any machine count.
     """
-    here, found = describe(None, {}), Known()
+    own, found = describe(None, {}), Known()
+    here = cpu_name(own, processor()), own.cores_usable
     gpu = _gpu_name() if device == "cuda" and not anywhere else None
     for folder in folders:
         for path in _files(folder):
@@ -158,7 +160,7 @@ def known(device: Device, folders: Iterable[Path], *, anywhere: bool = False) ->
             except UserError:
                 # A file that cannot be read tells nothing here; `verify` names it.
                 continue
-            if record.device == device and (anywhere or _like(record.environment, here, gpu)):
+            if record.device == device and (anywhere or _like(record, here, gpu)):
                 found.add(record)
         path = folder / operator.FILE_NAME
         if path.is_file():
@@ -166,7 +168,7 @@ def known(device: Device, folders: Iterable[Path], *, anywhere: bool = False) ->
                 bench = operator.read(path)
             except UserError:
                 continue
-            if bench.settings.device == device and (anywhere or _like(bench.environment, here, gpu)):
+            if bench.settings.device == device and (anywhere or _like(bench, here, gpu)):
                 found.operator_seconds = bench.provenance.elapsed_seconds
     return found
 
@@ -182,9 +184,10 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _like(one: Environment, here: Environment, gpu: str | None) -> bool:
-    device = one.device_before or one.device_after
-    same = (one.cpu, one.cores_usable) == (here.cpu, here.cores_usable)
+def _like(one: Record | OperatorRecord, here: tuple[str, int], gpu: str | None) -> bool:
+    own = one.environment
+    device = own.device_before or own.device_after
+    same = (cpu_name(own, one.provenance.processor), own.cores_usable) == here
     return same if gpu is None and device is None else device is not None and device.name == gpu
 
 

@@ -25,7 +25,7 @@ from harness.metrics import SELECTION
 from harness.records import cgroup
 from harness.records import device_series as series
 from harness.records import schema as records
-from harness.records.environment import describe, git_state, memory_bytes, usable_cores
+from harness.records.environment import describe, git_state, memory_bytes, processor, usable_cores
 from harness.records.schema import Provenance, Record, SpeedRecord, TrainingRecord
 from harness.records.source_digest import cell_digest
 from harness.records.spec import SpeedSpec, TrainingSpec
@@ -137,6 +137,7 @@ def run_cell(
         elapsed_seconds=round(time.monotonic() - begin, 3),
         import_seconds=fields.pop("import_seconds", None),
         beside=beside,
+        processor=processor(),
     )
     if "environment" not in fields:
         fields["environment"] = describe(cell.spec.threads or usable_cores(), allocator.settings(measures[0]))

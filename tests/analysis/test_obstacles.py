@@ -114,6 +114,14 @@ def test_cells_from_two_machines_are_not_ruled_on(tmp_path, other):
     assert found.problems.threats
 
 
+def test_another_processor_of_the_same_name_is_another_machine(tmp_path):
+    path = folder(tmp_path)
+    edit(path, lambda content: content["provenance"].update(processor="family 25, model 1, AVX2"), length=8192)
+    found = analyse(path)
+    assert "(family 25, model 1, AVX2)" in verdict(found, "linear-time").overall.detail
+    assert len(found.machines) == 2
+
+
 def test_a_machine_twice_as_slow_at_long_lengths_refutes_nothing(tmp_path):
     path = folder(tmp_path)
 

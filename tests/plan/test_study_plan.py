@@ -12,7 +12,7 @@ from harness import cli
 from harness.plan.forecast import Forecaster
 from harness.plan.study_plan import plan, table
 from harness.records import schema
-from harness.records.environment import describe
+from harness.records.environment import describe, processor
 from harness.run import past
 from harness.run.past import known
 from harness.study.cells import cells
@@ -34,9 +34,10 @@ TINY = {
     },
 }
 STUDY = msgspec.convert(TINY, Study)
+HERE = processor()
 
 
-def record(cell, seconds, elapsed=3.0, **changes):
+def record(cell, seconds, elapsed=3.0, generation=HERE, **changes):
     """The record of a speed cell, made here, both of whose sides take some seconds a step."""
     environment = msgspec.structs.replace(describe(1, {}), **changes)
     blocks = [
@@ -52,7 +53,7 @@ def record(cell, seconds, elapsed=3.0, **changes):
         label=cell.label,
         spec_digest=cell.digest,
         environment=environment,
-        provenance=factories.provenance(spec, elapsed_seconds=elapsed, source_digest=""),
+        provenance=factories.provenance(spec, elapsed_seconds=elapsed, source_digest="", processor=generation),
         device="cpu",
         precision="float32",
         spec=spec,
@@ -92,7 +93,7 @@ def test_a_cell_that_was_measured_on_a_like_machine_takes_what_it_took(alone, tm
 
 def test_another_machine_tells_nothing(alone, tmp_path):
     first = next(cells(STUDY))
-    for changes in ({"cpu": "Another"}, {"cores_usable": 64}):
+    for changes in ({"cpu": "Another"}, {"generation": "family 0, AVX2"}, {"cores_usable": 64}):
         folder = written(tmp_path / str(changes), [(first, record(first, 0.01, **changes))])
         assert Forecaster(STUDY, known("cpu", [folder])).forecast(first).seconds is None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from harness.records.environment import cpu_name
 from harness.records.schema import ModelFacts, Record, SpeedRecord
 
 # What a backend costs where that stands in the way of a claim of linear time.
@@ -21,7 +22,7 @@ def machine(record: Record) -> str:
     """Where a record was made, as far as times depend on it, in words."""
     own = record.environment
     device = own.device_before or own.device_after
-    name = device.name if device else own.cpu
+    name = device.name if device else cpu_name(own, record.provenance.processor)
     torch = own.packages.get("torch", "unknown")
     return f"{name}, {own.cores_usable} of {own.cores} cores, {own.threads} threads, torch {torch}"
 

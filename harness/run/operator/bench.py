@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from harness.errors import UserError
-from harness.records.environment import describe, git_state, memory_bytes
+from harness.records.environment import describe, git_state, memory_bytes, processor
 from harness.records.operator import FILE_NAME, OPERATOR_SCHEMA, SOURCES, Measure, OperatorRecord, Settings
 from harness.records.schema import Provenance
 from harness.records.source_digest import source_digest
@@ -128,6 +128,7 @@ def bench(
         started_at=started.isoformat(timespec="seconds"),
         source_digest=digest,
         elapsed_seconds=round(time.monotonic() - begin, 3),
+        processor=processor(),
     )
     whole = {
         "schema_version": OPERATOR_SCHEMA,
