@@ -11,6 +11,10 @@ ones, and how far these differ tells what the machine does by itself. Exit statu
 stays within 5 % of its quiet value, and the other moves by more than that and more than its quiet
 values differ; 1: otherwise, and also where the paired quiet values differ by more than 5 %, for then
 nothing is shown. Takes four minutes; `--period 5` a quarter of that.
+
+    python tests/benchmarks/disturbance.py --beside python -m harness sweep disturbed
+
+runs a command beside the same load instead, and ends with its exit status: whether a study's verdicts stand it.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -102,15 +106,40 @@ def disturb(threads: int, period: float, parent: int) -> None:
         time.sleep(period)
 
 
+@contextlib.contextmanager
+def loaded_machine(threads: int, period: float) -> Iterator[None]:
+    """A second process that loads the machine."""
+    command = [sys.executable, __file__, "--period", str(period), "--threads", str(threads)]
+    command += ["--disturb", str(os.getpid())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+        try:
+            # Importing torch takes seconds, in which the load would not be one yet.
+            if load.stdout is None or load.stdout.readline().strip() != _READY:
+                raise SystemExit("the process that loads the machine did not start; its message stands above")
+            yield
+        finally:
+            load.kill()
+
+
 def main() -> None:
     """Measure, print, and say by the exit status whether pairing held."""
     parser = Parser(description=main.__doc__)
     parser.add_argument("--period", type=float, default=20.0, help="seconds of load, and of rest (default: 20)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="threads of the measurement and the load")
     parser.add_argument("--disturb", type=int, metavar="PARENT", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--beside",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="COMMAND",
+        help="run this beside the load; last option",
+    )
     arguments = parser.parse_args()
     if arguments.disturb is not None:
         disturb(arguments.threads, arguments.period, arguments.disturb)
+    if arguments.beside:
+        with loaded_machine(arguments.threads, arguments.period):
+            sys.exit(subprocess.run(arguments.beside).returncode)
     torch.set_num_threads(arguments.threads)
     clock = Clock(torch.device("cpu"))
     first, second, plan = sides(clock)
@@ -118,15 +147,7 @@ def main() -> None:
     seconds = 2 * arguments.period
     ratios: list[dict[str, float]] = []
     for disturbed in (False, True, False):
-        command = [sys.executable, __file__, "--period", str(arguments.period), "--threads", str(arguments.threads)]
-        with contextlib.ExitStack() as stack:
-            if disturbed:
-                load = subprocess.Popen([*command, "--disturb", str(os.getpid())], stdout=subprocess.PIPE, text=True)
-                stack.callback(load.wait)
-                stack.callback(load.kill)
-                # Importing torch takes seconds, in which the load would not be one yet.
-                if load.stdout is None or load.stdout.readline().strip() != _READY:
-                    raise SystemExit("the process that loads the machine did not start; its message stands above")
+        with loaded_machine(arguments.threads, arguments.period) if disturbed else contextlib.nullcontext():
             ratios.append(
                 {
                     "paired": paired(first, second, plan, clock, seconds),
