@@ -115,7 +115,7 @@ def _cores(cores: int) -> Finding:
     limit = "" if quota is None else f"; a control group grants {quota:g}"
     found = f"{usable} of {cores} usable{limit}"
     if quota is not None and quota != int(quota):
-        advice = "a quota that is no whole number stops threads now and then; ask for a whole number of cores"
+        advice = "a quota of a fraction of a core stops threads now and then; ask for a whole number of cores"
         return Finding(topic="cores", state="note", found=found, advice=advice)
     return Finding(topic="cores", state="ok", found=found)
 
@@ -344,7 +344,7 @@ def _data() -> Iterator[Finding]:
         advice = f"to train on others, put their files into a folder and type  export {DATA_VARIABLE}=FOLDER"
         yield Finding(topic="data", state="ok", found=found, advice=advice)
     elif not Path(given).is_dir():
-        found = f"{DATA_VARIABLE}={given} is no folder"
+        found = f"{DATA_VARIABLE}={given} is not a folder"
         yield Finding(topic="data", state="problem", found=found, advice=f"type  export {DATA_VARIABLE}=FOLDER")
     else:
         yield Finding(topic="data", state="ok", found=f"{DATA_VARIABLE}={given}")

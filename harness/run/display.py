@@ -84,23 +84,28 @@ class Pace:
         jobs: Cells that are to run.
         expected: Seconds of some of them by path, from records of a like machine.
         beside: How many run at a time.
+        elsewhere: The same from records of other machines: how cells compare, once one of them ended here.
     """
 
-    def __init__(self, jobs: Sequence[Job], expected: Mapping[str, float], beside: int = 1) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        expected: Mapping[str, float],
+        beside: int = 1,
+        elsewhere: Mapping[str, float] | None = None,
+    ) -> None:
         self._left = {job.path: job for job in jobs}
-        self._expected, self._beside = expected, beside
+        self._here, self._elsewhere, self._beside = _Past(expected), _Past(elsewhere or {}), beside
         # From the narrowest likeness to the widest.
         self._took: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-        self._ratio = [0.0, 0.0]
 
     def ended(self, job: Job, seconds: float) -> None:
         """Learn from a cell that ended."""
         self._left.pop(job.path, None)
         for like in _likes(job):
             self._took[like].append(seconds)
-        if job.path in self._expected:
-            self._ratio[0] += seconds
-            self._ratio[1] += self._expected[job.path]
+        self._here.ended(job.path, seconds)
+        self._elsewhere.ended(job.path, seconds)
 
     def left(self, running: Mapping[str, float]) -> tuple[float, float]:
         """Seconds left of the cells that something is known of, and what share of all that is.
@@ -119,9 +124,34 @@ class Pace:
         narrow, *wider = _likes(job)
         if narrow in self._took:
             return _mean(self._took[narrow])
-        if job.path in self._expected:
-            return self._expected[job.path] * (self._ratio[0] / self._ratio[1] if self._ratio[1] else 1.0)
-        return next((_mean(self._took[like]) for like in wider if like in self._took), None)
+        here = self._here.scaled(job.path, untold=1.0)
+        scaled = self._elsewhere.scaled(job.path) if here is None else here
+        return (
+            next((_mean(self._took[like]) for like in wider if like in self._took), None) if scaled is None else scaled
+        )
+
+
+class _Past:
+    """What cells took before, at the pace of those of them that ended now.
+
+    Args:
+        seconds: By path of the cell.
+    """
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self._seconds = seconds
+        self._now = self._then = 0.0
+
+    def ended(self, path: str, seconds: float) -> None:
+        """Learn from a cell that ended."""
+        if path in self._seconds:
+            self._now += seconds
+            self._then += self._seconds[path]
+
+    def scaled(self, path: str, untold: float | None = None) -> float | None:
+        """Seconds of a cell at today's pace; `untold` is the pace as long as none ended."""
+        pace = self._now / self._then if self._then else untold
+        return None if pace is None or path not in self._seconds else self._seconds[path] * pace
 
 
 def _likes(job: Job) -> list[tuple[Any, ...]]:

@@ -77,6 +77,7 @@ class Known:
         peaks: Peak memory of training cells by model and length.
         backends: What ran, by cell, by model and length, and by model alone; each by operator.
         operator_seconds: What the operator bench took.
+        elsewhere: As `elapsed`, of machines unlike this one; what cells take beside each other hardly depends on it.
     """
 
     elapsed: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -89,13 +90,13 @@ class Known:
     peaks: dict[tuple[Identity, int | None], list[int]] = field(default_factory=lambda: defaultdict(list))
     backends: dict[Any, dict[str, dict[str, None]]] = field(default_factory=dict)
     operator_seconds: float | None = None
+    elsewhere: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, record: Record, basis: Basis = "records") -> None:
         """Learn from a record that was made here or on a machine like this."""
         spec, elapsed = record.spec, record.provenance.elapsed_seconds
         key = identity(spec.model)
-        if record.status in FINAL and elapsed is not None:
-            self.elapsed[_kind(record), record.spec_digest].append(elapsed)
+        _count(record, self.elapsed)
         if record.status != "ok":
             return
         if record.model is not None:
@@ -138,6 +139,11 @@ class Known:
         return {}
 
 
+def _count(record: Record, elapsed: dict[tuple[str, str], list[float]]) -> None:
+    if record.status in FINAL and record.provenance.elapsed_seconds is not None:
+        elapsed[_kind(record), record.spec_digest].append(record.provenance.elapsed_seconds)
+
+
 def _kind(record: Record) -> str:
     return "speed" if isinstance(record, SpeedRecord) else "training"
 
@@ -160,8 +166,12 @@ def known(device: Device, folders: Iterable[Path], *, anywhere: bool = False) ->
             except UserError:
                 # A file that cannot be read tells nothing here; `verify` names it.
                 continue
-            if record.device == device and (anywhere or _like(record, here, gpu)):
+            if record.device != device:
+                continue
+            if anywhere or _like(record, here, gpu):
                 found.add(record)
+            else:
+                _count(record, found.elsewhere)
         path = folder / operator.FILE_NAME
         if path.is_file():
             try:

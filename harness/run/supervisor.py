@@ -38,14 +38,14 @@ from harness.study.schema import Study
 # Set in a job of a scheduler: which attempt it is, from 1.
 ATTEMPT = "HYENAREC_ATTEMPT"
 _SHARED_MEMORY = (
-    "other places of this machine measured meanwhile, and this was a share of its memory, so it is no result; measure "
-    "the cell without them, or state memory_limit_bytes in the study"
+    "other places of this machine measured meanwhile, and this was a share of its memory, so it is not a result; "
+    "measure the cell without them, or state memory_limit_bytes in the study"
 )
 # One of them is in the last lines of the traceback of a child that could not read one.
 _READS_CHECKPOINTS = ("training/checkpoint.py", "torch/serialization.py", "torch/_weights_only_unpickler.py")
 _JOBS_MEMORY = (
-    "that was the memory that the job had asked for, not the machine's, so it is no result; a further attempt asks for "
-    "more, and `memory_limit_bytes` of the study makes a limit a result"
+    "that was the memory that the job had asked for, not the machine's, so it is not a result; a further attempt asks "
+    "for more, and `memory_limit_bytes` of the study makes a limit a result"
 )
 
 

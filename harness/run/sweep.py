@@ -319,16 +319,21 @@ def show(study: Study, folder: Path, todo: Sequence[Task], beside: int = 1) -> D
         beside: How many run at a time.
     """
     every = tasks(study)
-    past: Mapping[tuple[str, str], Sequence[float]] = {}
+    expected, elsewhere = {}, {}
     # Reading records takes a second, which a few cells are not worth; what it needs takes half of one to import.
     if len(todo) >= _MANY:
         from harness.run.past import folders, known
 
-        past = known(study.device_here(), folders(folder)).elapsed
-    seen = {t.path: past[t.kind, t.digest] for t in todo if isinstance(t, Cell) and (t.kind, t.digest) in past}
-    expected = {path: sum(seconds) / len(seconds) for path, seconds in seen.items()}
+        past = known(study.device_here(), folders(folder))
+        expected, elsewhere = _means(todo, past.elapsed), _means(todo, past.elsewhere)
     done = sum((folder / task.path).is_file() for task in every)
-    return Display(len(every), done, Pace(todo, expected, beside))
+    return Display(len(every), done, Pace(todo, expected, beside, elsewhere))
+
+
+def _means(todo: Sequence[Task], past: Mapping[tuple[str, str], Sequence[float]]) -> dict[str, float]:
+    """Mean seconds by path of the cells that something is known of."""
+    seen = {t.path: past[t.kind, t.digest] for t in todo if isinstance(t, Cell) and (t.kind, t.digest) in past}
+    return {path: sum(seconds) / len(seconds) for path, seconds in seen.items()}
 
 
 def log_of(study: Study, task: Task) -> Path:

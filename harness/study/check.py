@@ -108,7 +108,7 @@ def _validate(study: Study, where: str) -> None:
         if sweep.tokens is not None:
             for length in sweep.lengths:
                 if sweep.tokens % length:
-                    raise fail(f"speed.sweeps.{name}: {sweep.tokens} tokens are no multiple of length {length}")
+                    raise fail(f"speed.sweeps.{name}: {sweep.tokens} tokens are not a multiple of length {length}")
     for what, names in _lists(study):
         if len(set(names)) < len(names):
             # A repeated seed or model would pass for a replicate.

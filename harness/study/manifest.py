@@ -44,7 +44,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     if not path.is_file():
         raise UserError(
-            f"{folder}: no {FILE_NAME}, so this is no folder of records; the workflow and `sweep` write one"
+            f"{folder}: no {FILE_NAME}, so this is not a folder of records; the workflow and `sweep` write one"
         )
     remedy = "delete it and run the workflow or `sweep` again"
     found: Manifest = read_json.read(path, Manifest, "study", remedy)

@@ -81,7 +81,7 @@ def test_gpus_are_counted_among_those_that_may_be_used(machine, monkeypatch):
         (GPU, "1,1", [], "names a GPU twice"),
         (GPU, "0,1", ["0-3"], "names 2 GPUs and --cpu-sets 1 sets"),
         (STUDY, None, ["0-3", "3-5"], "core 3 is in two sets"),
-        (STUDY, None, ["0-"], "'0-' is no set of cores; legal: such as 0-3"),
+        (STUDY, None, ["0-"], "'0-' is not a set of cores; legal: such as 0-3"),
         (STUDY, None, ["3-0"], "holds no core; write the lower number first"),
         (STUDY, None, ["14-17"], "core 16 of '14-17' may not be used here"),
         (msgspec.structs.replace(STUDY, threads=4), None, ["0-2"], "has 3 core.s., and a cell .* has 4 threads"),

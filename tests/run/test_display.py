@@ -110,6 +110,14 @@ def test_what_cells_took_before_counts_at_the_pace_of_today():
     assert Pace(CELLS, expected, beside=2).left({})[0] == 50.0
 
 
+def test_records_of_another_machine_tell_how_cells_compare_once_one_ended_here():
+    pace = Pace(CELLS, {}, elsewhere={cell.path: 10.0 if cell in SPEED else 40.0 for cell in CELLS})
+    assert pace.left({}) == (0.0, 0.0)
+    pace.ended(SPEED[0], 20.0)
+    # Twice as slow here: seven cells of 20 s, and two trainings of 80 s.
+    assert pace.left({}) == (300.0, 1.0)
+
+
 def test_lines_are_few_and_the_last_one_is_there(clock, shown):
     display = Display(len(CELLS), 0, Pace(CELLS, {}), shown)
     with display:

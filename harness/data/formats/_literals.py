@@ -27,7 +27,7 @@ def parsed(line: str) -> dict[str, str | list[object] | None]:
     named: dict[str, str | list[object] | None] = {}
     for name, value in zip(found.keys, found.values, strict=True):
         if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
-            raise ValueError("a name that is no text")
+            raise ValueError("a name that is not text")
         named[name.value] = _text(line, value)
     return named
 

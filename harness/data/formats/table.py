@@ -415,7 +415,7 @@ class _JsonRows:
                     'Write one object a line, with names in "quotes"',
                 ) from None
             if not isinstance(found, dict):
-                raise text.refuse(self.path, number, line, "is no JSON object", "Write one object a line")
+                raise text.refuse(self.path, number, line, "is not a JSON object", "Write one object a line")
             yield number, found
 
     def pieces(self) -> Iterator[Columns]:
@@ -469,7 +469,7 @@ class _ParquetRows:
             legal = _PARQUET if role in ("user", "item") else (*_PARQUET, *_PARQUET_NUMBERS)
             if not kind.startswith(legal):
                 raise by.UnclearError(
-                    f"column '{schema.names[place]}', the {role}, is of type {kind}, which is no {role}; "
+                    f"column '{schema.names[place]}', the {role}, is of type {kind}, which cannot be a {role}; "
                     "write it as text or whole numbers"
                 )
 

@@ -107,7 +107,7 @@ class Clock:
 
     def _number(self, text: str) -> tuple[int, int]:
         if "_" in text:
-            raise _NoTimeError("is no number")
+            raise _NoTimeError("is not a number")
         try:
             return _bounded(int(text.removesuffix(".0"))), 0
         except ValueError as error:
@@ -117,7 +117,7 @@ class Clock:
                 raise _NoTimeError("is a date, where the times before it are numbers") from None
         value = Decimal(text)
         if not value.is_finite():
-            raise _NoTimeError("is no number")
+            raise _NoTimeError("is not a number")
         if value.adjusted() > 20:
             raise _NoTimeError("is beyond any date")
         whole = int(value.to_integral_value("ROUND_FLOOR"))
@@ -126,7 +126,7 @@ class Clock:
     def _micros(self, text: str) -> tuple[int, int]:
         # Python 3.11 reads a date as far as a zero byte.
         if not _ISO.match(text) or "\0" in text:
-            raise _NoTimeError("is no ISO date, where the times before it are")
+            raise _NoTimeError("is not an ISO date, where the times before it are")
         moment = datetime.datetime.fromisoformat(text)
         zoned = moment.tzinfo is not None
         if self._zoned is None:
@@ -164,8 +164,8 @@ class Clock:
             return Times([days * 86_400], 1, "dates YYYYMMDD")
         low, high = int(whole.min()), int(whole.max())
         warning = (
-            f"times go from {low:,} to {high:,}, which are no unix seconds after 1990: they order the events, and gaps "
-            "between them are taken for seconds"
+            f"times go from {low:,} to {high:,}, which are not unix seconds after 1990: they order the events, and "
+            "gaps between them are taken for seconds"
         )
         return Times(keys, 1, f"{_SMALL}, taken for seconds", warning)
 
@@ -197,7 +197,7 @@ def _unit(values: Integers) -> str:
     outside = np.flatnonzero(kinds == len(_RANGES))
     if len(outside):
         row = int(outside[0])
-        raise RowError(row, f"time {values[row]} is no date from 1990 to 2100 in any unit. {LEGAL}")
+        raise RowError(row, f"time {values[row]} is not a date from 1990 to 2100 in any unit. {LEGAL}")
     usual = int(np.bincount(kinds).argmax())
     row = int(np.flatnonzero(kinds != usual)[0])
     raise RowError(

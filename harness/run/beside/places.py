@@ -101,7 +101,7 @@ def _gpus(study: Study, text: str) -> list[str]:
 def _cores(text: str) -> tuple[int, ...]:
     if not _CORES.fullmatch(text):
         raise UserError(
-            f"--cpu-sets: '{text}' is no set of cores; legal: such as 0-3, or 0,2,8-9 (name the study before them)"
+            f"--cpu-sets: '{text}' is not a set of cores; legal: such as 0-3, or 0,2,8-9 (name the study before them)"
         )
     found: set[int] = set()
     for part in text.split(","):
