@@ -28,7 +28,7 @@ def test_every_shipped_claim_is_there_once():
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[1] for row in ROWS])
 def test_the_command_of_a_row_rules_on_its_claims(row):
-    study = load_study(re.search(r"STUDY=([\w-]+)", row[1])[1])
+    study = load_study(re.search(r"(?:STUDY=|harness sweep )([\w-]+)", row[1])[1])
     assert set(ids(row[0])) <= {card.id for card in load_cards(study.claims)}
     for folder in re.findall(r"`([^`]+)`", row[3]):
         kept = read_manifest(ROOT / "results" / "reference" / folder)
