@@ -75,6 +75,8 @@ def entries() -> dict[str, Entry]:
     return found
 
 
+# An analysis asks for every label again and again, and a source is searched whole.
+@cache
 def family(name: str) -> str | None:
     """Family of a registered name, read without importing it; None for an unknown name or one not written plainly."""
     entry = entries().get(name)

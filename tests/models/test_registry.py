@@ -32,13 +32,13 @@ def install(tmp_path, monkeypatch):
         return tmp_path
 
     yield make
-    for cached in (registry.entries, registry._tree):
+    for cached in (registry.entries, registry.family, registry._tree):
         cached.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def _anew():
-    for cached in (registry.entries, registry._tree):
+    for cached in (registry.entries, registry.family, registry._tree):
         cached.cache_clear()
 
 
