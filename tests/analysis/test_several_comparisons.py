@@ -70,6 +70,16 @@ def test_inconclusive_says_how_many_seeds():
     assert enough < 0.01 <= fewer
 
 
+def test_seeds_that_are_there_are_not_asked_for_where_it_is_the_correction_that_leaves_it_open():
+    found = ruled([pair(below(0.01), 0.01), *[pair(0.1, 0.01)] * 3])
+    assert found.verdict == "inconclusive"
+    assert found.interval[1] < 0
+    assert "Among 4 comparisons one such is not enough (Holm's correction)." in found.detail
+    assert found.sample_size > SEEDS
+    spread = 0.01 * math.sqrt(SEEDS)
+    assert stats.t.sf(-below(0.01) / (spread / math.sqrt(found.sample_size)), found.sample_size - 1) < 0.025 / 4
+
+
 def test_where_users_are_too_few_no_number_of_seeds_is_promised():
     found = ruled([pair(0.015, 0.011, of_users=0.01)])
     assert (found.verdict, found.sample_size) == ("inconclusive", None)

@@ -116,8 +116,11 @@ def weakest(
     size, few = None, ""
     interval = intervals[place]
     if verdict == "inconclusive" and (interval is None or interval[0] <= bound or not several[place]):
-        size = _seeds(weakest, estimate, bound)
+        # What lies below refutes only after the correction over all of them; what lies above must do so by itself.
+        size = _seeds(weakest, estimate, bound, len(pairs) if estimate.mean < bound else 1)
         few = "" if size else f" No number of seeds decides with {row.users:,} users."
+        if several[place] and interval is not None and interval[1] < bound:
+            few = f" Among {len(pairs)} comparisons one such is not enough (Holm's correction).{few}"
     lengths = [p.row.length for p in pairs if p.row.length is not None]
     return ruled(
         card,
@@ -143,11 +146,11 @@ def below(pairs: Iterable[Pair], bound: float, value: Callable[[Pair], Estimate]
     return [accuracy.p_values(value(p), bound)[1] if p.row.seeds > 1 else 1.0 for p in pairs]
 
 
-def _seeds(pair: Pair, estimate: Estimate, bound: float) -> int | None:
-    """Seeds that would decide; the least that can where the spread is not known yet."""
+def _seeds(pair: Pair, estimate: Estimate, bound: float, comparisons: int) -> int | None:
+    """Seeds that would decide among so many comparisons; the least that can where the spread is not known yet."""
     if pair.row.seeds == 1 or estimate.error is None:
         return accuracy.SEEDS_TO_SUPPORT
-    size = statistics.sample_size(estimate, abs(estimate.mean - bound))
+    size = statistics.sample_size(estimate, abs(estimate.mean - bound), comparisons)
     return None if size is None else max(size, accuracy.SEEDS_TO_SUPPORT)
 
 
