@@ -160,8 +160,9 @@ def _unknown_words(rows: Sequence[Row], data: Sequence[DataRow], calibrate: bool
         return "their data are missing"
     if any(row.state == "to be fetched" for row in data):
         return "their data are to be fetched first, `python -m harness data NAME` does"
-    labels = ", ".join(row.label for row in rows if row.unknown)
-    return f"no record of a like machine for {labels}" + ("" if calibrate else ", and --no-calibration")
+    labels = ", ".join(dict.fromkeys(row.label for row in rows if row.unknown))
+    remedy = "" if calibrate else "; leave --no-calibration out to time them for seconds each"
+    return f"no record of a like machine for {labels}{remedy}"
 
 
 def _data(name: str, study: Study) -> DataRow:
@@ -245,6 +246,8 @@ def _time_words(found: Plan) -> str:
     if found.cells == found.done:
         return "seconds: analysis and document alone"
     low, high = found.seconds / found.factor, found.seconds * found.factor
+    if unknown := sum(row.unknown for row in found.rows):
+        return f"not known: {duration(found.seconds)} and that of {counted(unknown, 'cell', 'cells')} more; see below"
     about = f"about {duration(found.seconds)}"
     return about if found.factor == 1.0 else f"{about}; between {duration(low)} and {duration(high)} on an idle machine"
 

@@ -14,8 +14,16 @@ from harness.records.schema import Environment
 
 PACKAGES = ("torch", "triton", "flash-attn", "mamba-ssm", "flash-linear-attention", "numpy", "scipy", "pandas")
 ROOT = Path(__file__).resolve().parents[2]
-# The widest that a kernel may use, by the name of its flag.
-_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
+# The first that a processor has, by its flag: what kernels may use, and what parts generations of one model number.
+_VECTORS = {
+    "amx_tile": "AVX-512 and AMX",
+    "avx512_bf16": "AVX-512 with BF16",
+    "avx512_vnni": "AVX-512 with VNNI",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
+# How the system tells a processor: x86, then ARM, which names no model.
+_GENERATION = {"cpu family": "family", "model": "model", "CPU implementer": "implementer", "CPU part": "part"}
 
 
 def has_gpu() -> bool:
@@ -67,7 +75,7 @@ def processor() -> str | None:
             fields.setdefault(name.strip(), value.strip())
     except OSError:
         return None
-    words = [f"{key.removeprefix('cpu ')} {fields[key]}" for key in ("cpu family", "model") if fields.get(key)]
+    words = [f"{word} {fields[key]}" for key, word in _GENERATION.items() if fields.get(key)]
     flags = fields.get("flags", "").split()
     words += [width for flag, width in _VECTORS.items() if flag in flags][:1]
     return ", ".join(words) or None

@@ -23,7 +23,7 @@ import msgspec
 from harness.records.operator import OperatorRecord
 from harness.records.outcome import outcome
 from harness.records.schema import FAILED_SUFFIX, Record
-from harness.records.spec import CellSpec, SpeedSpec
+from harness.records.spec import CellSpec, SpeedSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,9 +99,11 @@ class Pace:
         # From the narrowest likeness to the widest.
         self._took: dict[tuple[Any, ...], list[float]] = defaultdict(list)
 
-    def ended(self, job: Job, seconds: float) -> None:
-        """Learn from a cell that ended."""
+    def ended(self, job: Job, seconds: float | None) -> None:
+        """Learn from a cell that ended; None: it failed, and is left out alone."""
         self._left.pop(job.path, None)
+        if seconds is None:
+            return
         for like in _likes(job):
             self._took[like].append(seconds)
         self._here.ended(job.path, seconds)
@@ -117,8 +119,13 @@ class Pace:
         for path, job in self._left.items():
             seconds = self._seconds(job)
             known += seconds is not None
-            total += max(0.0, (seconds or 0.0) - running.get(path, 0.0))
-        return total / self._beside, known / len(self._left) if self._left else 1.0
+            total += max(0.0, (seconds or 0.0) - running.get(path, 0.0)) / self._places(job)
+        return total, known / len(self._left) if self._left else 1.0
+
+    def _places(self, job: Job) -> int:
+        """At how many places such cells run; a training whose time counts has the machine for itself."""
+        spec: CellSpec | None = getattr(job, "spec", None)
+        return 1 if isinstance(spec, TrainingSpec) and spec.timed else self._beside
 
     def _seconds(self, job: Job) -> float | None:
         narrow, *wider = _likes(job)
@@ -221,14 +228,17 @@ class Display:
             log: What to read where it failed.
         """
         _, began, _ = self._running.pop(job.path, (job, time.monotonic(), ""))
-        self._pace.ended(job, time.monotonic() - began)
+        failed = result is None or result.status in ("error", "killed")
+        # How soon a cell fails says nothing of the others.
+        self._pace.ended(job, None if failed else time.monotonic() - began)
         flags = [] if result is None or isinstance(result, OperatorRecord) else result.flags
         words = "no record" if result is None else _words(result)
-        if result is None or result.status in ("error", "killed"):
+        if failed:
             self._failed.add(job.path)
             where = f"; why: {log}" if log is not None else ""
             self._screen.tell(f"failed: {describe(job)}: {words}{where}")
             return
+        assert result is not None
         self.done += 1
         # Tried again, such as by Snakemake after a sweep.
         self._failed.discard(job.path)

@@ -24,6 +24,8 @@ from harness.records.schema import FAILED_SUFFIX, FINAL, Record, SpeedRecord
 from harness.records.spec import Device, ModelSpec, TrainingSpec
 from harness.study.cells import Cell
 
+# The study that is measured beside a load: what its cells take, no idle machine takes.
+_LOADED = "disturbed"
 Basis = Literal["its record", "records", "calibration", "assumed", "unknown"]
 
 
@@ -166,11 +168,11 @@ def known(device: Device, folders: Iterable[Path], *, anywhere: bool = False) ->
             except UserError:
                 # A file that cannot be read tells nothing here; `verify` names it.
                 continue
-            if record.device != device:
+            if record.device != device or record.study == _LOADED:
                 continue
             if anywhere or _like(record, here, gpu):
                 found.add(record)
-            else:
+            elif record.status == "ok":
                 _count(record, found.elsewhere)
         path = folder / operator.FILE_NAME
         if path.is_file():

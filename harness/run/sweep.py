@@ -326,6 +326,8 @@ def show(study: Study, folder: Path, todo: Sequence[Task], beside: int = 1) -> D
 
         past = known(study.device_here(), folders(folder))
         expected, elsewhere = _means(todo, past.elapsed), _means(todo, past.elsewhere)
+        if past.operator_seconds is not None:
+            expected |= {task.path: past.operator_seconds for task in todo if isinstance(task, OperatorCell)}
     done = sum((folder / task.path).is_file() for task in every)
     return Display(len(every), done, Pace(todo, expected, beside, elsewhere))
 

@@ -98,6 +98,14 @@ def test_another_machine_tells_nothing(alone, tmp_path):
         assert Forecaster(STUDY, known("cpu", [folder])).forecast(first).seconds is None
 
 
+def test_what_was_measured_beside_a_load_tells_nothing(alone, tmp_path):
+    first = next(cells(STUDY))
+    loaded = msgspec.structs.replace(record(first, 0.01), study="disturbed")
+    found = known("cpu", [written(tmp_path / "r", [(first, loaded)])])
+    assert not found.elapsed
+    assert not found.elsewhere
+
+
 def test_times_between_and_beyond_records_follow_cost_and_length(alone, tmp_path):
     """Steps whose seconds an operation fall as a power of the length are forecast at lengths without a record."""
     partner = [cell for cell in cells(STUDY) if cell.label == "gru4rec" and cell.spec.replicate == 0]

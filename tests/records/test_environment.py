@@ -45,6 +45,8 @@ CORE = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD 
     [
         (CORE.format(model=1, flags="fpu avx avx2"), "family 25, model 1, AVX2"),
         (CORE.format(model=17, flags="fpu avx avx2 avx512f avx512bw"), "family 25, model 17, AVX-512"),
+        (CORE.format(model=85, flags="avx2 avx512f avx512_vnni"), "family 25, model 85, AVX-512 with VNNI"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n", "implementer 0x41, part 0xd0c"),
         # The first core speaks for all.
         (CORE.format(model=1, flags="fpu") + CORE.format(model=17, flags="avx2"), "family 25, model 1"),
         ("processor\t: 0\nBogoMIPS\t: 50.00\n", None),

@@ -107,7 +107,17 @@ def test_what_cells_took_before_counts_at_the_pace_of_today():
     assert pace.left({}) == (100.0, 1.0)
     pace.ended(TRAINING[0], 20.0)
     assert pace.left({}) == (180.0, 1.0)
-    assert Pace(CELLS, expected, beside=2).left({})[0] == 50.0
+    # A training whose time counts has the machine for itself, whatever else stands side by side.
+    assert [cell.spec.timed for cell in TRAINING] == [True, True]
+    assert Pace(CELLS, expected, beside=2).left({})[0] == 8 * 10.0 / 2 + 2 * 10.0
+
+
+def test_how_soon_a_cell_fails_says_nothing_of_the_others(clock, shown):
+    display = Display(len(CELLS), 0, Pace(CELLS, {cell.path: 10.0 for cell in CELLS}), shown)
+    display.begun(SPEED[0])
+    clock(0.2)
+    display.ended(SPEED[0], None, None)
+    assert display.left() == "about 2 min left"
 
 
 def test_records_of_another_machine_tell_how_cells_compare_once_one_ended_here():

@@ -18,19 +18,31 @@ _ORDER = {"fft": ", which is O(n log n)", "dense": ", which is O(n²)"}
 _NOT_RUN = "not run"
 
 
-def machine(record: Record) -> str:
-    """Where a record was made, as far as times depend on it, in words."""
+def machine(record: Record, *, generation: bool = True) -> str:
+    """Where a record was made, as far as times depend on it, in words; of the processor perhaps its name alone."""
     own = record.environment
     device = own.device_before or own.device_after
-    name = device.name if device else cpu_name(own, record.provenance.processor)
+    name = device.name if device else cpu_name(own, record.provenance.processor if generation else None)
     torch = own.packages.get("torch", "unknown")
     return f"{name}, {own.cores_usable} of {own.cores} cores, {own.threads} threads, torch {torch}"
 
 
 def mixed(records: Iterable[Record]) -> list[str]:
     """One sentence where records come from several machines; nothing where they do not."""
-    places = list(dict.fromkeys(machine(r) for r in records))
-    return [f"its records come from different machines or versions ({'; '.join(places)})"] if len(places) > 1 else []
+    places: dict[str, bool] = {}
+    names: set[str] = set()
+    for record in records:
+        places[machine(record)] = record.provenance.processor is not None
+        names.add(machine(record, generation=False))
+    if len(places) < 2:
+        return []
+    words = f"its records come from different machines or versions ({'; '.join(places)})"
+    if len(names) == 1 and not all(places.values()):
+        words += (
+            ", or some were made before the processor's generation was kept: delete those, and type the same command "
+            "that measured them again"
+        )
+    return [words]
 
 
 def conflicts(records: Sequence[SpeedRecord]) -> list[str]:
