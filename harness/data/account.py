@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     def problem(self) -> str | None:
         """What is wrong with them; None if nothing is."""
         if self.separator is not None and self.separator != "::" and len(self.separator) != 1:
-            return f"separator is {self.separator!r}; it must be one character, or '::'"
+            found = "a tab is found by itself, leave separator out" if "t" in self.separator else "or '::'"
+            return f"separator is {self.separator!r}; it must be one character, {found}"
         if self.separator in ('"', "\n", "\r"):
             return f"separator is {self.separator!r}; quotes and line ends cannot separate. Legal: any other character"
         for role in ("user", "item", "time", "rating"):
@@ -82,7 +84,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         if self.least_rating is not None and not math.isfinite(self.least_rating):
             return f"least_rating is {self.least_rating}; it must be a number"
         try:
-            "a".encode(self.encoding)
+            # Not every codec of that name is one of text.
+            io.TextIOWrapper(io.BytesIO(), encoding=self.encoding).write("a")
         except (LookupError, ValueError):
             return f"encoding is '{self.encoding}'; it must be a name such as utf-8, utf-16, latin-1 or cp1252"
         return None

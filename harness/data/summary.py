@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from harness.data import sources, splits
-from harness.data.account import Account, Leaks
+from harness.data.account import Account, Leaks, Options
 from harness.data.catalogue import SOURCES, SYNTHETIC, DataSource
 from harness.data.formats import names
 from harness.data.generated import planted, synthetic
@@ -198,6 +198,9 @@ def of_file(path: Path, said: Mapping[str, Any], held_out: Mapping[str, Path] = 
     if "format" in said and said["format"] not in legal:
         raise unknown("format", said["format"], legal)
     options = {name: value for name, value in said.items() if name != "format"}
+    # Before a file is looked into by them.
+    if words := Options(encoding=options.get("encoding", "utf-8")).problem():
+        raise UserError(words)
     form = said.get("format")
     if form is None:
         asked = options.keys() & {"user", "item", "time", "order"}
@@ -310,9 +313,15 @@ def as_text(found: Summary) -> str:
         lines.append(synthetic.describe())
     elif found.prepared.name not in SOURCES:
         lines.append("in a study:")
-        lines += [found.lines, "training:", f"  datasets: [{found.prepared.name}]"]
+        lines += [found.lines, "training:", f"  datasets: [{yaml_word(found.prepared.name)}]"]
         lines += [] if source.files is None else ["  split: given"]
     return "\n".join(lines)
+
+
+def yaml_word(name: str) -> str:
+    """A name as a study has it: in quotes where YAML would take it for a number, a date or true."""
+    dumped: str = yaml.safe_dump([name], default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return dumped.strip()[1:-1]
 
 
 def _split_words(found: Summary) -> list[str]:

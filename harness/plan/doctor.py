@@ -199,6 +199,10 @@ def _disk() -> Iterator[Finding]:
         there = Path(folder).absolute()
         while not there.exists():
             there = there.parent
+        if not there.is_dir():
+            found = f"{what}: {there} is a file"
+            yield Finding(topic="disk", state="problem", found=found, advice="name a folder: TMPDIR or HYENAREC_CACHE")
+            continue
         free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK)
         found = f"{what}: {_gib(free)} free in {there}"
         if not writable:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.data.summary import of_file, unusable
+from harness.data.summary import of_file, unusable, yaml_word
 from harness.errors import UserError
 from harness.study.check import names_a_file
 from harness.study.find import resource
@@ -45,7 +45,12 @@ def lay_out(folder: Path, data: Path | None = None, said: Mapping[str, Any] = Ma
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"'{folder}' exists and is not empty; nothing was written. Name a new folder")
-    words = {"NAME": name, "FOLDER": shlex.quote(str(folder)), **({} if data is None else _words(data, said))}
+    words = {
+        "NAME": name,
+        "QUOTED_NAME": yaml_word(name),
+        "FOLDER": shlex.quote(str(folder)),
+        **({} if data is None else _words(data, said)),
+    }
     files = _OWN_MODEL if data is None else _OWN_DATA
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Complete before it has its name, so that nobody meets half of it.
@@ -71,4 +76,5 @@ def _words(data: Path, said: Mapping[str, Any]) -> dict[str, str]:
     if problem := unusable(found.prepared):
         raise UserError(f"{data}: {problem}; `python -m harness data {shlex.quote(str(data))}` tells more")
     histories = f"Here the median is {found.histories['median']:,.0f} and the longest {found.histories['max']:,.0f}"
-    return {"DATASET": found.prepared.name, "LINES": found.lines, "HISTORIES": histories}
+    name = found.prepared.name
+    return {"DATASET": name, "QUOTED_DATASET": yaml_word(name), "LINES": found.lines, "HISTORIES": histories}

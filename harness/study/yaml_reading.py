@@ -143,6 +143,11 @@ def _problem(value: Any, kind: inspect.Type, place: str = "") -> str | None:
             parts = [(part, kind.item_type, f"{place}[{number}]") for number, part in enumerate(value)]
         case inspect.LiteralType(), str() if value not in kind.values:
             return str(unknown(f"value in {place}", value, map(str, kind.values)))
+        case ((inspect.IntType() | inspect.FloatType()), str()) if _is_number(value):
+            # YAML takes 1e-3 for text, and 1.0e-3 for a number.
+            return f"{place} is the text '{value}'; write {float(value)!r}, without quotes"
+        case inspect.ListType(), str() | int() | float():
+            return f"{place} must be a list; write [{value}]"
         case ((inspect.IntType() | inspect.FloatType()), int() | float()) if not isinstance(value, bool):
             for bound, words, fits in _BOUNDS:
                 limit = getattr(kind, bound)
@@ -151,6 +156,13 @@ def _problem(value: Any, kind: inspect.Type, place: str = "") -> str | None:
     if isinstance(kind, inspect.DictType | inspect.ListType) and value in ([], {}) and kind.min_length:
         return f"{place} is empty; name at least one, or leave its section out"
     return next((found for part in parts if (found := _problem(*part)) is not None), None)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _below(place: str, key: Any) -> str:

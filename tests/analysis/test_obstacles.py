@@ -119,7 +119,9 @@ def test_another_processor_of_the_same_name_is_another_machine(tmp_path):
     edit(path, lambda content: content["provenance"].update(processor="family 25, model 1, AVX2"), length=8192)
     found = analyse(path)
     assert "(family 25, model 1, AVX2)" in verdict(found, "linear-time").overall.detail
-    assert "made before the processor's generation was kept: delete those" in verdict(found, "linear-time").overall.detail
+    assert (
+        "made before the processor's generation was kept: delete those" in verdict(found, "linear-time").overall.detail
+    )
     assert len(found.machines) == 2
 
 

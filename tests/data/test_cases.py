@@ -194,6 +194,9 @@ READ = {
     "item zero": ("sequences", "1 0 1 0\n2 0\n", "0 1 0, 0"),
     "padding": ("sequences", "1 5 0 0\n2 7 5 0\n", "5 0 0, 7 5 0", "looks like padding"),
     "two spellings": ("sequences", "1 cafe\u0301\n2 caf\u00e9\n", "cafe\u0301, caf\u00e9", "look like another's"),
+    "dates with a zone's name": ("table", "u,b,5,2019-10-01 09:00:01 UTC\nu,a,5,2019-10-01 9:00:00 UTC\n", "a b"),
+    "hours of one digit": ("table", "u,b,5,2010-12-01 10:26\nu,a,5,2010-12-01 8:26\n", "a b"),
+    "a colon in users of one kind": ("sequences", "u:1 a b\nu:2 c d\n", "a b, c d"),
     "an invisible character": ("sequences", "1 b\n2 b\u200b\n", "b, b\u200b", "look like another's"),
 }  # fmt: skip
 
@@ -228,6 +231,14 @@ REFUSED = {
     "times in another column": ("table", "a,1,1500000000,4\nb,1,1500000001,3\n", "column 3 looks like times"),
     "rating or time": ("table", "1,a,4\n1,b,3\n", "the third may be a rating.*`user: 1,"),
     "two columns": ("table", "1,a\n1,b\n", "2 columns are is not known"),
+    "times behind the user": ("table", "1,1500000000,a\n2,1500000001,b\n", "column 2 holds .*`user: 1, item: 3, time"),
+    "dates behind the user": ("table", "1,2014-04-08T10:51:09.277Z,21,0\n", "column 2 holds .*`user: 1, item: 3, time"),
+    "no times at all": ("table", "1,a,4\n1,b,3\n", "`user: 1, item: 2, order: lines`"),
+    "a day and a time of day": ("table", "user,item,date,time\nu,a,2019-01-01,10:10:00\n", "`time: date`"),
+    "a workbook": ("table", packed("zip", "[Content_Types].xml", "xl/workbook.xml"), "a workbook; export its sheet"),
+    "a colon behind users, commas between": ("sequences", "1:10,11\n2:11,12\n", "where the user ends is not known"),
+    "a comma behind users, blanks between": ("sequences", "1,10 11\n2,11 12\n", "where the user ends is not known"),
+    "a bar behind users, blanks between": ("sequences", "1|10 11\n2|11 12\n", "where the user ends is not known"),
     "five columns": ("table", "1,a,4,5,1500000000\n", "`user: 1, item: 2, time: 4`"),
     "a line end in a name": ("table", '"wh\no",item,time\n1,a,1500000000\n', "as user; the columns are wh o"),
     "an odd line end in an id": ("pairs", "1\t\x85a\n2\tb\n1\x85x\ty\n1\tc\n", "line 4: user '1' comes back"),
@@ -278,6 +289,7 @@ GIVEN = {
     "the order of the lines": ("user,item\n1,a\n", {"order": "lines"}),
     "the order of lines without a header": ("1,a\n", {"order": "lines"}),
     "a separator": ("1~a~5~1500000000\n", {"separator": "~"}),
+    "a byte order mark, UTF-8 spelled otherwise": (b"\xef\xbb\xbf1,a,5,1500000000\n", {"encoding": "utf8"}),
     "an encoding": ("1,a,5,1500000000\n".encode("utf-16"), {"encoding": "utf-16"}),
 }
 
@@ -323,3 +335,35 @@ def test_ties_in_the_order_of_the_items_are_a_warning(tmp_path):
 
     assert "100% of the neighbouring events with the same time" in read(write(tmp_path, text(range(20))))[2].warnings[0]
     assert read(write(tmp_path, text([*range(0, 20, 2), *range(19, 0, -2)])))[2].warnings == []
+
+
+TITLES = "user\titem\ttitle\ttime\n" + "".join(f"u\ti{n}\t{{{n}}}\t{1500000000 + n}\n" for n in range(6))
+
+
+def test_a_quote_that_holds_rows_is_not_taken_for_a_title(tmp_path):
+    text = TITLES.format("a", '"Heroes', "b", "c", 'Low"', "d")
+    with pytest.raises(UserError, match="line 3: a quote goes over lines that look like rows themselves"):
+        read(write(tmp_path, text))
+    # Text may hold commas, so it is read, and said.
+    found, _, told = read(write(tmp_path, text.replace("\t", ",")))
+    assert found == ["i0 i1 i5"]
+    assert "a quote goes over lines that look like rows" in told.warnings[0]
+    assert read(write(tmp_path, TITLES.format("a", '"b\nc"', *"cdef")))[0] == ["i0 i1 i2 i3 i4 i5"]
+
+
+def test_a_long_text_in_quotes_is_read(tmp_path):
+    text = f'user,item,time,review\nu,a,1500000000,"{"x" * 200_000}, y"\n'
+    assert read(write(tmp_path, text))[0] == ["a"]
+
+
+def test_a_column_that_is_there_twice_in_a_parquet_file_is_refused_by_number_too(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = [arrow.array(column) for column in (["u"], ["v"], ["a"], [1500000000])]
+    parquet.write_table(arrow.table(columns, names=["user_id", "user_id", "item_id", "timestamp"]), tmp_path / "x")
+    with pytest.raises(UserError, match="'user_id', the user, is there twice; name the columns apart"):
+        read(tmp_path / "x", user=1)
+
+
+def test_half_a_character_in_an_id_is_no_end_of_the_program(tmp_path):
+    text = '{"user": "u", "item": "\\ud800b", "time": 1500000000}\n{"user": "u", "item": "a", "time": 1500000000}\n'
+    assert len(read(write(tmp_path, text), ties="hashed")[0]) == 1

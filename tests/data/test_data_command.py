@@ -105,6 +105,10 @@ GUESSES = {
     "1 a b c\n2 b\n": "sequences",
     "1\ta,b\n2\tc,a\n": "sequences",
     "1, a, b\n2, a\n": "sequences",
+    "user_id\titems\n1\t10,11\n2\t11,12\n": "sequences",
+    "user_id,item_seq\n1,3 4 5\n2,4 5\n": "sequences",
+    "user;items\n1;1,2,3\n": "sequences",
+    "user,title\n1,Toy Story\n1,The Matrix\n": "pairs",
 }
 
 
@@ -121,6 +125,17 @@ def test_a_study_on_data_without_anything_to_train_on_is_refused_before_it_runs(
     cell = [] if command[0] == "sweep" else ["--cell", next(cells(mine)).key]
     assert cli.main([*command, *cell]) == 64
     assert "data set 'own': no user has 3 events" in capsys.readouterr().err
+
+
+def test_a_json_list_over_lines_is_refused(here, capsys):
+    (here / "x").write_text('[\n{"user": 1}\n]\n')
+    assert "write one object a line" in data(capsys, "x")
+
+
+def test_an_encoding_that_is_none_of_text_is_refused(here, capsys):
+    (here / "x").write_text(TABLE)
+    for name in ("mbcs", "hex", "base64"):
+        assert "encoding is" in data(capsys, "x", "--encoding", name)
 
 
 def test_a_row_or_a_history_is_asked_about(here, capsys):

@@ -84,7 +84,16 @@ def test_a_study_of_a_file_is_one_that_can_be_measured(tmp_path, capsys, monkeyp
     assert (kinds.count("speed"), kinds.count("training")) == (27, 6)
     text = (tmp_path / "mine" / "study.yaml").read_text()
     assert "the median is 12 and the longest 12" in text
-    assert not re.search(r"\b(NAME|FOLDER|DATASET|LINES|HISTORIES)\b", text)
+    assert not re.search(r"\b((QUOTED_)?(NAME|DATASET)|FOLDER|LINES|HISTORIES)\b", text)
+
+
+@pytest.mark.parametrize(("folder", "file"), [("2024", "2019-10-01.csv"), ("true", "null.csv"), ("mine", "2019.csv")])
+def test_names_that_yaml_takes_for_something_else_are_quoted(tmp_path, monkeypatch, folder, file):
+    monkeypatch.setenv("HYENAREC_CACHE", str(tmp_path / "cache"))
+    write_events(tmp_path / file)
+    assert cli.main(["init", str(tmp_path / folder), "--data", str(tmp_path / file)]) == 0
+    study = load_study(tmp_path / folder / "study.yaml")
+    assert (study.name, study.training.datasets) == (folder, [file.removesuffix(".csv")])
 
 
 def test_a_file_that_cannot_be_studied_lays_out_nothing(tmp_path, capsys, monkeypatch):

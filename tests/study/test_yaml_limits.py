@@ -21,13 +21,15 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     [
         (LAUGHS, "more than 100,000 values"),
         ("name: &name [*name]", "an alias stands inside what it names"),
+        ("model: {hidden_size: 1e2}", "model.hidden_size is the text '1e2'; write 100.0, without quotes"),
+        ("training: {lengths: 50}", r"training.lengths must be a list; write \[50\]"),
         ("[" * 5_000 + "]" * 5_000, "nested too deeply"),
         ("a: " + "[" * 60 + "]" * 60, "nested too deeply; at most 40 levels"),
         ("name: " + "x" * (1 << 20), "too many for a study or a card"),
         ('name: x\nprecision: "a\\n\\e[2J"', r"value in precision 'a\\n\\x1b\[2J'\. Legal"),
         ("!!python/object/apply:os.system ['echo hacked']", "not valid YAML"),
     ],
-    ids=["laughs", "cycle", "deepest", "deep", "large", "steers the terminal", "object"],
+    ids=["laughs", "cycle", "text", "no list", "deepest", "deep", "large", "steers the terminal", "object"],
 )
 def test_is_refused_in_one_line_and_at_once(tmp_path, text, words):
     path = tmp_path / "study.yaml"

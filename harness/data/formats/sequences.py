@@ -47,7 +47,10 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account, users
     head = [*itertools.islice(numbered, grouped.SAMPLE)]
     # A list in brackets is refused below, by its own line, and must not decide how the others are cut.
     sample = [line for _, line in head if not _is_list(line)]
-    cutting = grouped.by(options.separator) if options.separator else grouped.of_sequences(sample)
+    try:
+        cutting = grouped.by(options.separator) if options.separator else grouped.of_sequences(sample)
+    except ValueError as error:
+        raise UserError(f"{path}, line {head[0][0]}: '{shown(head[0][1])}' {error}") from None
     account.form = f"'user item item …' lines, {cutting.words}"
     finished: set[str] = set()
     padded, padding = 0, True
@@ -106,4 +109,4 @@ def _is_list(line: str) -> bool:
     )
 
 
-FORMAT = Format(read, version=3, options=("separator", "encoding"), tells_users=True)
+FORMAT = Format(read, version=4, options=("separator", "encoding"), tells_users=True)

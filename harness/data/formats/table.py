@@ -151,7 +151,7 @@ def _ratings(column: Any, rows: int) -> Any:
 
 def _hashes(ids: ItemIds) -> Any:
     """`[V + 1]` a number of each id that follows from its text alone."""
-    digests = b"".join(hashlib.sha256(token.encode()).digest()[:8] for token in ids)
+    digests = b"".join(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()[:8] for token in ids)
     return np.concatenate([np.zeros(1, np.uint64), np.frombuffer(digests, ">u8").astype(np.uint64)])
 
 
@@ -330,7 +330,7 @@ class _TextRows:
         """See `_Rows`."""
         done, header = 0, self.columns.names is not None
         # Of other separators a line does not fall into cells by itself.
-        if self.options.encoding == "utf-8" and len(self._separator) == 1 and self._separator != " ":
+        if text.is_utf8(self.options.encoding) and len(self._separator) == 1 and self._separator != " ":
             begin = plain.PlainBlocks(self.path, self._separator, header, self.columns.width, self.columns.roles)
             yield from begin
             if begin.ended:
@@ -359,8 +359,25 @@ class _TextRows:
             for place, row in enumerate(piece):
                 if len(row) != width:
                     raise RowError(done + place, self._other_width(row))
+                if any("\n" in cell and self._holds_a_row(cell) for cell in row):
+                    self._quoted_rows(done + place)
             yield [[row[k].strip() for row in piece] for k in places]
             done += len(piece)
+
+    def _holds_a_row(self, cell: str) -> bool:
+        """Whether a line inside a quoted cell has as many fields as a row."""
+        return any(line.count(self._separator) == self.columns.width - 1 for line in cell.splitlines()[1:-1])
+
+    def _quoted_rows(self, row: int) -> None:
+        words = "a quote goes over lines that look like rows themselves"
+        # Text may hold commas, and lines of them; tabs it hardly has.
+        if self._separator == "\t":
+            raise RowError(row, f"{words}. Close it, or write two quotes where one is meant")
+        warning = (
+            f"{words}, first near row {row + 1:,}: they count as text of one event; close the quote if they are rows"
+        )
+        if not any(other.startswith(words) for other in self.account.warnings):
+            self.account.warnings.append(warning)
 
     def _other_width(self, row: list[str]) -> str:
         names = self.columns.names
@@ -465,6 +482,10 @@ class _ParquetRows:
         self.columns = by.by_name(schema.names, self.options)
         self.account.form = "Parquet"
         for role, place in self.columns.roles.items():
+            if schema.names.count(schema.names[place]) > 1:
+                raise by.UnclearError(
+                    f"column '{schema.names[place]}', the {role}, is there twice; name the columns apart"
+                )
             kind = str(schema.types[place])
             legal = _PARQUET if role in ("user", "item") else (*_PARQUET, *_PARQUET_NUMBERS)
             if not kind.startswith(legal):
@@ -476,9 +497,16 @@ class _ParquetRows:
     def pieces(self) -> Iterator[Columns]:
         """See `_Rows`."""
         names = [self.columns.name(place) for place in self.columns.roles.values()]
-        for batch in self._file.iter_batches(_PIECE, columns=names):
+        for batch in self._batches(names):
             columns = {role: batch.column(name) for role, name in zip(self.columns.roles, names, strict=True)}
             yield [plain.coded(c) if role in ("user", "item") else _texts(c) for role, c in columns.items()]
+
+    def _batches(self, names: list[str]) -> Iterator[Any]:
+        try:
+            yield from self._file.iter_batches(_PIECE, columns=names)
+        # What the package raises over damaged pages is no class of its own.
+        except OSError as error:
+            raise UserError(f"{self.path} is damaged ({error}); get it again") from None
 
     def line(self, row: int) -> int:
         """Number of the row, from 1."""
@@ -499,4 +527,4 @@ def _texts(column: Any) -> list[str]:
 
 
 OPTIONS = ("user", "item", "time", "order", "separator", "encoding", "rating", "least_rating", "ties")
-FORMAT = Format(read, version=2, options=OPTIONS, tells_users=True)
+FORMAT = Format(read, version=3, options=OPTIONS, tells_users=True)

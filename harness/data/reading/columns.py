@@ -132,6 +132,8 @@ def by_name(names: list[str], options: Options, rows: Sequence[list[str]] = ()) 
             found[role] = _given(names, role, given)
         elif place := _known(names, known):
             found[role] = place[0]
+            if role == "time":
+                _refuse_clock(names, place[0], rows)
     missing = [r for r in _KNOWN if r not in found and not (r == "time" and options.order == "lines")]
     warnings: tuple[str, ...] = ()
     if missing and unnamed and not found and len(names) == 4 and rows:
@@ -146,6 +148,17 @@ def by_name(names: list[str], options: Options, rows: Sequence[list[str]] = ()) 
         raise UnclearError(f"one column is given for two of user, item and time; the columns are {', '.join(names)}")
     columns = Columns(names, len(names), found["user"], found["item"], found.get("time"), warnings)
     return _rated(columns, options)
+
+
+def _refuse_clock(names: list[str], place: int, rows: Sequence[list[str]]) -> None:
+    """Refuse a column of the time of day beside one of dates: the first would order events of different days."""
+    others = [name for name in names if plain(name) == "date"]
+    cells = [row[place] for row in rows if len(row) == len(names)]
+    if plain(names[place]) == "time" and others and cells and not all(map(_late, cells)):
+        raise UnclearError(
+            f"the day stands in column '{others[0]}' and the time of day in '{names[place]}'; join them in one column, "
+            f"such as 2009-12-14 02:52:24, or write `time: {others[0]}` with the data set in the study to order by days"
+        )
 
 
 def _rated(columns: Columns, options: Options) -> Columns:
@@ -222,15 +235,27 @@ def _by_place(rows: Sequence[list[str]], options: Options, width: int) -> Column
         raise UnclearError(f"there is no header; write the numbers of all of {', '.join(needed)}")
     elif "time" not in needed and width == 2:
         places = [0, 1]
+    elif "time" in needed and width > 2 and (time := _early_time(rows, width)) is not None:
+        user, item = [place for place in range(1, width + 1) if place != time][:2]
+        raise UnclearError(
+            f"there is no header, and column {time} holds the times; write the numbers of the columns with the "
+            f"data set in the study, such as `user: {user}, item: {item}, time: {time}`"
+        )
     elif "time" not in needed or width not in (3, 4) or not any(_NUMBER.fullmatch(row[-1]) for row in rows):
         raise UnclearError(
             f"there is no header, and what the {width} columns are is not known: 'user item rating time' and "
             "'user item time' are. Write their numbers with the data set in the study, such as "
-            "`user: 1, item: 2, time: 4`"
+            f"`user: 1, item: 2{'' if options.order == 'lines' else ', time: 4'}`"
         )
     else:
         places = [0, 1, width - 1]
         late = [all(_late(row[k]) for row in rows if len(row) == width) for k in range(width)]
+        if width == 3 and not any(late):
+            raise UnclearError(
+                "there is no header, and no column looks like times: the third may be a rating. If the lines are in "
+                "the order of their events, write `user: 1, item: 2, order: lines` with the data set in the study; if "
+                "the third is a time, `user: 1, item: 2, time: 3`"
+            )
         if not late[-1] and (width == 3 or late[2]):
             other = "column 3 looks like times and column 4 does not" if width == 4 else "the third may be a rating"
             raise UnclearError(
@@ -241,6 +266,12 @@ def _by_place(rows: Sequence[list[str]], options: Options, width: int) -> Column
         raise UnclearError("one column is given for two of user, item and time")
     columns = Columns(None, width, places[0], places[1], places[2] if len(places) == 3 else None, warnings)
     return _rated(columns, options)
+
+
+def _early_time(rows: Sequence[list[str]], width: int) -> int | None:
+    """Number of the first or second column where it holds times and the last does not."""
+    late = [all(_late(row[place]) for row in rows if len(row) == width) for place in (0, 1, width - 1)]
+    return None if late[2] or not any(late) else late.index(True) + 1
 
 
 def _late(cell: str) -> bool:

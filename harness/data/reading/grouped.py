@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def of_sequences(sample: list[str]) -> Cutting:
     what is refused, not the others.
     """
     bare = [line.strip() for line in sample]
+    _refuse_mixed(bare)
     fields = [line.split() for line in bare]
     tabbed = [line for line in bare if "\t" in line]
     others = [parts for line, parts in zip(bare, fields, strict=True) if "\t" not in line]
@@ -90,6 +92,32 @@ def of_sequences(sample: list[str]) -> Cutting:
     if all(len(line[0]) > 1 and line[0].endswith(":") for line in fields):
         return Cutting("a colon behind the user, items separated by blanks", _after_colon)
     return by(" ")
+
+
+def _refuse_mixed(lines: list[str]) -> None:
+    """Refuse `user:item,item` and the like: one separator behind every user, and another between the items.
+
+    Where it stands once in each line, and what is before it names another user in each, the first item would else
+    become a part of the user.
+
+    Raises:
+        ValueError: The lines are such.
+    """
+    for mark in ("::", ":", ",", ";", "|"):
+        parts = [line.partition(mark) for line in lines]
+        users = {user for user, _, _ in parts}
+        once = all(
+            user and found and rest and mark not in rest and len(user.split()) == 1 for user, found, rest in parts
+        )
+        # A blank behind the mark ends the user there; `of_sequences` knows those forms.
+        once = once and not any(rest[:1].isspace() for _, _, rest in parts)
+        other = all(re.search(r"[\s,;|]", rest) for _, _, rest in parts)
+        unmixed = any(re.search(r"[\s,;|]", user) for user in users)
+        if len(lines) > 1 and once and other and not unmixed and len(users) == len(lines):
+            raise ValueError(
+                f"has '{mark}' once and another separator behind it, so where the user ends is not known. Write one "
+                "separator between all, or its name with the data set in the study, such as `separator: ','`"
+            )
 
 
 def _closes(mark: str, fields: list[list[str]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 from harness.data.account import PLAIN, SEPARATORS
@@ -11,6 +12,8 @@ from harness.data.reading import lines as text
 from harness.errors import UserError
 
 _SAMPLE = 200
+# Numbers, as items of a history; words with blanks between may be one item's title.
+_LIST = re.compile(r"\d+([\s,;|]+\d+)+")
 
 
 def guess(path: Path, encoding: str = PLAIN.encoding) -> str:
@@ -29,6 +32,8 @@ def guess(path: Path, encoding: str = PLAIN.encoding) -> str:
         raise text.no_events(path)
     if sample[0].lstrip().startswith(("{", "[{")):
         return "table"
+    if sample[0].strip() == "[":
+        raise UserError(f"{path}, line 1: a JSON list over several lines; write one object a line (`jq -c '.[]' FILE`)")
     pairs = unsure = False
     for separator in SEPARATORS:
         rows = _rows(sample, separator)
@@ -39,8 +44,9 @@ def guess(path: Path, encoding: str = PLAIN.encoding) -> str:
         if width < 2 or any(len(row) != width for row in rows):
             continue
         if width == 2:
-            if separator == "\t" and all("," in row[1] for row in rows):
-                # A list of items stands in one field, too.
+            # A list of items stands in one field, too; the first line may name it.
+            second = [row[1].strip() for row in rows[len(rows) > 1 :]]
+            if all(_LIST.fullmatch(field) for field in second) or (separator == "\t" and all("," in f for f in second)):
                 return "sequences"
             pairs = True
         elif columns.has_times(rows):

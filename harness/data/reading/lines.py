@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
@@ -20,6 +21,8 @@ _GZIP, _ZSTANDARD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # What unpackers raise over a damaged file.
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError)
+# Texts of reviews may be long; what bounds them is the file.
+csv.field_size_limit(1 << 30)
 # Enough to see a byte order mark, or that a file is no text.
 _PEEK = 4096
 
@@ -82,7 +85,7 @@ def text(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
     """
     with opened(path) as binary:
         head = binary.peek(_PEEK)[:_PEEK]
-        if encoding == "utf-8" and head.startswith(_UTF16):
+        if is_utf8(encoding) and head.startswith(_UTF16):
             raise UserError(
                 f"{path}, line 1: the text is UTF-16, not UTF-8; write `encoding: utf-16` with the data set in the "
                 "study, or convert the file (`iconv -f utf-16 -t utf-8`)"
@@ -94,16 +97,21 @@ def text(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
                 ".parquet; unpack an archive first, and export a workbook as CSV"
             )
         # The signature is that of UTF-8 alone: for other encodings Python takes it off itself, or there is none.
-        file = io.TextIOWrapper(binary, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
+        file = io.TextIOWrapper(binary, encoding="utf-8-sig" if is_utf8(encoding) else encoding, newline="")
         try:
             yield file
         except UnicodeError as error:
             raise _undecodable(path, encoding, error) from None
 
 
+def is_utf8(encoding: str) -> bool:
+    """Whether an encoding is UTF-8, however it is spelled."""
+    return codecs.lookup(encoding).name == "utf-8"
+
+
 def _undecodable(path: Path, encoding: str, error: UnicodeError) -> UserError:
     reason = getattr(error, "reason", str(error))
-    if encoding != "utf-8":
+    if not is_utf8(encoding):
         return UserError(f"{path}: not text of encoding {encoding} ({reason}); name the encoding that it has")
     number = 0
     with opened(path) as binary:
@@ -181,6 +189,8 @@ def _member(path: Path, stack: contextlib.ExitStack) -> Any:
         # A damaged directory may hold an empty name, which `is_dir` cannot bear.
         members = [m for m in archive.infolist() if m.filename and not m.filename.endswith("/")]
         members = [m for m in members if not m.filename.startswith("__MACOSX/")]
+        if any(m.filename == "[Content_Types].xml" for m in members):
+            raise UserError(f"{path} is a workbook; export its sheet as CSV, and name that file")
         if len(members) == 1:
             return archive.open(members[0])
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:

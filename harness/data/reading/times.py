@@ -18,6 +18,7 @@ from harness.data.reading.tokens import MISSING
 FIRST, LAST = 631_152_000, 4_102_444_800
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _SMALL, _OUTSIDE = "numbers before 1990", "no date"
+_ONE_DIGIT = re.compile(r"^(\d{4}-\d\d-\d\d[ T])(\d:)")
 _EPOCH = datetime.datetime(1970, 1, 1)
 _ISO = re.compile(r"\d{4}-\d\d-\d\d")
 _BILLION = 10**9
@@ -127,7 +128,7 @@ class Clock:
         # Python 3.11 reads a date as far as a zero byte.
         if not _ISO.match(text) or "\0" in text:
             raise _NoTimeError("is not an ISO date, where the times before it are")
-        moment = datetime.datetime.fromisoformat(text)
+        moment = datetime.datetime.fromisoformat(_usual(text))
         zoned = moment.tzinfo is not None
         if self._zoned is None:
             self._zoned = zoned
@@ -168,6 +169,14 @@ class Clock:
             "gaps between them are taken for seconds"
         )
         return Times(keys, 1, f"{_SMALL}, taken for seconds", warning)
+
+
+def _usual(text: str) -> str:
+    """A date as exports write it, with a zone's name or an hour of one digit, as ISO 8601 has it."""
+    for zone in (" UTC", " GMT"):
+        if text.endswith(zone):
+            text = f"{text.removesuffix(zone)}+00:00"
+    return _ONE_DIGIT.sub(r"\g<1>0\g<2>", text)
 
 
 class _NoTimeError(ValueError):
