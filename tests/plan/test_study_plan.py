@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import factories
 import msgspec
@@ -181,6 +182,7 @@ def test_a_plan_says_what_is_done_and_what_is_not_known(alone, tmp_path, monkeyp
     assert cli.main(["plan", "tiny.yaml", "--no-calibration"]) == 0
     text = capsys.readouterr().out
     assert "13, of which 4 are done and 9 are to be measured" in text
+    assert re.search(r"time +not known: .* and that of \d+ cells more; see below", text)
     # Outside a checkout there is no workflow to make.
     assert "next: python -m harness sweep tiny.yaml" in text
     assert "it cannot rule on accuracy: missing" in " ".join(text.split())
