@@ -228,17 +228,16 @@ class Display:
             log: What to read where it failed.
         """
         _, began, _ = self._running.pop(job.path, (job, time.monotonic(), ""))
-        failed = result is None or result.status in ("error", "killed")
-        # How soon a cell fails says nothing of the others.
-        self._pace.ended(job, None if failed else time.monotonic() - began)
         flags = [] if result is None or isinstance(result, OperatorRecord) else result.flags
         words = "no record" if result is None else _words(result)
-        if failed:
+        if result is None or result.status in ("error", "killed"):
+            # How soon a cell fails says nothing of the others.
+            self._pace.ended(job, None)
             self._failed.add(job.path)
             where = f"; why: {log}" if log is not None else ""
             self._screen.tell(f"failed: {describe(job)}: {words}{where}")
             return
-        assert result is not None
+        self._pace.ended(job, time.monotonic() - began)
         self.done += 1
         # Tried again, such as by Snakemake after a sweep.
         self._failed.discard(job.path)

@@ -154,3 +154,9 @@ def test_what_a_stranger_adds_changes_no_key_and_costs_no_record(tmp_path):
     changed.write_text(changed.read_text().replace("training:\n", "training:\n  warm_up: 0.25\n"))
     kept = set(run(KEYS)["ablation"]) & set(keys["ablation"])
     assert all("/speed/" in path or "-all-" in path for path in kept)
+
+
+def test_what_is_measured_beside_a_load_is_the_defaults():
+    """The study repeats the default's speed section, and tells of it only while both ask for the same cells."""
+    default = {cell.digest for cell in cells(load_study("cpu"))}
+    assert {cell.digest for cell in cells(load_study("disturbed"))} <= default

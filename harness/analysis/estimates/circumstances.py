@@ -29,15 +29,13 @@ def machine(record: Record, *, generation: bool = True) -> str:
 
 def mixed(records: Iterable[Record]) -> list[str]:
     """One sentence where records come from several machines; nothing where they do not."""
-    places: dict[str, bool] = {}
-    names: set[str] = set()
-    for record in records:
-        places[machine(record)] = record.provenance.processor is not None
-        names.add(machine(record, generation=False))
+    records = list(records)
+    places = dict.fromkeys(map(machine, records))
     if len(places) < 2:
         return []
     words = f"its records come from different machines or versions ({'; '.join(places)})"
-    if len(names) == 1 and not all(places.values()):
+    alike = len({machine(record, generation=False) for record in records}) == 1
+    if alike and any(record.provenance.processor is None for record in records):
         words += (
             ", or some were made before the processor's generation was kept: delete those, and type the same command "
             "that measured them again"

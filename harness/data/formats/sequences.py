@@ -15,6 +15,7 @@ from harness.errors import UserError
 
 _FORM = "'user item item …', one line a user, oldest first"
 _REMEDY = "Correct the line, or leave it out"
+_MIXED = "Write one separator between all, or its name with the data set in the study, such as `separator: ','`"
 # What fills histories up to one length, where somebody has done so.
 _PADDING = "0"
 
@@ -50,7 +51,7 @@ def _users(path: Path, items: ItemIds, options: Options, account: Account, users
     try:
         cutting = grouped.by(options.separator) if options.separator else grouped.of_sequences(sample)
     except ValueError as error:
-        raise UserError(f"{path}, line {head[0][0]}: '{shown(head[0][1])}' {error}") from None
+        raise refuse(path, *head[0], str(error), _MIXED) from None
     account.form = f"'user item item …' lines, {cutting.words}"
     finished: set[str] = set()
     padded, padding = 0, True

@@ -228,6 +228,7 @@ def _by_place(rows: Sequence[list[str]], options: Options, width: int) -> Column
         if place is not None and place > width:
             raise UnclearError(f"{role} is column {place}, and there are {width}")
     needed = [role for role in _KNOWN if not (role == "time" and options.order == "lines")]
+    late = [all(_late(row[k]) for row in rows if len(row) == width) for k in range(width)]
     warnings: tuple[str, ...] = ()
     if all(given[role] is not None for role in needed):
         places = [given[role] - 1 for role in needed]
@@ -235,7 +236,8 @@ def _by_place(rows: Sequence[list[str]], options: Options, width: int) -> Column
         raise UnclearError(f"there is no header; write the numbers of all of {', '.join(needed)}")
     elif "time" not in needed and width == 2:
         places = [0, 1]
-    elif "time" in needed and width > 2 and (time := _early_time(rows, width)) is not None:
+    elif "time" in needed and width > 2 and any(late[:2]) and not late[-1]:
+        time = late.index(True) + 1
         user, item = [place for place in range(1, width + 1) if place != time][:2]
         raise UnclearError(
             f"there is no header, and column {time} holds the times; write the numbers of the columns with the "
@@ -249,29 +251,21 @@ def _by_place(rows: Sequence[list[str]], options: Options, width: int) -> Column
         )
     else:
         places = [0, 1, width - 1]
-        late = [all(_late(row[k]) for row in rows if len(row) == width) for k in range(width)]
         if width == 3 and not any(late):
             raise UnclearError(
                 "there is no header, and no column looks like times: the third may be a rating. If the lines are in "
                 "the order of their events, write `user: 1, item: 2, order: lines` with the data set in the study; if "
                 "the third is a time, `user: 1, item: 2, time: 3`"
             )
-        if not late[-1] and (width == 3 or late[2]):
-            other = "column 3 looks like times and column 4 does not" if width == 4 else "the third may be a rating"
+        if late[2] and not late[-1]:
             raise UnclearError(
-                f"there is no header, and {other}; write the numbers of the columns with the data set in the study, "
-                "such as `user: 1, item: 2, time: 3`"
+                "there is no header, and column 3 looks like times and column 4 does not; write the numbers of the "
+                "columns with the data set in the study, such as `user: 1, item: 2, time: 3`"
             )
     if len(set(places)) < len(places):
         raise UnclearError("one column is given for two of user, item and time")
     columns = Columns(None, width, places[0], places[1], places[2] if len(places) == 3 else None, warnings)
     return _rated(columns, options)
-
-
-def _early_time(rows: Sequence[list[str]], width: int) -> int | None:
-    """Number of the first or second column where it holds times and the last does not."""
-    late = [all(_late(row[place]) for row in rows if len(row) == width) for place in (0, 1, width - 1)]
-    return None if late[2] or not any(late) else late.index(True) + 1
 
 
 def _late(cell: str) -> bool:

@@ -14,6 +14,7 @@ from harness.errors import UserError
 
 # Lines that decide.
 SAMPLE = 1000
+_SEPARATES = re.compile(r"[\s,;|]")
 Cut = Callable[[str], list[str]]
 
 
@@ -61,6 +62,9 @@ def of_sequences(sample: list[str]) -> Cutting:
     space, with `,` or `;` behind ids and `:` behind the user left out if they stand there in all lines; or by a
     separator, if there is no white space. Tabs and separators need but half of the lines, so that a wrong line is
     what is refused, not the others.
+
+    Raises:
+        ValueError: One separator stands behind every user, and another between the items.
     """
     bare = [line.strip() for line in sample]
     _refuse_mixed(bare)
@@ -106,18 +110,15 @@ def _refuse_mixed(lines: list[str]) -> None:
     for mark in ("::", ":", ",", ";", "|"):
         parts = [line.partition(mark) for line in lines]
         users = {user for user, _, _ in parts}
-        once = all(
-            user and found and rest and mark not in rest and len(user.split()) == 1 for user, found, rest in parts
-        )
-        # A blank behind the mark ends the user there; `of_sequences` knows those forms.
-        once = once and not any(rest[:1].isspace() for _, _, rest in parts)
-        other = all(re.search(r"[\s,;|]", rest) for _, _, rest in parts)
-        unmixed = any(re.search(r"[\s,;|]", user) for user in users)
-        if len(lines) > 1 and once and other and not unmixed and len(users) == len(lines):
-            raise ValueError(
-                f"has '{mark}' once and another separator behind it, so where the user ends is not known. Write one "
-                "separator between all, or its name with the data set in the study, such as `separator: ','`"
-            )
+        if 1 < len(lines) == len(users) and all(_is_mixed(user, mark, rest) for user, _, rest in parts):
+            raise ValueError(f"has '{mark}' once and another separator behind it, so where the user ends is not known")
+
+
+def _is_mixed(user: str, mark: str, rest: str) -> bool:
+    """Whether a mark stands once in a line, behind its user, and something else separates the rest."""
+    # A blank behind the mark ends the user there; `of_sequences` knows those forms.
+    once = user != "" and mark not in rest and not rest[:1].isspace()
+    return once and _SEPARATES.search(user) is None and _SEPARATES.search(rest) is not None
 
 
 def _closes(mark: str, fields: list[list[str]]) -> bool:
